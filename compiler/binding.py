@@ -1,0 +1,469 @@
+"""How arrays are read: from the user's dicts to addresses, distances and extents, checked before a kernel runs.
+
+An array of declared rank is shared by all instances; one with a leading axis more is batched, of size B or 1. Extents
+are read from the shapes and must agree. Arrays become C-contiguous float64 (int64 for index data), copied only where
+they are not; they are never written to. Subscripts that could leave an array (offsets, gathers) are checked here,
+because kernels do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..energies.errors import InputError, InputTypeError, NameMissingError, nearest
+from . import sizes
+from .expression import Affine, Gather
+from .program import Program, Range
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A declared variable, weight or datum: the user's name, its axes over generated extents, and its kind."""
+
+    name: str
+    axes: tuple[Affine, ...]
+    shape_text: str
+    integer: bool = False
+    positive: bool = False
+
+
+@dataclass(frozen=True)
+class Access:
+    """A read that could leave its array: each subscript must stay in 0 .. extent - 1 over its loops."""
+
+    array: str
+    text: str
+    subscripts: tuple[Affine, ...]
+    extents: tuple[Affine, ...]
+    loops: tuple[tuple[str, Range], ...]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What binding needs to know of an energy; nothing of SymPy, so that it can be stored."""
+
+    name: str
+    variables: tuple[Symbol, ...]
+    weights: tuple[Symbol, ...]
+    data: tuple[Symbol, ...]
+    extents: tuple[str, ...]
+    extent_names: tuple[str, ...]
+    accesses: tuple[Access, ...]
+    gathered: frozenset[str] = frozenset()
+
+
+class Layout:
+    """The flat form of some arrays: all of them one after another, each in C order, in declared order."""
+
+    def __init__(self, symbols: Sequence[Symbol], declaration: Declaration, role: str) -> None:
+        self._symbols = tuple(symbols)
+        self._declaration = declaration
+        self._role = role
+        self._extents: dict[str, int] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The user's names, in declared order."""
+        return tuple(s.name for s in self._symbols)
+
+    @property
+    def shapes(self) -> dict[str, tuple[str, ...]]:
+        """The declared shape of each, as text."""
+        return {s.name: tuple(t for t in s.shape_text.strip("()").replace(" ", "").split(",") if t) for s in self._symbols}
+
+    def pack(self, values: Mapping[str, Any]) -> Floats:
+        """Arrays by name to one array, (m,) or (B, m).
+
+        Raises
+        ------
+        NameMissingError, InputError, InputTypeError
+            If a name is missing or unknown, or shapes do not fit.
+        """
+        declaration = self._declaration
+        arrays = [convert(declaration, self._role, s, value) for s, value in
+                  zip(self._symbols, select(declaration, self._role, self._symbols, values), strict=True)]
+        batched = [a.ndim > len(s.axes) for s, a in zip(self._symbols, arrays, strict=True)]
+        extents: dict[str, int] = {}
+        for s, a, b in zip(self._symbols, arrays, batched, strict=True):
+            read_extents(declaration, extents, s, a.shape[1:] if b else a.shape)
+        self._extents = extents
+        count = batch_size(declaration, [(s.name, a.shape, b) for s, a, b in zip(self._symbols, arrays, batched, strict=True)])
+        if count is None:
+            return np.concatenate([a.ravel() for a in arrays]) if arrays else np.empty(0)
+        return pack_rows(arrays, batched, count)
+
+    def unpack(self, packed: Any, extents: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """One array, (m,) or (B, m), to arrays by name; extents that only the shapes know are those last packed."""
+        packed = np.asarray(packed, dtype=np.float64)
+        known = self._extents if extents is None else extents
+        result: dict[str, Any] = {}
+        begin = 0
+        lead = packed.shape[:-1]
+        for s in self._symbols:
+            shape = tuple(evaluate(e, known) for e in s.axes)
+            size = int(np.prod(shape)) if shape else 1
+            result[s.name] = packed[..., begin : begin + size].reshape(lead + shape)
+            begin += size
+        if begin != packed.shape[-1]:
+            raise InputError(f"energy {self._declaration.name!r}: {packed.shape[-1]} numbers do not fill the "
+                             f"{self._role}s {', '.join(self.names)} of size {begin}")
+        return result
+
+    def size(self, extents: Mapping[str, int]) -> int:
+        """How many numbers they are together, for given extents."""
+        return sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in self._symbols)
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Bound weights and data. It owns the arrays whose addresses `table` holds.
+
+    arrays           contiguous arrays: weights, then data, in declared order
+    table            (A, 2) int64: address, and distance from one instance to the next
+    extents          (K,) int64; `sizes` has them by generated name
+    batch            B, or None where nothing is batched
+    weights_batched  whether any weight differs between instances
+    m, p, q          numbers of unknowns, weights and real data of one instance
+    """
+
+    arrays: tuple[Any, ...]
+    table: NDArray[np.int64]
+    extents: NDArray[np.int64]
+    sizes: dict[str, int]
+    batch: int | None
+    weights_batched: bool
+    m: int
+    p: int
+    q: int
+    batched: tuple[bool, ...] = field(default=())
+
+
+# ---------------------------------------------------------------------------------------------- one array
+
+
+def select(declaration: Declaration, role: str, symbols: Sequence[Symbol], values: Mapping[str, Any] | None) -> list[Any]:
+    """The values of the symbols in order; missing and unknown names are refused."""
+    values = {} if values is None else values
+    if not isinstance(values, Mapping):
+        raise InputTypeError(f"energy {declaration.name!r}: {role}s are given as a dict of name to array; "
+                             f"got {type(values).__name__}")
+    try:
+        found = [values[s.name] for s in symbols]
+    except KeyError:
+        missing = [s for s in symbols if s.name not in values]
+        given = ", ".join(map(str, values)) or "none"
+        needed = ", ".join(f"{s.name} {s.shape_text}" for s in symbols)
+        unknown = [k for k in values if k not in {s.name for s in symbols}]
+        hint = nearest(str(unknown[0]), [s.name for s in missing]) if unknown else ""
+        first = f"unknown {role} {unknown[0]!r}{hint} " if hint else ""
+        raise NameMissingError(f"energy {declaration.name!r}: {first}{role} {', '.join(s.name for s in missing)} is "
+                               f"missing; given {role}s: {given}; needed: {needed}") from None
+    if len(values) != len(symbols):
+        names = [s.name for s in symbols]
+        unknown = next(k for k in values if k not in names)
+        listed = ", ".join(f"{s.name} {s.shape_text}" for s in symbols) or "none"
+        raise NameMissingError(f"energy {declaration.name!r}: unknown {role} {unknown!r}{nearest(str(unknown), names)}; "
+                               f"{role}s: {listed}")
+    return found
+
+
+def convert(declaration: Declaration, role: str, symbol: Symbol, value: Any) -> NDArray[Any]:
+    """The value as a C-contiguous array of float64, or of int64 for index data."""
+    kind = np.int64 if symbol.integer else np.float64
+    if type(value) is np.ndarray and value.dtype == kind and value.flags.c_contiguous:
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in ("iu" if symbol.integer else "fiub"):
+        raise InputTypeError(f"energy {declaration.name!r}: {role} {symbol.name} {_odd_entry(symbol, array)}")
+    return np.ascontiguousarray(array, dtype=kind) if array.ndim else np.array(array, dtype=kind)
+
+
+def _odd_entry(symbol: Symbol, array: NDArray[Any]) -> str:
+    if symbol.integer:
+        return f"has dtype {array.dtype}; it is index data, integers are needed"
+    text = f"has dtype {array.dtype}; real numbers are needed (float64)"
+    if array.dtype.kind == "O":
+        for position, entry in np.ndenumerate(array):
+            if not isinstance(entry, (int, float, np.number)):
+                where = ", ".join(map(str, position))
+                return f"{text}. First odd entry: {symbol.name}[{where}] = {entry!r}"
+    return text
+
+
+def evaluate(value: Affine, extents: Mapping[str, int]) -> int:
+    return value.constant + sum(c * extents[str(n)] for n, c in value.terms)
+
+
+def read_extents(declaration: Declaration, extents: dict[str, int], symbol: Symbol, shape: tuple[int, ...]) -> None:
+    """Learn extents from a shape, or refuse one that disagrees."""
+    for axis, (declared, size) in enumerate(zip(symbol.axes, shape, strict=True)):
+        single = declared.single
+        if single is not None and single not in extents:
+            extents[single] = size
+        elif all(str(n) in extents for n, _ in declared.terms) and evaluate(declared, extents) != size:
+            wanted = evaluate(declared, extents)
+            label = (f"extent {declaration.extent_names[declaration.extents.index(single)]}" if single is not None
+                     else f"axis {axis}")
+            raise InputError(f"energy {declaration.name!r}: {label} is {wanted}, but {symbol.name} has shape {shape}; "
+                             f"declared {symbol.name} {symbol.shape_text}")
+
+
+def batch_size(declaration: Declaration, arrays: Sequence[tuple[str, tuple[int, ...], bool]]) -> int | None:
+    """B from the arrays that have a batch axis; None if none has."""
+    count: int | None = None
+    first = ""
+    for name, shape, batched in arrays:
+        if not batched:
+            continue
+        if count is None or count == 1:
+            if count is None or shape[0] != 1:
+                count, first = shape[0], name
+        elif shape[0] not in (1, count):
+            raise InputError(f"energy {declaration.name!r}: batch sizes disagree: {first} has {count}, {name} has "
+                             f"{shape[0]} ({name} {shape} read as batch {shape[0]} of {shape[1:]}); arrays without a "
+                             "batch axis are shared")
+    return count
+
+
+def pack_rows(arrays: Sequence[Floats], batched: Sequence[bool], count: int) -> Floats:
+    """(B, m) from arrays that are batched or shared."""
+    if len(arrays) == 1 and batched[0] and arrays[0].shape[0] == count:
+        return arrays[0].reshape(count, -1) if arrays[0].size else np.empty((count, int(np.prod(arrays[0].shape[1:]))))
+    parts = []
+    for array, has_batch in zip(arrays, batched, strict=True):
+        rows = array.reshape(array.shape[0], -1) if has_batch else array.reshape(1, -1)
+        parts.append(np.broadcast_to(rows, (count, rows.shape[1])))
+    return np.ascontiguousarray(np.concatenate(parts, axis=1)) if parts else np.empty((count, 0))
+
+
+# ---------------------------------------------------------------------------------------------- all of them
+
+
+class Binder:
+    """Binds the arrays of one energy; what depends on shapes alone is worked out once for each set of shapes."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.declaration = declaration
+        self._symbols = (*declaration.weights, *declaration.data)
+        self._roles = ("weight",) * len(declaration.weights) + ("datum",) * len(declaration.data)
+        self._plans: dict[Any, _Plan] = {}
+
+    def bind(self, w: Mapping[str, Any] | None, x: Mapping[str, Any] | None,
+             y: Mapping[str, Any] | None = None, extra: int = 0) -> Inputs:
+        """Validated, converted inputs.
+
+        Parameters
+        ----------
+        w, x : dict
+            Weights and data by name.
+        y : dict, optional
+            Variables, for extents that only they have; `extra` axes (of candidates) stand before the declared ones.
+        """
+        declaration = self.declaration
+        values = select(declaration, "weight", declaration.weights, w) + select(declaration, "datum", declaration.data, x)
+        arrays = tuple(convert(declaration, r, s, v) for r, s, v in zip(self._roles, self._symbols, values, strict=True))
+        shapes = tuple(a.shape for a in arrays)
+        unknown = () if y is None else tuple(np.shape(y[s.name]) for s in declaration.variables if s.name in y)
+        plan = self._plans.get((shapes, unknown, extra))
+        if plan is None:
+            plan = self._plans[shapes, unknown, extra] = self._plan(shapes, unknown, y, extra)
+        table = np.array([a.__array_interface__["data"][0] for a in arrays], dtype=np.int64)
+        table = np.stack([table, plan.distances], axis=1) if len(arrays) else np.empty((0, 2), dtype=np.int64)
+        inputs = Inputs(arrays, np.ascontiguousarray(table), plan.extents, plan.sizes, plan.batch, plan.weights_batched,
+                        plan.m, plan.p, plan.q, plan.batched)
+        if declaration.gathered:
+            self._check_gathers(inputs)
+        return inputs
+
+    def _plan(self, shapes: tuple[tuple[int, ...], ...], unknown: Any, y: Mapping[str, Any] | None, extra: int) -> _Plan:
+        declaration = self.declaration
+        extents: dict[str, int] = {}
+        batched = tuple(self._is_batched(s, shape) for s, shape in zip(self._symbols, shapes, strict=True))
+        for _ in range(2):  # twice: an axis n - 1 may stand before the array that tells n
+            for s, shape, has_batch in zip(self._symbols, shapes, batched, strict=True):
+                read_extents(declaration, extents, s, shape[1:] if has_batch else shape)
+        if y is not None:
+            for s in declaration.variables:
+                if s.name in y:
+                    shape = np.shape(y[s.name])
+                    read_extents(declaration, extents, s, shape[len(shape) - len(s.axes) :])
+        for generated, user in zip(declaration.extents, declaration.extent_names, strict=True):
+            if generated not in extents:
+                raise InputError(f"energy {declaration.name!r}: extent {user} cannot be read from the weights and data; "
+                                 f"give the variables that have it ({', '.join(s.name for s in declaration.variables)})")
+        labelled = [(s.name, shape, b) for s, shape, b in zip(self._symbols, shapes, batched, strict=True)]
+        batch = batch_size(declaration, labelled)
+        distances = [int(np.prod(shape[1:])) if b and shape[0] != 1 else 0
+                     for shape, b in zip(shapes, batched, strict=True)]
+        count = len(declaration.weights)
+        weights_batched = any(b and shape[0] != 1 for b, shape in zip(batched[:count], shapes[:count], strict=True))
+        plan = _Plan(
+            np.array(distances, dtype=np.int64),
+            np.array([extents[e] for e in declaration.extents], dtype=np.int64),
+            extents, batch, weights_batched,
+            sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.variables),
+            sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.weights),
+            sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.data if not s.integer),
+            batched,
+        )  # fmt: skip
+        for access in declaration.accesses:
+            check_access(declaration, access, extents, {})
+        return plan
+
+    def _is_batched(self, symbol: Symbol, shape: tuple[int, ...]) -> bool:
+        rank = len(symbol.axes)
+        if len(shape) == rank:
+            return False
+        if len(shape) == rank + 1:
+            return True
+        inner = symbol.shape_text.strip("()").rstrip(",")
+        batched = f"(B, {inner})" if inner else "(B,)"
+        raise InputError(f"energy {self.declaration.name!r}: {symbol.name} has shape {shape}; expected "
+                         f"{symbol.shape_text} or {batched}; reshape to one batch axis")
+
+    def variables(self, y: Mapping[str, Any] | None, inputs: Inputs) -> tuple[Floats, bool]:
+        """Variables, packed: (B or 1, m), and whether they carry a batch axis."""
+        return self.packed("variable", y, inputs)
+
+    def packed(self, role: str, y: Mapping[str, Any] | None, inputs: Inputs) -> tuple[Floats, bool]:
+        declaration = self.declaration
+        symbols = declaration.variables
+        arrays = [convert(declaration, role, s, v)
+                  for s, v in zip(symbols, select(declaration, role, symbols, y), strict=True)]
+        batched = [self._is_batched(s, a.shape) for s, a in zip(symbols, arrays, strict=True)]
+        for s, a, b in zip(symbols, arrays, batched, strict=True):
+            read_extents(declaration, inputs.sizes, s, a.shape[1:] if b else a.shape)
+        if not any(batched):
+            return np.concatenate([a.ravel() for a in arrays]).reshape(1, -1), False
+        count = batch_size(declaration, [(s.name, a.shape, b) for s, a, b in zip(symbols, arrays, batched, strict=True)])
+        assert count is not None
+        if inputs.batch is not None and count not in (1, inputs.batch) and inputs.batch != 1:
+            name = next(s.name for s, b in zip(symbols, batched, strict=True) if b)
+            raise InputError(f"energy {declaration.name!r}: batch sizes disagree: {name} has {count}, weights and data "
+                             f"have {inputs.batch}")
+        return pack_rows(arrays, batched, count), True
+
+    def _check_gathers(self, inputs: Inputs) -> None:
+        """Every index array within the extents of what it is used to read."""
+        values = {f"w{k}" if r == "weight" else f"x{k - len(self.declaration.weights)}": (s, a)
+                  for k, (r, s, a) in enumerate(zip(self._roles, self._symbols, inputs.arrays, strict=True))}
+        limits = {}
+        for generated in self.declaration.gathered:
+            symbol, array = values[generated]
+            if array.size:
+                limits[generated] = (int(array.min()), int(array.max()))
+            else:
+                limits[generated] = (0, -1)
+            del symbol
+        for access in self.declaration.accesses:
+            check_access(self.declaration, access, inputs.sizes, limits, values)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    distances: NDArray[np.int64]
+    extents: NDArray[np.int64]
+    sizes: dict[str, int]
+    batch: int | None
+    weights_batched: bool
+    m: int
+    p: int
+    q: int
+    batched: tuple[bool, ...]
+
+
+def check_access(declaration: Declaration, access: Access, extents: Mapping[str, int],
+                 limits: Mapping[str, tuple[int, int]], values: Mapping[str, Any] | None = None) -> None:
+    """Refuse a subscript that can leave its array; gathers are looked at only where their limits are known."""
+    intervals: dict[Any, tuple[int, int]] = {n: (v, v) for n, v in extents.items()}
+    for loop, limit in access.loops:
+        intervals[loop] = (evaluate(limit.start, extents), evaluate(limit.stop, extents) - 1)
+        if intervals[loop][0] > intervals[loop][1]:
+            return
+    for axis, (subscript, extent) in enumerate(zip(access.subscripts, access.extents, strict=True)):
+        low = high = subscript.constant
+        for item, count in subscript.terms:
+            if isinstance(item, Gather):
+                if item.array not in limits:
+                    return
+                interval = limits[item.array]
+                if interval[0] > interval[1]:
+                    return
+            else:
+                interval = intervals[item]
+            low += min(count * interval[0], count * interval[1])
+            high += max(count * interval[0], count * interval[1])
+        size = evaluate(extent, extents)
+        if low < 0 or high >= size:
+            raise InputError(_left(declaration, access, axis, (low, high), size, subscript, limits, values))
+
+
+def _left(declaration: Declaration, access: Access, axis: int, reached: tuple[int, int], size: int, subscript: Affine,
+          limits: Mapping[str, tuple[int, int]], values: Mapping[str, Any] | None) -> str:
+    worst = reached[0] if reached[0] < 0 else reached[1]
+    for item, _ in subscript.terms:
+        if isinstance(item, Gather) and values is not None:
+            symbol, array = values[item.array]
+            extreme = limits[item.array][0 if reached[0] < 0 else 1]
+            where = ", ".join(map(str, np.argwhere(array == extreme)[0]))
+            return (f"energy {declaration.name!r}: index data {symbol.name} has {extreme} at [{where}], but "
+                    f"{access.text} reads axis {axis} of extent {size}, allowed 0..{size - 1} (negative indices do not "
+                    "count from the end here)")
+    return (f"energy {declaration.name!r}: {access.text} reaches {worst} on axis {axis}, which has extent {size}; "
+            "make the array longer or the range of the index shorter")
+
+
+def accesses_of(program: Program) -> tuple[Access, ...]:
+    """The reads of a program that are not obviously inside their arrays."""
+    found: dict[str, Access] = {}
+    for statement in program.statements:
+        loops = tuple((i, program.ranges[i]) for i in statement.loops)
+        for array_name, subscripts in _reads(statement.expression):
+            array = program.arrays[array_name]
+            safe = all(
+                (s.single in statement.loops and program.ranges[str(s.single)] == axis) or
+                (s.is_constant and axis.stop.is_constant and 0 <= s.constant < axis.stop.constant)
+                for s, axis in zip(subscripts, array.axes, strict=True)
+            )  # fmt: skip
+            if not safe:
+                text = f"{array.origin or array.name}[{', '.join(map(str, subscripts))}]"
+                access = Access(array.name, text, subscripts, tuple(a.stop for a in array.axes), loops)
+                found.setdefault(f"{text} {loops}", access)
+    return tuple(found.values())
+
+
+def _reads(expression: Any) -> list[tuple[str, tuple[Affine, ...]]]:
+    """Every array access in an expression, those of gathers inside subscripts too."""
+    result: list[tuple[str, tuple[Affine, ...]]] = []
+    todo: list[Affine] = []
+    seen: set[Any] = set()
+    stack = [expression]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        stack.extend(node.children)
+        if node.name == "read":
+            result.append((node.args[0], node.args[1]))
+            todo.extend(node.args[1])
+        elif node.name == "affine":
+            todo.append(node.args[0])
+    while todo:
+        for item, _ in todo.pop().terms:
+            if isinstance(item, Gather):
+                result.append((item.array, item.subscripts))
+                todo.extend(item.subscripts)
+    return result
+
+
+def numbers(size: sizes.Size, inputs: Inputs) -> int:
+    """A size for the extents of some inputs."""
+    return sizes.value(size, inputs.sizes)

@@ -1,0 +1,198 @@
+"""What each kind of kernel computes: the passes from an energy to a scheduled program, in order.
+
+    lower              SymPy to the indexed program                      lower.py
+    differentiate      the outputs of that kind are added                differentiate.py
+    simplify           prune, merge, inline, factor                      simplify.py
+    prepare, hoist     work is moved to where it is done less often      prepare.py
+    schedule           loop nests                                        schedule.py
+    emit               text                                              emit.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..energies.energy import Energy
+from . import sizes
+from .differentiate import depending, gradient, inputs_of, second, tangent
+from .emit import Emitted, Memory, Place, emit
+from .expression import Op, constant, name, read, transform
+from .lower import lower, lower_candidates
+from .prepare import hoist, prepare
+from .program import Program, Range, Statement
+from .schedule import schedule
+from .simplify import inline, merge, prune, simplify
+
+COUNT = "count"  # the extent that counts candidates
+
+
+def value(energy: Energy) -> Program:
+    """The energy itself."""
+    return inline(merge(prune(lower(energy))))
+
+
+def many_values(energy: Energy) -> Program:
+    """The energy at many points: everything that depends on the variables gets one axis more, `count` long."""
+    program = simplify(value(energy))
+    active = depending(program, inputs_of(program, "variable"))
+    counted = Range(constant(0), name(COUNT))
+    lead = "q0"
+
+    def leaf(item: Op) -> Op:
+        if item.name != "read" or item.args[0] not in active:
+            return item
+        return read(item.args[0], (name(lead), *item.args[1]))
+
+    arrays = {n: replace(a, axes=(counted, *a.axes)) if n in active else a for n, a in program.arrays.items()}
+    statements = []
+    for s in program.statements:
+        if s.target in active:
+            expression = transform(s.expression, leaf)
+            s = replace(s, subscripts=(name(lead), *s.subscripts), loops=(lead, *s.loops), expression=expression)
+        elif s.target == "value":
+            s = replace(s, subscripts=(name(lead),), loops=(lead,))
+        statements.append(s)
+    arrays["value"] = replace(arrays["value"], axes=(counted,))
+    return Program(arrays, {**program.ranges, lead: counted}, (*program.extents, COUNT), tuple(statements))
+
+
+def _variables(program: Program) -> tuple[str, ...]:
+    return inputs_of(program, "variable")
+
+
+def _gradient(energy: Energy) -> Program:
+    program = value(energy)
+    return gradient(program, _variables(program))
+
+
+def _hessian(energy: Energy) -> Program:
+    program = value(energy)
+    return second(program, _variables(program), _variables(program), prefix="hessian")
+
+
+def _gradient_hessian(energy: Energy) -> Program:
+    program = _gradient(energy)
+    return second(program, _variables(program), _variables(program), prefix="hessian")
+
+
+def _cross(energy: Energy) -> Program:
+    program = value(energy)
+    return second(program, _variables(program), inputs_of(program, "weight"), prefix="cross")
+
+
+def _along(energy: Energy, role: str, prefix: str) -> Program:
+    program = tangent(value(energy))
+    return gradient(program, inputs_of(program, role), of="value_dot", prefix=prefix)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of kernel: how its program is made, which outputs it keeps, and whether it adds to them."""
+
+    build: Callable[[Energy], Program]
+    outputs: tuple[str, ...]
+    meaning: str
+    accumulate: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "value": Kind(value, ("value",), "the energy"),
+    "gradient": Kind(_gradient, ("gradient",), "the gradient in the variables"),
+    "hessian": Kind(_hessian, ("hessian",), "the Hessian in the variables"),
+    "value_gradient": Kind(_gradient, ("value", "gradient"), "the energy and its gradient"),
+    "value_gradient_hessian": Kind(
+        _gradient_hessian, ("value", "gradient", "hessian"), "the energy, its gradient and its Hessian"),
+    "cross": Kind(_cross, ("cross",), "the derivative of the gradient in the weights"),
+    "hvp": Kind(lambda e: _along(e, "variable", "hvp"), ("hvp",), "the Hessian times the direction v"),
+    "cross_adjoint": Kind(lambda e: _along(e, "weight", "cross_adjoint"), ("cross_adjoint",),
+                          "d/dw (v . gradient)", accumulate=True),
+    "data_adjoint": Kind(lambda e: _along(e, "data", "data_adjoint"), ("data_adjoint",),
+                         "d/dx (v . gradient)", accumulate=True),
+    "many_values": Kind(many_values, ("value",), "the energy at many points"),
+    "candidates": Kind(lower_candidates, ("candidates",), "the declared candidates"),
+}
+
+
+def derive(energy: Energy, kind: str) -> Program:
+    """The simplified program of one kind."""
+    program = KINDS[kind].build(energy)
+    return simplify(_only(program, KINDS[kind].outputs))
+
+
+def _only(program: Program, prefixes: tuple[str, ...]) -> Program:
+    """Forget the outputs that are not wanted."""
+    unwanted = {a.name for a in program.arrays.values() if a.role == "output" and not _starts(a.name, prefixes)}
+    arrays = {n: a for n, a in program.arrays.items() if n not in unwanted}
+    statements: list[Statement] = [s for s in program.statements if s.target not in unwanted]
+    return replace(program, arrays=arrays, statements=tuple(statements))
+
+
+def _starts(array: str, prefixes: tuple[str, ...]) -> bool:
+    return any(array == p or array.startswith(f"{p}_") for p in prefixes)
+
+
+def compile_text(energy: Energy, kind: str) -> Emitted:
+    """The source of one kind of kernel and the memory that it needs."""
+    program = hoist(prepare(derive(energy, kind)))
+    program = merge(program)
+    innermost = None
+    if kind == "many_values":
+        innermost = next(i for i, r in program.ranges.items() if r.stop == name(COUNT))
+    plan = schedule(program, innermost)
+    return emit(plan, memory(energy, kind, program), f"{KINDS[kind].meaning}; energy:", _legend(energy))
+
+
+def _legend(energy: Energy) -> list[str]:
+    """The energy in generated names, then what the names stand for; ASCII, one line each."""
+    program = value(energy)
+    lines = [str(s) for s in program.statements]
+    for array in program.arrays.values():
+        if array.role in ("variable", "weight", "data"):
+            lines.append(f"{array.name}: {array.role} {array.origin}")
+    lines += [f"{n}: extent {ascii(str(s))[1:-1]}" for n, s in zip(program.extents, energy.extents, strict=True)]
+    return [line.encode("ascii", "backslashreplace").decode() for line in lines]
+
+
+def offsets(program: Program, role: str) -> tuple[dict[str, sizes.Size], sizes.Size]:
+    """Where each array of a role begins when they are packed one after another, and their total size."""
+    total: sizes.Size = sizes.ZERO_SIZE
+    found = {}
+    for array in program.arrays.values():
+        if array.role == role:
+            found[array.name] = total
+            total = sizes.plus(total, sizes.volume(array.axes))
+    return found, total
+
+
+def memory(energy: Energy, kind: str, program: Program) -> Memory:
+    """Where the inputs and outputs of a kind of kernel lie."""
+    plain = lower(energy) if kind == "many_values" else program
+    inputs = [a for a in plain.arrays.values() if a.role in ("weight", "data")]
+    table = {a.name: row for row, a in enumerate(inputs)}
+    at, m = offsets(plain, "variable")
+    weights_at, p = offsets(plain, "weight")
+    data_at, _ = offsets(replace(plain, arrays={n: a for n, a in plain.arrays.items() if not a.integer}), "data")
+    one = sizes.ONE_SIZE
+    ranks = {n: len(a.axes) for n, a in plain.arrays.items()}
+    places = {"value": Place(sizes.ZERO_SIZE, ((1, one),) if kind == "many_values" else ())}
+    after_gradient = m if "gradient" in KINDS[kind].outputs else sizes.ZERO_SIZE
+    for a, offset in at.items():
+        places[f"gradient_{a}"] = places[f"hvp_{a}"] = Place(offset, ((ranks[a], one),))
+        places[f"candidates_{a}"] = Place(offset, ((1, m), (ranks[a], one)))
+        for b, other in at.items():
+            where = sizes.plus(after_gradient, sizes.times(offset, m), other)
+            places[f"hessian_{a}_{b}"] = Place(where, ((ranks[a], m), (ranks[b], one)))
+        for b, other in weights_at.items():
+            places[f"cross_{a}_{b}"] = Place(sizes.plus(sizes.times(offset, p), other), ((ranks[a], p), (ranks[b], one)))
+    for b, other in weights_at.items():
+        places[f"cross_adjoint_{b}"] = Place(other, ((ranks[b], one),))
+    for b, other in data_at.items():
+        places[f"data_adjoint_{b}"] = Place(other, ((ranks[b], one),))
+    variables = {**at, **{a.replace("y", "v", 1): offset for a, offset in at.items()}}
+    outputs = {n: place for n, place in places.items() if n in program.arrays}
+    looped = any(s.target.startswith("hessian_") and s.loops for s in program.statements)
+    mirror = (after_gradient, m) if looped else None
+    steps = {a: m for a in at} if kind == "many_values" else {}
+    return Memory(variables, table, outputs, KINDS[kind].accumulate, mirror, steps)
+

@@ -1,0 +1,387 @@
+"""Derivatives of programs: reverse mode, tangent mode, and second derivatives pulled back one side at a time.
+
+Only the pointwise f of a statement is differentiated as a formula; the chain rule over statements is ours. The
+adjoint of a read is an addition at the read's own subscript, so offsets and gathers need no case of their own:
+
+    E[]  += x[i]*y[i + 1]**2     for i                 the energy
+    g[j]  = 0                    for j                 its gradient, by `gradient`
+    g[i + 1] += 2*x[i]*y[i + 1]  for i
+
+Three transformations give every derivative:
+
+    gradient(program, roots)              d value / d roots                             reverse mode
+    tangent(program)                      value' = v . d value / d variables            tangent mode
+    second(program, left, right)          d2 value / d left d right                     edge pushing
+
+hvp, cross_adjoint and data_adjoint are `gradient` of `tangent` with respect to variables, weights and data.
+
+`second` keeps a list of pieces, d2E/da[s] db[t] += h over some loops, and eliminates the latest definition first, on
+the left and then on the right (Gower and Mello, "A new framework for the computation of Hessians", 2012). Indices
+that neither subscript has are summed as soon as they appear: that is the order of contraction in which a Gauss-Newton
+product J'WJ is cheap. The term (adjoint times second derivative of f) enters where f is not linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from .expression import (
+    ONE,
+    ZERO,
+    Affine,
+    Op,
+    add,
+    constant,
+    mul,
+    name,
+    number,
+    power,
+    read,
+    replace_indices,
+    select,
+)
+from .lower import UNROLLED
+from .primitives import PRIMITIVES
+from .program import Array, Program, Range, Statement, unused
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """array[subscripts] += expression over the loops."""
+
+    loops: tuple[str, ...]
+    subscripts: tuple[Affine, ...]
+    expression: Op
+
+
+@dataclass(frozen=True)
+class Piece:
+    """d2 value / d a[left] d b[right] += expression over the loops."""
+
+    loops: tuple[str, ...]
+    left: tuple[Affine, ...]
+    right: tuple[Affine, ...]
+    expression: Op
+
+
+Pieces = dict[tuple[str, str], list[Piece]]
+Memo = dict[Op, dict[Op, Op]]
+
+
+class Builder:
+    """A program under construction: statements are appended, indices and arrays made on demand."""
+
+    def __init__(self, program: Program) -> None:
+        self.arrays = dict(program.arrays)
+        self.ranges = dict(program.ranges)
+        self.extents = program.extents
+        self.statements = list(program.statements)
+
+    def program(self) -> Program:
+        return Program(self.arrays, self.ranges, self.extents, tuple(self.statements))
+
+    def index(self, values: Range) -> str:
+        fresh = unused(self.ranges, "q")
+        self.ranges[fresh] = values
+        return fresh
+
+    def local(self, axes: Iterable[Range], origin: str = "") -> str:
+        fresh = unused(self.arrays, "t")
+        self.arrays[fresh] = Array(fresh, tuple(axes), "local", origin=origin)
+        return fresh
+
+    def sum(self, free: Sequence[str], summed: Sequence[str], expression: Op, note: str) -> Op:
+        """The expression, summed over loops: a new local array over the free ones, read at them."""
+        if not summed or expression is ZERO:
+            return expression
+        target = self.local([self.ranges[i] for i in free], note)
+        subscripts = tuple(map(name, free))
+        self.statements.append(
+            Statement(target, subscripts, (*free, *summed), expression, accumulate=True, note=note)
+        )
+        return read(target, subscripts)
+
+
+# -------------------------------------------------------------------------------------- pointwise
+
+
+def partials(node: Op, active: frozenset[str], memo: Memo) -> dict[Op, Op]:
+    """Partial derivatives of a pointwise expression in each read of an active array."""
+    done = memo.get(node)
+    if done is not None:
+        return done
+    result: dict[Op, list[Op]] = {}
+
+    def chain(outer: Op, child: Op) -> None:
+        if outer is not ZERO:
+            for item, inner in partials(child, active, memo).items():
+                result.setdefault(item, []).append(mul(outer, inner))
+
+    if node.name == "read":
+        done = {node: ONE} if node.args[0] in active else {}
+    elif node.arrays.isdisjoint(active):
+        done = {}
+    elif node.name == "select":
+        condition, *branches = node.args
+        then, otherwise = (partials(b, active, memo) for b in branches)
+        done = {}
+        for item in sorted({*then, *otherwise}, key=lambda r: r.digest):
+            done[item] = select(condition, then.get(item, ZERO), otherwise.get(item, ZERO))
+    else:
+        if node.name == "add":
+            for child in node.args:
+                chain(ONE, child)
+        elif node.name == "mul":
+            for k, child in enumerate(node.args):
+                chain(mul(*node.args[:k], *node.args[k + 1 :]), child)
+        elif node.name == "power":
+            base, exponent = node.args
+            chain(mul(number(exponent), power(base, exponent - 1)), base)
+        else:
+            for outer, child in zip(PRIMITIVES[node.name].partials(node, *node.args), node.args, strict=True):
+                chain(outer, child)
+        done = {item: add(*terms) for item, terms in result.items()}
+    done = {item: value for item, value in done.items() if value is not ZERO}
+    memo[node] = done
+    return done
+
+
+def depending(program: Program, roots: Iterable[str]) -> frozenset[str]:
+    """The roots and every array that is computed from them."""
+    found = set(roots)
+    for statement in program.statements:
+        if not statement.expression.arrays.isdisjoint(found):
+            found.add(statement.target)
+    return frozenset(found)
+
+
+def inputs_of(program: Program, *roles: str) -> tuple[str, ...]:
+    """Names of the real-valued inputs of some roles, in declared order."""
+    return tuple(a.name for a in program.arrays.values() if a.role in roles and not a.integer)
+
+
+# -------------------------------------------------------------------------------------- first derivatives
+
+
+def gradient(program: Program, roots: Sequence[str], *, of: str = "value", prefix: str = "gradient") -> Program:
+    """Add outputs `prefix_root` = d of / d root, for each root an array shaped like it."""
+    builder = Builder(program)
+    contributions, _ = _reverse(builder, roots, of)
+    for root in roots:
+        axes = program.arrays[root].axes
+        _assemble(builder, f"{prefix}_{root}", axes, contributions.get(root, []), f"{prefix} in {root}")
+    return builder.program()
+
+
+def _reverse(builder: Builder, roots: Sequence[str], of: str) -> tuple[dict[str, list[Contribution]], dict[str, Op]]:
+    """Contributions to the adjoint of every active array, and the adjoint of each definition over its own indices."""
+    program = builder.program()
+    active = depending(program, roots)
+    contributions: dict[str, list[Contribution]] = {}
+    adjoints: dict[str, Op] = {}
+    memo: Memo = {}
+    for statement in reversed(program.statements):
+        target = statement.target
+        if target not in active:
+            continue
+        if target == of:
+            adjoint = ONE
+        elif target in contributions:
+            adjoint = _gather(builder, program.arrays[target], statement.kept, contributions[target])
+        else:
+            continue
+        adjoints[target] = adjoint
+        for item, value in partials(statement.expression, active, memo).items():
+            contributions.setdefault(item.args[0], []).append(
+                Contribution(statement.loops, item.args[1], mul(adjoint, value))
+            )
+    return contributions, adjoints
+
+
+def _direct(ranges: dict[str, Range], axes: Sequence[Range], item: Contribution) -> bool:
+    """Whether the subscripts are distinct loops that run over the whole axes."""
+    singles = [s.single for s in item.subscripts]
+    return (
+        all(s in item.loops for s in singles)
+        and len(set(singles)) == len(singles)
+        and all(ranges[str(s)] == axis for s, axis in zip(singles, axes, strict=True))
+    )
+
+
+def _gather(builder: Builder, array: Array, indices: Sequence[str], items: Sequence[Contribution]) -> Op:
+    """All contributions to a local array as one expression over its indices."""
+    direct = [c for c in items if _direct(builder.ranges, array.axes, c)]
+    scattered = [c for c in items if c not in direct]
+    total = _sum_direct(builder, indices, direct, f"adjoint of {array.name}")
+    if not scattered:
+        return total
+    target = builder.local(array.axes, f"adjoint of {array.name}")
+    subscripts = tuple(map(name, indices))
+    builder.statements.append(Statement(target, subscripts, tuple(indices), ZERO, note=f"adjoint of {array.name}"))
+    for c in scattered:
+        builder.statements.append(Statement(target, c.subscripts, c.loops, c.expression, True, f"adjoint of {array.name}"))
+    return add(total, read(target, subscripts))
+
+
+def _sum_direct(builder: Builder, indices: Sequence[str], items: Sequence[Contribution], note: str) -> Op:
+    """The sum of direct contributions over `indices`; those summed over equal ranges share one statement."""
+    groups: dict[tuple[str, ...], tuple[list[str], list[Op]]] = {}
+    for c in items:
+        mapping = {str(s.single): name(i) for s, i in zip(c.subscripts, indices, strict=True)}
+        rest = [i for i in c.loops if i not in mapping]
+        key = tuple(str(builder.ranges[i]) for i in rest)
+        loops, terms = groups.setdefault(key, ([builder.index(builder.ranges[i]) for i in rest], []))
+        mapping |= {old: name(new) for old, new in zip(rest, loops, strict=True)}
+        terms.append(replace_indices(c.expression, mapping))
+    return add(*(builder.sum(indices, loops, add(*terms), note) for loops, terms in groups.values()))
+
+
+def _assemble(builder: Builder, target: str, axes: Sequence[Range], items: Sequence[Contribution], note: str) -> None:
+    """Define an output from contributions: entry by entry along short literal axes, else by loops and additions."""
+    builder.arrays[target] = Array(target, tuple(axes), "output", origin=note)
+    short = [a.stop.is_constant and a.stop.constant <= UNROLLED for a in axes]
+    components: dict[tuple[int, ...], list[Contribution]] = {
+        choice: [] for choice in product(*(range(a.stop.constant) for a, s in zip(axes, short, strict=True) if s))
+    }
+    by_component = True
+    for c in items:
+        fixed = [s for s, is_short in zip(c.subscripts, short, strict=True) if is_short]
+        if all(s.is_constant for s in fixed):
+            free = tuple(s for s, is_short in zip(c.subscripts, short, strict=True) if not is_short)
+            components[tuple(s.constant for s in fixed)].append(replace(c, subscripts=free))
+        else:
+            by_component = False
+    if not by_component:
+        short, components = [False] * len(axes), {(): list(items)}
+    long_axes = [a for a, is_short in zip(axes, short, strict=True) if not is_short]
+    indices = tuple(builder.index(a) for a in long_axes)
+    for choice, group in components.items():
+
+        def full(free: Sequence[Affine], chosen: tuple[int, ...] = choice) -> tuple[Affine, ...]:
+            constants, others = iter(map(constant, chosen)), iter(free)
+            return tuple(next(constants) if is_short else next(others) for is_short in short)
+
+        direct = [c for c in group if _direct(builder.ranges, long_axes, c)]
+        total = _sum_direct(builder, indices, direct, note)
+        builder.statements.append(Statement(target, full([name(i) for i in indices]), indices, total, note=note))
+        for c in group:
+            if c not in direct:
+                builder.statements.append(Statement(target, full(c.subscripts), c.loops, c.expression, True, note))
+
+
+def tangent(program: Program, *, of: str = "value") -> Program:
+    """Add the directional derivative of `of` along `direction` inputs, one for each variable, as local `of_dot`."""
+    builder = Builder(program)
+    roots = inputs_of(program, "variable")
+    active = depending(program, roots)
+    dots = {}
+    for root in roots:
+        dots[root] = root.replace("y", "v", 1)
+        builder.arrays[dots[root]] = Array(dots[root], program.arrays[root].axes, "direction", origin=f"along {root}")
+    memo: Memo = {}
+    for statement in program.statements:
+        if statement.target not in active:
+            continue
+        terms = [mul(value, read(dots[item.args[0]], item.args[1]))
+                 for item, value in partials(statement.expression, active, memo).items()]
+        dot = f"{of}_dot" if statement.target == of else f"{statement.target}_dot"
+        dots[statement.target] = dot
+        builder.arrays[dot] = Array(dot, program.arrays[statement.target].axes, "local",
+                                    origin=f"along the direction: {statement.target}")
+        builder.statements.append(replace(statement, target=dot, expression=add(*terms), note=f"tangent of {statement.note}"))
+    return builder.program()
+
+
+# -------------------------------------------------------------------------------------- second derivatives
+
+
+def second(program: Program, left: Sequence[str], right: Sequence[str], *, of: str = "value", prefix: str) -> Program:
+    """Add outputs `prefix_a_b` = d2 of / d a d b for a in left and b in right; for a symmetric one, only a before b."""
+    builder = Builder(program)
+    active_left, active_right = depending(program, left), depending(program, right)
+    _, adjoints = _reverse(builder, sorted({*left, *right}), of)
+    pieces: Pieces = {}
+    memos: tuple[Memo, Memo] = ({}, {})
+    for siblings in _generations(program):
+        for side, active in ((0, active_left), (1, active_right)):
+            _pull(builder, [s for s in siblings if s.target in active], pieces, side, active, memos[side])
+        for statement in siblings:
+            if statement.target in adjoints:
+                curvature = _curvature(statement, adjoints[statement.target], (active_left, active_right), memos)
+                _add_pieces(builder, pieces, curvature)
+    symmetric = tuple(left) == tuple(right)
+    for i, a in enumerate(left):
+        for b in right[i:] if symmetric else right:
+            axes = (*program.arrays[a].axes, *program.arrays[b].axes)
+            items = [Contribution(p.loops, p.left + p.right, p.expression) for p in pieces.get((a, b), [])]
+            _assemble(builder, f"{prefix}_{a}_{b}", axes, items, f"{prefix} in {a}, {b}")
+    return builder.program()
+
+
+def _generations(program: Program) -> list[list[Statement]]:
+    """Statements from the last to the first, those that do not read each other taken together."""
+    generations: list[list[Statement]] = []
+    for statement in reversed(program.statements):
+        if not generations or any(statement.target in s.expression.arrays for s in generations[-1]):
+            generations.append([])
+        generations[-1].append(statement)
+    return generations
+
+
+def _curvature(
+    statement: Statement, adjoint: Op, active: tuple[frozenset[str], frozenset[str]], memos: tuple[Memo, Memo]
+) -> Pieces:
+    """Adjoint times the second derivatives of the statement's own f."""
+    found: Pieces = {}
+    for a, first in partials(statement.expression, active[0], memos[0]).items():
+        for b, value in partials(first, active[1], memos[1]).items():
+            piece = Piece(statement.loops, a.args[1], b.args[1], mul(adjoint, value))
+            found.setdefault((a.args[0], b.args[0]), []).append(piece)
+    return found
+
+
+def _pull(
+    builder: Builder, siblings: Sequence[Statement], pieces: Pieces, side: int, active: frozenset[str], memo: Memo
+) -> None:
+    """Replace the targets of statements by what they are computed from, on one side of every piece."""
+    pulled: Pieces = {}
+    for statement in siblings:
+        for pair in [pair for pair in pieces if pair[side] == statement.target]:
+            for piece in pieces.pop(pair):
+                own = piece.left if side == 0 else piece.right
+                mapping = {str(s.single): value for s, value in zip(statement.subscripts, own, strict=True)}
+                fresh = {i: builder.index(builder.ranges[i]) for i in statement.summed}
+                mapping |= {old: name(new) for old, new in fresh.items()}
+                loops = (*piece.loops, *fresh.values())
+                for item, value in partials(statement.expression, active, memo).items():
+                    subscripts = tuple(s.replaced(mapping) for s in item.args[1])
+                    expression = mul(piece.expression, replace_indices(value, mapping))
+                    sides = (subscripts, piece.right) if side == 0 else (piece.left, subscripts)
+                    key = (item.args[0], pair[1]) if side == 0 else (pair[0], item.args[0])
+                    pulled.setdefault(key, []).append(Piece(loops, *sides, expression))
+    _add_pieces(builder, pieces, pulled)
+
+
+def _add_pieces(builder: Builder, pieces: Pieces, found: Pieces) -> None:
+    for key, items in found.items():
+        pieces.setdefault(key, []).extend(_contracted(builder, items, f"second derivative in {key[0]}, {key[1]}"))
+
+
+def _contracted(builder: Builder, pieces: Sequence[Piece], note: str) -> list[Piece]:
+    """Pieces with equal subscripts added up, and summed over every index that the subscripts lack."""
+    groups: dict[str, tuple[Piece, list[Contribution]]] = {}
+    for piece in pieces:
+        used = [i for s in (*piece.left, *piece.right) for i in sorted(s.names) if i in piece.loops]
+        free = tuple(dict.fromkeys(used))
+        canonical = {i: name(f"free{k}") for k, i in enumerate(free)}
+        key = "; ".join(str(s.replaced(canonical)) for s in (*piece.left, *piece.right))
+        key += " over " + "; ".join(str(builder.ranges[i]) for i in free)
+        head, items = groups.setdefault(key, (replace(piece, loops=free), []))
+        subscripts = tuple(map(name, free))
+        items.append(Contribution(piece.loops, subscripts, piece.expression))
+    result = []
+    for head, items in groups.values():
+        result.append(replace(head, expression=_sum_direct(builder, head.loops, items, note)))
+    return [p for p in result if p.expression is not ZERO]

@@ -1,0 +1,202 @@
+"""One kind of kernel, ready to be called: machine code from the cache or compiled now, or the interpreter in its place."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import linecache
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..energies.energy import Energy
+from . import sizes, vectormath
+from .binding import Inputs
+from .cache import digest, read_folder, write_folder
+from .calling import EVALUATE, PREPARE, double_pointer_at, integer_pointer_at, shifted
+from .derive import COUNT, KINDS, compile_text, derive, memory
+from .native import KERNEL_FASTMATH, PARTS, Native, Signature, compile_function, file_digest, load, platform_key
+from .program import Program
+from .reference import interpret
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The two functions of a kernel, how much memory they need, and the text they were made from.
+
+    `accumulate`: the kernel adds to `out`, which its caller has zeroed.
+    """
+
+    kind: str
+    evaluate: Native
+    prepare: Native
+    prepared: sizes.Size
+    scratch: sizes.Size
+    source: str
+
+    @property
+    def accumulate(self) -> bool:
+        return KINDS[self.kind].accumulate
+
+    def prepared_size(self, inputs: Inputs) -> int:
+        """Numbers that `prepare` writes."""
+        return sizes.value(self.prepared, inputs.sizes)
+
+    def scratch_size(self, inputs: Inputs, count: int = 0) -> int:
+        """Numbers of working memory that `evaluate` needs; `count` points for `many_values`."""
+        return sizes.value(self.scratch, {**inputs.sizes, COUNT: count} if self.kind == "many_values" else inputs.sizes)
+
+    def out_size(self, inputs: Inputs) -> int:
+        """Numbers that `evaluate` writes for one instance."""
+        m, p, q = inputs.m, inputs.p, inputs.q
+        return {"gradient": m, "value_gradient": m, "hvp": m, "hessian": m * m, "value_gradient_hessian": m + m * m,
+                "cross": m * p, "cross_adjoint": p, "data_adjoint": q}.get(self.kind, 0)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- compiled
+
+
+FUNCTIONS = {"evaluate": EVALUATE, "prepare": PREPARE}
+
+
+def compiled_entry(energy: Energy, kind: str) -> Entry:
+    """The entry of an energy in machine code."""
+    key = digest("kernel", energy.key, kind, *compiler_sources(), *platform_key())
+    names = tuple(f"{f}.{part}" for f in FUNCTIONS for part in PARTS)
+    parts = read_folder(key, ("source", "sizes", *names))
+    if parts is not None:
+        loaded = {f: load({p: parts[f"{f}.{p}"] for p in PARTS}, s) for f, s in FUNCTIONS.items()}
+        if None not in loaded.values():
+            prepared, scratch = (sizes.from_json(s) for s in json.loads(parts["sizes"]))
+            source = parts["source"].decode()
+            return Entry(kind, loaded["evaluate"], loaded["prepare"], prepared, scratch, source)  # type: ignore[arg-type]
+    emitted = compile_text(energy, kind)
+    functions = functions_of(emitted.source, f"<wiberg kernel {key[:12]}>")
+    stored: dict[str, bytes] = {
+        "source": emitted.source.encode(),
+        "sizes": json.dumps([sizes.to_json(emitted.prepared), sizes.to_json(emitted.scratch)]).encode(),
+    }
+    made: dict[str, Native] = {}
+    for name, signature in FUNCTIONS.items():
+        made[name], own = compile_function(functions[name], signature, fastmath=KERNEL_FASTMATH)
+        stored |= {f"{name}.{part}": data for part, data in own.items()}
+    write_folder(key, stored)
+    return Entry(kind, made["evaluate"], made["prepare"], emitted.prepared, emitted.scratch, emitted.source)
+
+
+def functions_of(source: str, filename: str) -> dict[str, Callable[..., Any]]:
+    """The functions that kernel source defines, for numba."""
+    namespace: dict[str, Any] = {
+        "math": math, "np": np, "exp": vectormath.exp, "sign": vectormath.sign, "maximum": vectormath.maximum,
+        "minimum": vectormath.minimum, "shifted": shifted, "double_pointer_at": double_pointer_at,
+        "integer_pointer_at": integer_pointer_at, "__name__": "wiberg.kernel",
+    }  # fmt: skip
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    exec(compile(source, filename, "exec"), namespace)  # our own text: no name or number of the user is in the code
+    return namespace
+
+
+@cache
+def compiler_sources() -> tuple[str, ...]:
+    """Digests of every file that decides what a kernel looks like."""
+    root = Path(__file__).resolve().parent
+    files = sorted([*root.glob("*.py"), *(root.parent / "energies").glob("*.py")])
+    return tuple(f"{f.parent.name}/{f.name}:{file_digest(str(f))}" for f in files)
+
+
+# ---------------------------------------------------------------------------------------------- interpreted
+
+
+def reference_entry(energy: Energy, kind: str) -> Entry:
+    """The entry of an energy run by the interpreter: slow, and needs no compiler."""
+    interpreter = Interpreter(energy, kind)
+    return Entry(kind, _callback(EVALUATE, interpreter.evaluate), _callback(PREPARE, lambda *_: 0.0),
+                 sizes.ZERO_SIZE, sizes.ZERO_SIZE, str(interpreter.program))
+
+
+def _callback(signature: Signature, function: Callable[..., float]) -> Native:
+    pointer = signature.c_type(function)
+    address = ctypes.cast(pointer, ctypes.c_void_p).value
+    assert address is not None
+    return Native(address, pointer, function)
+
+
+class Interpreter:
+    """`evaluate` of the calling convention, by the interpreter on the memory that the addresses name."""
+
+    def __init__(self, energy: Energy, kind: str) -> None:
+        self.program: Program = derive(energy, kind)
+        self.memory = memory(energy, kind, self.program)
+        self.accumulate = KINDS[kind].accumulate
+
+    @cached_property
+    def inputs(self) -> list[Any]:
+        return [a for a in self.program.arrays.values() if a.role not in ("local", "output")]
+
+    def evaluate(self, y: int, v: int, table: int, extents: int, instance: int, prepared: int, scratch: int,
+                 out: int) -> float:
+        names = self.program.extents
+        counts = dict(zip(names, map(int, _memory(extents, len(names), np.int64)), strict=True))
+        values = {}
+        for array in self.inputs:
+            shape = tuple(sizes.value(sizes.size_of(a.stop), counts) for a in array.axes)
+            length = math.prod(shape)
+            kind = np.int64 if array.integer else np.float64
+            if array.role in ("variable", "direction"):
+                offset = sizes.value(self.memory.variables[array.name], counts)
+                values[array.name] = self._variable(array.name, y if array.role == "variable" else v, offset, shape, counts)
+            else:
+                row = self.memory.table[array.name]
+                address, distance = map(int, _memory(table + 16 * row, 2, np.int64))
+                values[array.name] = _memory(address + 8 * distance * instance, length, kind).reshape(shape)
+        results = interpret(self.program, values, counts)
+        self._write(results, out, counts)
+        value = results.get("value", np.float64(0.0))
+        return float(value) if np.ndim(value) == 0 else 0.0
+
+    def _variable(self, name: str, address: int, offset: int, shape: tuple[int, ...], counts: Mapping[str, int]) -> Any:
+        if name not in self.memory.rows:
+            return _memory(address + 8 * offset, math.prod(shape), np.float64).reshape(shape)
+        row = sizes.value(self.memory.rows[name], counts)
+        points = _memory(address, shape[0] * row, np.float64).reshape(shape[0], row)
+        return points[:, offset : offset + math.prod(shape[1:])].reshape(shape)
+
+    def _write(self, results: Mapping[str, Any], out: int, counts: Mapping[str, int]) -> None:
+        for name, place in self.memory.outputs.items():
+            if name == "value" and not place.blocks:
+                continue
+            result = np.asarray(results[name])
+            positions: Any = np.full(result.shape, sizes.value(place.offset, counts))
+            start = 0
+            for rank, distance in place.blocks:
+                axes = result.shape[start : start + rank]
+                flat = np.arange(math.prod(axes)).reshape(axes) * sizes.value(distance, counts)
+                positions = positions + flat.reshape((1,) * start + axes + (1,) * (result.ndim - start - rank))
+                start += rank
+            if not result.size:
+                continue
+            target = _memory(out, int(positions.max()) + 1, np.float64)
+            if self.accumulate:
+                target[positions.ravel()] += result.ravel()
+            else:
+                target[positions.ravel()] = result.ravel()
+        if self.memory.mirror is not None:
+            offset, order = (sizes.value(s, counts) for s in self.memory.mirror)
+            matrix = _memory(out + 8 * offset, order * order, np.float64).reshape(order, order)
+            lower = np.tril_indices(order, -1)
+            matrix[lower] = matrix.T[lower]
+
+
+def _memory(address: int, length: int, kind: Any) -> Any:
+    """The numbers at an address, as an array that shares them."""
+    if length == 0:
+        return np.empty(0, dtype=kind)
+    buffer = (ctypes.c_char * (8 * length)).from_address(address)
+    return np.frombuffer(buffer, dtype=kind, count=length)
+
+

@@ -1,0 +1,272 @@
+"""Kernel: an energy that can be evaluated, with all its derivatives, for one instance or a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..energies.energy import Energy
+from ..energies.errors import InputError, InputTypeError
+from .binding import Affine, Binder, Declaration, Inputs, Layout, Symbol, accesses_of
+from .cache import digest, read_folder, write_folder
+from .derive import KINDS, compile_text, value
+from .entry import Entry, compiled_entry, compiler_sources, reference_entry
+from .evaluate import BLOCK, run, run_accumulated
+from .program import Program
+from .stored import from_text, to_text
+
+Floats = NDArray[np.float64]
+Values = Mapping[str, Any]
+
+
+def compile(energy: Energy, *, backend: str = "numba") -> Kernel:
+    """Make an energy callable.
+
+    Machine code is made when a kind of kernel is first called, and kept on disk.
+
+    Parameters
+    ----------
+    energy : Energy
+    backend : {"numba", "reference"}
+        "reference" interprets the program in NumPy: the same answers without compiling, slowly.
+
+    Raises
+    ------
+    UnsupportedError
+        If the energy uses a function for which there is no kernel.
+
+    Examples
+    --------
+    >>> import sympy as sp
+    >>> t, a = sp.Symbol("t", real=True), sp.Symbol("a", positive=True)
+    >>> kernel = compile(Energy(a*(t - 1)**2, variables=[t], weights=[a]), backend="reference")
+    >>> kernel.value({"t": 3.0}, {"a": 2.0})
+    8.0
+    >>> kernel.gradient({"t": [3.0, 1.0]}, {"a": 2.0})
+    array([[8.],
+           [0.]])
+    """
+    if not isinstance(energy, Energy):
+        raise InputTypeError(f"compile takes a wb.Energy; got {type(energy).__name__}; declare it with "
+                             "wb.Energy(expression, variables=..., weights=..., data=...)")
+    if backend not in ("numba", "reference"):
+        raise InputError(f"energy {energy.name!r}: unknown backend {backend!r}; one of 'numba', 'reference'")
+    return Kernel(energy, backend)
+
+
+class Kernel:
+    """A compiled energy; made by `compile`.
+
+    y, w and x are dicts of name to array: variables, weights and data. Arrays of the declared shape are shared by all
+    instances, arrays with one leading axis more are batched (B). Results are unbatched if nothing is batched.
+
+    Attributes
+    ----------
+    energy : Energy
+    variables, weights, data : Layout
+        Names and shapes of the arrays, and `pack` and `unpack` between dicts and flat arrays.
+    """
+
+    def __init__(self, energy: Energy, backend: str = "numba") -> None:
+        self.energy = energy
+        self.backend = backend
+        self.declaration = _declaration(energy)
+        self._binder = Binder(self.declaration)
+        self._entries: dict[str, Entry] = {}
+        self.variables = Layout(self.declaration.variables, self.declaration, "variable")
+        self.weights = Layout(self.declaration.weights, self.declaration, "weight")
+        self.data = Layout([s for s in self.declaration.data if not s.integer], self.declaration, "datum")
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.energy!r}, backend={self.backend!r})"
+
+    def __reduce__(self) -> Any:
+        return Kernel, (self.energy, self.backend)
+
+    @property
+    def name(self) -> str:
+        return self.energy.name
+
+    # ------------------------------------------------------------------------------ for drivers
+
+    def entry(self, kind: str) -> Entry:
+        """The machine code of one kind of kernel (the keys of `derive.KINDS`), made on first use."""
+        found = self._entries.get(kind)
+        if found is None:
+            make = compiled_entry if self.backend == "numba" else reference_entry
+            found = self._entries[kind] = make(self.energy, kind)
+        return found
+
+    def bind(self, w: Values | None = None, x: Values | None = None, y: Values | None = None, extra: int = 0) -> Inputs:
+        """Check and convert weights and data once, for any number of calls; see `binding.Binder.bind`."""
+        return self._binder.bind(w, x, y, extra)
+
+    def bind_variables(self, y: Values | None, inputs: Inputs) -> tuple[Floats, bool]:
+        """Variables as (B or 1, m), and whether they are batched."""
+        return self._binder.variables(y, inputs)
+
+    def candidate_count(self, inputs: Inputs) -> int:
+        """How many candidates the energy declares, for the extents of these inputs."""
+        index = self.energy.candidate_index
+        if index is None:
+            return 1 if self.energy.candidates else 0
+        names = dict(zip(self.energy.extents, self.declaration.extents, strict=True))
+        values = {symbol: inputs.sizes[generated] for symbol, generated in names.items()}
+        return max(0, int(index.upper.subs(values)) - int(index.lower.subs(values)) + 1)
+
+    # ------------------------------------------------------------------------------ evaluation
+
+    def _arguments(self, y: Values, w: Values | None, x: Values | None) -> tuple[Inputs, Floats, int | None]:
+        inputs = self._binder.bind(w, x, y if isinstance(y, Mapping) else None)
+        packed, batched = self._binder.variables(y, inputs)
+        count = inputs.batch
+        if batched and (count is None or count == 1):
+            count = len(packed)
+        return inputs, packed, count
+
+    def value(self, y: Values, w: Values | None = None, x: Values | None = None) -> Any:
+        """The energy: float, or (B,)."""
+        inputs, packed, count = self._arguments(y, w, x)
+        values, _ = run(self.entry("value"), inputs, packed, count=count or _one(count))
+        return float(values[0]) if count is None else values
+
+    def gradient(self, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
+        """d energy / d variables: (m,) or (B, m)."""
+        return self._out("gradient", y, w, x, ("m",))
+
+    def hessian(self, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
+        """Second derivatives in the variables: (m, m) or (B, m, m), symmetric to the bit."""
+        return self._out("hessian", y, w, x, ("m", "m"))
+
+    def cross(self, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
+        """d gradient / d weights: (m, p) or (B, m, p)."""
+        return self._out("cross", y, w, x, ("m", "p"))
+
+    def value_gradient_hessian(
+        self, y: Values, w: Values | None = None, x: Values | None = None
+    ) -> tuple[Any, Floats, Floats]:
+        """Energy, gradient and Hessian in one pass; shapes as of `value`, `gradient` and `hessian`."""
+        inputs, packed, count = self._arguments(y, w, x)
+        values, out = run(self.entry("value_gradient_hessian"), inputs, packed, count=count or _one(count))
+        m = inputs.m
+        gradient, hessian = out[:, :m], out[:, m:].reshape(-1, m, m)
+        if count is None:
+            return float(values[0]), gradient[0], hessian[0]
+        return values, gradient, hessian
+
+    def hvp(self, v: Any, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
+        """The Hessian times v, without the Hessian: (m,) or (B, m) for v of (m,) or (B, m)."""
+        inputs, packed, direction, count = self._directed(v, y, w, x)
+        _, out = run(self.entry("hvp"), inputs, packed, direction, count=count or _one(count))
+        return out[0] if count is None else out
+
+    def cross_adjoint(self, v: Any, y: Values, w: Values | None = None, x: Values | None = None) -> dict[str, Any]:
+        """d/dw (v . gradient), a dict shaped like w: summed over the batch for shared weights, else per instance."""
+        return self._adjoint("cross_adjoint", v, y, w, x, self.weights, self.declaration.weights, 0)
+
+    def data_adjoint(self, v: Any, y: Values, w: Values | None = None, x: Values | None = None) -> dict[str, Any]:
+        """d/dx (v . gradient), a dict shaped like x without index data: summed over the batch for shared arrays."""
+        return self._adjoint("data_adjoint", v, y, w, x, self.data, self.declaration.data, len(self.declaration.weights))
+
+    def _out(self, kind: str, y: Values, w: Values | None, x: Values | None, shape: tuple[str, ...]) -> Floats:
+        inputs, packed, count = self._arguments(y, w, x)
+        _, out = run(self.entry(kind), inputs, packed, count=count or _one(count))
+        result: Floats = out.reshape((-1 if len(out) else 0, *(getattr(inputs, s) for s in shape)))
+        return result[0] if count is None else result
+
+    def _directed(self, v: Any, y: Values, w: Values | None, x: Values | None) -> tuple[Inputs, Floats, Floats, int | None]:
+        inputs, packed, count = self._arguments(y, w, x)
+        direction = np.ascontiguousarray(np.asarray(v, dtype=np.float64))
+        if direction.ndim not in (1, 2) or direction.shape[-1] != inputs.m:
+            raise InputError(f"energy {self.name!r}: the direction v has shape {direction.shape}; expected "
+                             f"({inputs.m},) or (B, {inputs.m}), all variables flattened in declared order")
+        if direction.ndim == 2:
+            if count is not None and len(direction) not in (1, count) and count != 1:
+                raise InputError(f"energy {self.name!r}: batch sizes disagree: v has {len(direction)}, the rest {count}")
+            count = len(direction) if count is None or count == 1 else count
+        return inputs, packed, direction.reshape(-1, inputs.m), count
+
+    def _adjoint(self, kind: str, v: Any, y: Values, w: Values | None, x: Values | None, layout: Layout,
+                 symbols: tuple[Symbol, ...], first: int) -> dict[str, Any]:
+        inputs, packed, direction, count = self._directed(v, y, w, x)
+        own = inputs.batched[first : first + len(symbols)]
+        batched = {s.name: b for s, b in zip(symbols, own, strict=True) if not s.integer}
+        entry, rows = self.entry(kind), 1 if count is None else count
+        if not any(batched.values()):
+            return layout.unpack(run_accumulated(entry, inputs, packed, direction, count=rows), inputs.sizes)
+        _, out = run(entry, inputs, packed, direction, count=rows)
+        return unpack_adjoint(layout, out, batched, inputs)
+
+    # ------------------------------------------------------------------------------ about itself
+
+    @property
+    def source(self) -> str:
+        """The text of every kind of kernel, as numba compiles it."""
+        kinds = [k for k in KINDS if k != "candidates" or self.energy.candidates]
+        texts = (self._entries[k].source if k in self._entries and self.backend == "numba"
+                 else compile_text(self.energy, k).source for k in kinds)
+        return "\n\n".join(f"# ---- {kind}\n{text}" for kind, text in zip(kinds, texts, strict=True))
+
+    def program(self) -> Program:
+        """The indexed program of the energy itself."""
+        return value(self.energy)
+
+    def explain(self) -> str:
+        """The indexed program of the energy in readable form, with what each name stands for."""
+        return f"{self.energy}\n\n{self.program()}"
+
+
+def unpack_adjoint(layout: Layout, out: Floats, batched: Mapping[str, bool], inputs: Inputs) -> dict[str, Any]:
+    """Per-instance derivatives (B, size) as a dict: summed over blocks in order for the arrays that are shared."""
+    each = layout.unpack(out, inputs.sizes)
+    result = {}
+    for name, array in each.items():
+        if not batched[name]:
+            blocks = [array[k : k + BLOCK].sum(axis=0) for k in range(0, len(array), BLOCK)]
+            array = sum(blocks[1:], blocks[0]) if blocks else np.zeros(array.shape[1:])
+        result[name] = array
+    return result
+
+
+def _one(count: int | None) -> int:
+    return 1 if count is None else count
+
+
+def _declaration(energy: Energy) -> Declaration:
+    """What binding needs to know, from the cache if it is there."""
+    key = digest("declaration", energy.key, *compiler_sources())
+    parts = read_folder(key, ("declaration",))
+    if parts is not None:
+        try:
+            stored = from_text(parts["declaration"])
+            if isinstance(stored, Declaration):
+                return stored
+        except (ValueError, KeyError, TypeError):
+            pass
+    made = _declare(energy)
+    write_folder(key, {"declaration": to_text(made).encode()})
+    return made
+
+
+def _declare(energy: Energy) -> Declaration:
+    program = value(energy)
+
+    def symbols(role: str, declared: tuple[Any, ...]) -> tuple[Symbol, ...]:
+        arrays = [a for a in program.arrays.values() if a.role == role]
+        result = []
+        for array, symbol in zip(arrays, declared, strict=True):
+            name = str(symbol.name)
+            shape = "(" + ", ".join(map(str, energy.shapes[name])) + ("," if len(array.axes) == 1 else "") + ")"
+            axes: tuple[Affine, ...] = tuple(a.stop for a in array.axes)
+            result.append(Symbol(name, axes, shape, array.integer, name in energy.positive))
+        return tuple(result)
+
+    accesses = accesses_of(program)
+    gathered = frozenset(n for s in program.statements for n in s.expression.arrays if program.arrays[n].integer)
+    return Declaration(energy.name, symbols("variable", energy.variables), symbols("weight", energy.weights),
+                       symbols("data", energy.data), program.extents, tuple(map(str, energy.extents)), accesses, gathered)
+
+

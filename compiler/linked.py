@@ -1,0 +1,71 @@
+"""`linked`: a jitted function that exists only inside its callers.
+
+numba optimises every jitted function, and makes it executable with wrappers for Python, before it is linked into
+whatever calls it, where it is optimised again. A driver made of twenty small functions compiles three times as fast
+when they are only translated on their own, and optimised once, in the driver. The code that runs is the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+
+
+SKIPPED = frozenset({
+    "WithLifting", "InlineClosureLikes", "DeadBranchPrune", "RewriteDynamicRaises", "MakeFunctionToJitFunction",
+    "InlineInlinables", "FindLiterallyCalls", "LiteralUnroll", "LiteralPropagationSubPipelinePass", "InlineOverloads",
+    "NopythonRewrites", "DumpParforDiagnostics", "RewriteSemanticConstants", "GenericRewrites",
+})
+"""Passes for closures, arrays, exceptions and literals, which such functions do not use."""
+
+
+class _Codegen:
+    """numba's code generator, but for storing an environment in machine code that does not exist."""
+
+    def __init__(self, codegen: Any) -> None:
+        self._codegen = codegen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._codegen, name)
+
+    def set_env(self, name: str, environment: Any) -> None:
+        pass
+
+
+class _LinkedLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """LLVM code that waits to be linked, neither optimised nor executable."""
+
+    @property
+    def codegen(self) -> Any:
+        return _Codegen(self._codegen)
+
+    def finalize(self) -> None:
+        self._raise_if_finalized()
+        for library in dict.fromkeys(self._linking_libraries):
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+
+class _LinkedCompiler(Compiler):  # type: ignore[misc]
+    def compile_extra(self, function: Any) -> Any:
+        if self.state.library is None:
+            self.state.library = _LinkedLibrary(self.state.targetctx.codegen(), function.__qualname__)
+        return super().compile_extra(function)
+
+    def define_pipelines(self) -> Any:
+        pipelines = super().define_pipelines()
+        for pipeline in pipelines:
+            pipeline._finalized = False
+            pipeline.passes = [entry for entry in pipeline.passes if entry[0].__name__ not in SKIPPED]
+            pipeline.finalize()
+        return pipelines
+
+
+linked = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_LinkedCompiler)
+"""A decorator, for functions that are called by compiled functions only (`native` compiles those)."""

@@ -1,0 +1,338 @@
+"""SymPy to program: each Sum becomes one named array over its free indices, never a list of scalars.
+
+    Sum(x[i]*Sum(a[i, k]*t[k], k)**2, i)
+
+    t0[i] += a[i, k]*t[k]            for i, k
+    t1[]  += x[i]*t0[i]**2           for i
+    value = t1
+
+A sum over at most three values known at declaration (x, y, z) is written out. Intermediate arrays of `where=` become
+local arrays of the same kind. Names are generated: no text of the user reaches the program but in `origin`, which is
+for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import sympy as sp
+from sympy.codegen.cfunctions import expm1, log1p
+
+from ..energies.energy import Energy
+from ..energies.errors import UnsupportedError
+from .expression import (
+    ONE,
+    ZERO,
+    Affine,
+    Gather,
+    Op,
+    add,
+    affine,
+    constant,
+    function,
+    is_number,
+    join_exponentials,
+    make,
+    mul,
+    name,
+    number,
+    power,
+    read,
+    select,
+)
+from .program import Array, Program, Range, Role, Statement
+
+UNROLLED = 3  # literal extents up to this are written out: coordinates, not data
+
+FUNCTIONS: dict[Any, str] = {
+    sp.exp: "exp", sp.log: "log", log1p: "log1p", expm1: "expm1",
+    sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos", sp.atan: "atan",
+    sp.sinh: "sinh", sp.cosh: "cosh", sp.tanh: "tanh", sp.asinh: "asinh", sp.acosh: "acosh", sp.atanh: "atanh",
+    sp.atan2: "atan2", sp.erf: "erf", sp.erfc: "erfc",
+    sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceiling",
+}  # fmt: skip
+
+
+def lower(energy: Energy) -> Program:
+    """The program that computes the energy: its last statement defines the output `value`."""
+    lowering = Lowering(energy)
+    result = lowering.scalar(energy.expression, {})
+    lowering.output("value", (), (), result, note="energy")
+    return lowering.program()
+
+
+def lower_candidates(energy: Energy) -> Program:
+    """The program that computes the declared candidates: one output for each variable, candidate index first."""
+    lowering = Lowering(energy)
+    index = energy.candidate_index
+    outer = ""
+    first = constant(0)
+    if index is not None:
+        first = lowering.subscript(index.lower, {})
+        outer = lowering.index(Range(first, lowering.subscript(index.upper, {}) + 1))
+    row = name(outer) + first * -1 if outer else constant(0)
+    for target, formula in energy.candidates.items():
+        base = target.base if isinstance(target, sp.Indexed) else target
+        axes = list(target.indices) if isinstance(target, sp.Indexed) else []
+        loops = [i for i in axes if not i.is_Integer]
+        for choice, extra in lowering.spread([(i, i.lower, i.upper) for i in loops], {}):
+            scope: dict[Any, Affine] = {**({index: name(outer)} if outer else {}), **choice}
+            lowering.output(f"candidates_{lowering.array_names[str(base.name)]}",
+                            (row, *(lowering.subscript(i, scope) for i in axes)), (*([outer] if outer else []), *extra),
+                            lowering.scalar(formula, scope), note="candidates of a variable")
+    return lowering.program()
+
+
+class Lowering:
+    """The state of one lowering: arrays, ranges and statements so far, and what each symbol has become."""
+
+    def __init__(self, energy: Energy) -> None:
+        self.energy = energy
+        self.extents = {symbol: f"n{k}" for k, symbol in enumerate(energy.extents)}
+        self.arrays: dict[str, Array] = {}
+        self.ranges: dict[str, Range] = {}
+        self.statements: list[Statement] = []
+        self.array_names: dict[str, str] = {}
+        self.lets: dict[tuple[str, tuple[int, ...]], str] = {}
+        self.definitions = {_base_name(key): (key, value) for key, value in energy.where.items()}
+        roles: tuple[tuple[Role, str, Sequence[Any]], ...] = (
+            ("variable", "y", energy.variables), ("weight", "w", energy.weights), ("data", "x", energy.data))
+        for role, letter, symbols in roles:
+            for k, symbol in enumerate(symbols):
+                self._declare(f"{letter}{k}", str(symbol.name if hasattr(symbol, "name") else symbol), role)
+
+    def _declare(self, array: str, user_name: str, role: Role) -> None:
+        axes = tuple(Range(constant(0), self.subscript(e, {})) for e in self.energy.shapes[user_name])
+        self.arrays[array] = Array(array, axes, role, user_name in self.energy.integer, origin=ascii(user_name)[1:-1])
+        self.array_names[user_name] = array
+
+    def program(self) -> Program:
+        return Program(self.arrays, self.ranges, tuple(self.extents.values()), tuple(self.statements))
+
+    def index(self, values: Range) -> str:
+        fresh = f"q{len(self.ranges)}"
+        self.ranges[fresh] = values
+        return fresh
+
+    def local(self, loops: Sequence[str], origin: str = "") -> str:
+        fresh = f"t{sum(a.role == 'local' for a in self.arrays.values())}"
+        self.arrays[fresh] = Array(fresh, tuple(self.ranges[i] for i in loops), "local", origin=origin)
+        return fresh
+
+    def output(self, target: str, subscripts: tuple[Affine, ...], loops: tuple[str, ...], value: Op, note: str) -> None:
+        if target not in self.arrays:
+            axes = tuple(self._axis(s) for s in subscripts)
+            self.arrays[target] = Array(target, axes, "output", origin=note)
+        self.statements.append(Statement(target, subscripts, loops, value, note=note))
+
+    def _axis(self, subscript: Affine) -> Range:
+        single = subscript.single
+        if single in self.ranges:
+            return Range(constant(0), self.ranges[single].stop)
+        return Range(constant(0), subscript + 1)
+
+    # ------------------------------------------------------------------------------------ sums
+
+    def spread(self, limits: Sequence[tuple[Any, Any, Any]], scope: Mapping[Any, Affine]) -> list[Any]:
+        """Every choice of the short literal indices, each with the loops over the others: (scope, loops)."""
+        choices: list[list[tuple[Any, Affine]]] = []
+        loops: list[str] = []
+        for symbol, first, last in limits:
+            low, high = self.subscript(first, scope), self.subscript(last, scope)
+            if low.is_constant and high.is_constant and high.constant - low.constant < UNROLLED:
+                choices.append([(symbol, constant(v)) for v in range(low.constant, high.constant + 1)])
+            else:
+                loop = self.index(Range(low, high + 1))
+                loops.append(loop)
+                choices.append([(symbol, name(loop))])
+        return [(dict(choice), tuple(loops)) for choice in product(*choices)]
+
+    def sum(self, node: sp.Sum, scope: Mapping[Any, Affine]) -> Op:
+        limits = [(limit[0], limit[1], limit[2]) for limit in reversed(node.limits)]
+        terms, loops = [], ()
+        for choice, loops in self.spread(limits, scope):  # noqa: B007
+            terms.append(self.scalar(node.function, {**scope, **choice}))
+        body = add(*terms)
+        if body is ZERO or not loops:
+            return body
+        outer = [s.single for s in scope.values() if s.single in self.ranges]
+        free = tuple(i for i in dict.fromkeys(outer) if i is not None and i in body.indices)
+        target = self.local(free)
+        self.statements.append(Statement(target, tuple(map(name, free)), free + loops, body, accumulate=True, note="sum"))
+        return read(target, map(name, free))
+
+    def let(self, base: str, subscripts: Sequence[Affine]) -> Op:
+        key, value = self.definitions[base]
+        indices = list(key.indices) if isinstance(key, sp.Indexed) else []
+        short = [_is_short(i) for i in indices]
+        chosen = tuple(s.constant for s, is_short in zip(subscripts, short, strict=True) if is_short)
+        if (base, chosen) not in self.lets:
+            scope: dict[Any, Affine] = {}
+            loops: list[str] = []
+            remaining = iter(chosen)
+            for i, is_short in zip(indices, short, strict=True):
+                if is_short:
+                    scope[i] = constant(next(remaining))
+                else:
+                    loops.append(self.index(Range(self.subscript(i.lower, {}), self.subscript(i.upper, {}) + 1)))
+                    scope[i] = name(loops[-1])
+            body = self.scalar(value, scope)
+            target = self.local(loops, origin=ascii(base)[1:-1])
+            self.statements.append(Statement(target, tuple(map(name, loops)), tuple(loops), body, note="intermediate"))
+            self.lets[base, chosen] = target
+        kept = [s for s, is_short in zip(subscripts, short, strict=True) if not is_short]
+        return read(self.lets[base, chosen], kept)
+
+    # ------------------------------------------------------------------------------------ integers
+
+    def subscript(self, node: Any, scope: Mapping[Any, Affine]) -> Affine:
+        node = sp.sympify(node)
+        if node.is_Integer:
+            return constant(int(node))
+        if node in scope:
+            return scope[node]
+        if node in self.extents:
+            return name(self.extents[node])
+        if node.is_Add:
+            total = constant(0)
+            for term in node.args:
+                total = total + self.subscript(term, scope)
+            return total
+        if node.is_Mul and len(node.args) == 2 and node.args[0].is_Integer:
+            return self.subscript(node.args[1], scope) * int(node.args[0])
+        if isinstance(node, sp.Indexed):
+            array = self.array_names[node.base.name]
+            return Affine(((Gather(array, tuple(self.subscript(i, scope) for i in node.indices)), 1),))
+        raise UnsupportedError(f"energy {self.energy.name!r}: the subscript {node} is not a sum of indices, extents and "
+                               "integers; write it as i + c, 2*i, n - 1 or a gather e[k] through integer data")
+
+    # ------------------------------------------------------------------------------------ numbers
+
+    def scalar(self, node: Any, scope: Mapping[Any, Affine]) -> Op:
+        """The expression of a real SymPy node, in which the indices of `scope` are bound."""
+        if node in scope or node in self.extents:
+            return affine(self.subscript(node, scope))
+        if node.is_Rational:
+            return number(Fraction(int(node.p), int(node.q)))
+        if node.is_number and not node.args or node.is_Float or node.is_NumberSymbol:
+            return number(float(node))
+        if isinstance(node, sp.Sum):
+            return self.sum(node, scope)
+        if isinstance(node, sp.Indexed):
+            subscripts = [self.subscript(i, scope) for i in node.indices]
+            base = str(node.base.name)
+            if base in self.definitions:
+                return self.let(base, subscripts)
+            array = self.arrays[self.array_names[base]]
+            if array.integer:
+                return affine(Affine(((Gather(array.name, tuple(subscripts)), 1),)))
+            return read(array.name, subscripts)
+        if isinstance(node, sp.Symbol):
+            return self.let(node.name, ()) if node.name in self.definitions else read(self.array_names[node.name])
+        rule = RULES.get(type(node))
+        if rule is not None:
+            return rule(self, node, scope)
+        kind = FUNCTIONS.get(type(node))
+        if kind is not None:
+            return function(kind, *(self.scalar(a, scope) for a in node.args))
+        raise UnsupportedError(
+            f"energy {self.energy.name!r}: no kernel for {node}; supported: {', '.join(supported_functions())}"
+        )
+
+
+def supported_functions() -> list[str]:
+    """Names of the SymPy functions that an energy may use, sorted.
+
+    >>> "exp" in supported_functions()
+    True
+    """
+    return sorted({kind.__name__ for kind in (*FUNCTIONS, *RULES)})
+
+
+def _base_name(key: Any) -> str:
+    return str(key.base.name) if isinstance(key, sp.Indexed) else str(key.name)
+
+
+def _is_short(index: Any) -> bool:
+    return bool(index.lower.is_Integer and index.upper.is_Integer and index.upper - index.lower < UNROLLED)
+
+
+# -------------------------------------------------------------------------------------------- rules
+
+Scope = Mapping[Any, Affine]
+
+
+def _power(self: Lowering, node: Any, scope: Scope) -> Op:
+    base, exponent = node.args
+    if base is sp.E:
+        return function("exp", self.scalar(exponent, scope))
+    if exponent.is_Rational:
+        return power(self.scalar(base, scope), Fraction(int(exponent.p), int(exponent.q)))
+    if exponent.is_number:
+        return power(self.scalar(base, scope), float(exponent))
+    lowered = self.scalar(base, scope)
+    power_of = self.scalar(exponent, scope)
+    if is_number(power_of):
+        return power(lowered, power_of.args[0])
+    if is_number(lowered) and lowered.args[0] > 0:
+        return function("exp", mul(function("log", lowered), power_of))
+    return function("pow", lowered, power_of)
+
+
+def _extreme(kind: str) -> Any:
+    def rule(self: Lowering, node: Any, scope: Scope) -> Op:
+        result, *others = (self.scalar(a, scope) for a in node.args)
+        for other in others:
+            result = function(kind, result, other)
+        return result
+
+    return rule
+
+
+def _piecewise(self: Lowering, node: Any, scope: Scope) -> Op:
+    *branches, (last, _) = node.args
+    result = self.scalar(last, scope)
+    for value, condition in reversed(branches):
+        result = select(_condition(self, condition, scope), self.scalar(value, scope), result)
+    return result
+
+
+def _condition(self: Lowering, node: Any, scope: Scope) -> Op:
+    if node in (sp.true, sp.false):
+        return make("true" if node == sp.true else "false", ())
+    if isinstance(node, sp.Not):
+        return function("not", _condition(self, node.args[0], scope))
+    if isinstance(node, (sp.And, sp.Or)):
+        kind = "and" if isinstance(node, sp.And) else "or"
+        result, *others = (_condition(self, a, scope) for a in sorted(node.args, key=sp.default_sort_key))
+        for other in others:
+            result = function(kind, result, other)
+        return result
+    sides = {sp.StrictLessThan: ("less", 1), sp.LessThan: ("less_equal", 1), sp.StrictGreaterThan: ("less", -1),
+             sp.GreaterThan: ("less_equal", -1), sp.Equality: ("equal", 1), sp.Unequality: ("equal", 1)}  # fmt: skip
+    if type(node) not in sides:
+        raise UnsupportedError(f"energy {self.energy.name!r}: the condition {node} is no comparison of numbers")
+    kind, order = sides[type(node)]
+    left, right = (self.scalar(a, scope) for a in node.args[::order])
+    result = function(kind, left, right)
+    return function("not", result) if isinstance(node, sp.Unequality) else result
+
+
+def _heaviside(self: Lowering, node: Any, scope: Scope) -> Op:
+    x = self.scalar(node.args[0], scope)
+    at_zero = self.scalar(node.args[1], scope)
+    return select(function("less", ZERO, x), ONE, select(function("less", x, ZERO), ZERO, at_zero))
+
+
+RULES: dict[Any, Any] = {
+    sp.Add: lambda self, node, scope: add(*(self.scalar(a, scope) for a in node.args)),
+    sp.Mul: lambda self, node, scope: join_exponentials(mul(*(self.scalar(a, scope) for a in node.args))),
+    sp.Pow: _power,
+    sp.Max: _extreme("maximum"),
+    sp.Min: _extreme("minimum"),
+    sp.Piecewise: _piecewise,
+    sp.Heaviside: _heaviside,
+}

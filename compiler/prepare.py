@@ -1,0 +1,119 @@
+"""Two passes that move work to where it is done less often.
+
+prepare   what depends on weights alone becomes a `prepared` array, computed once for a whole call
+hoist     an expensive part of a term that lacks one of its loops becomes an array of its own
+
+    t += exp(-exp(-2*w[k])*d[k, q]**2)  for k, q      ->      p[k] = exp(-2*w[k])      (prepared)
+                                                              t += exp(-p[k]*d[k, q]**2)  for k, q
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from .expression import Op, add, mul, name, read, rebuild
+from .primitives import CHEAP
+from .program import Array, Program, Role, Statement, unused
+
+Loops = tuple[str, ...]
+Pick = Callable[[Statement, Op], Loops | None]
+
+
+def prepare(program: Program) -> Program:
+    """Move whatever depends on weights alone into prepared arrays.
+
+    A part is moved if it is more than a read and no larger than an array that it reads, so that nothing grows.
+    """
+    known = {a.name for a in program.arrays.values() if a.role == "weight"}
+    arrays = dict(program.arrays)
+    for statement in program.statements:
+        array = arrays[statement.target]
+        if array.role == "local" and statement.expression.arrays <= known and statement.expression.arrays:
+            arrays[array.name] = replace(array, role="prepared")
+            known.add(array.name)
+
+    def pick(statement: Statement, node: Op) -> Loops | None:
+        if not node.arrays or not node.arrays <= known or arrays[statement.target].role == "prepared":
+            return None
+        loops = {i for i in node.indices if i in statement.loops}
+        for item in node.reads:
+            own = [str(i) for s in item.args[1] if (i := s.single) in loops]
+            if set(own) == loops:
+                return tuple(dict.fromkeys(own))
+        return None
+
+    return _Extraction(replace(program, arrays=arrays), pick, "prepared", "from weights alone").run()
+
+
+def hoist(program: Program) -> Program:
+    """Give an expensive part that lacks a loop of its statement an array of its own."""
+
+    def pick(statement: Statement, node: Op) -> Loops | None:
+        loops = tuple(i for i in statement.loops if i in node.indices)
+        whole = not loops or len(loops) == len(statement.loops)
+        return None if whole or not _is_expensive(node) else loops
+
+    return _Extraction(program, pick, "local", "the same for several terms").run()
+
+
+def _is_expensive(node: Op) -> bool:
+    if node.name == "power":
+        return not (isinstance(node.args[1], int) and 0 < node.args[1] < 5)
+    return node.name not in CHEAP and node.name not in ("number", "read", "affine", "add", "mul")
+
+
+@dataclass
+class _Extraction:
+    """Replaces the largest parts of a program that `pick` gives loops for by reads of new arrays."""
+
+    program: Program
+    pick: Pick
+    role: Role
+    note: str
+    made: dict[tuple[Op, Loops], str] = field(default_factory=dict)
+    before: list[Statement] = field(default_factory=list)
+
+    def run(self) -> Program:
+        self.arrays = dict(self.program.arrays)
+        statements: list[Statement] = []
+        for statement in self.program.statements:
+            expression = self._visit(statement, statement.expression, {})
+            statements += [*self.before, replace(statement, expression=expression)]
+            self.before.clear()
+        return replace(self.program, arrays=self.arrays, statements=tuple(statements))
+
+    def _visit(self, statement: Statement, node: Op, memo: dict[Op, Op]) -> Op:
+        if node not in memo:
+            memo[node] = self._replaced(statement, node, memo)
+        return memo[node]
+
+    def _replaced(self, statement: Statement, node: Op, memo: dict[Op, Op]) -> Op:
+        if not node.children or (node.name == "mul" and _is_multiple(node)):
+            return node
+        loops = self.pick(statement, node)
+        if loops is not None:
+            return self._array(node, loops)
+        if node.name in ("add", "mul"):
+            combine = add if node.name == "add" else mul
+            fixed = [a for a in node.args if a.name == "number" or self.pick(statement, a) is not None]
+            part = combine(*fixed)
+            loops = self.pick(statement, part) if part.children and not _is_multiple(part) else None
+            if loops is not None:
+                others = [self._visit(statement, a, memo) for a in node.args if a not in fixed]
+                return combine(self._array(part, loops), *others)
+        return rebuild(node, tuple(self._visit(statement, a, memo) if isinstance(a, Op) else a for a in node.args))
+
+    def _array(self, node: Op, loops: Loops) -> Op:
+        target = self.made.get((node, loops))
+        if target is None:
+            target = self.made[node, loops] = unused(self.arrays, self.role[0])
+            axes = tuple(self.program.ranges[i] for i in loops)
+            self.arrays[target] = Array(target, axes, self.role, origin=self.note)
+            self.before.append(Statement(target, tuple(map(name, loops)), loops, node, note=self.note))
+        return read(target, map(name, loops))
+
+
+def _is_multiple(node: Op) -> bool:
+    """A number times a read is not worth an array."""
+    return node.name == "mul" and len(node.args) == 2 and node.args[0].name == "number" and node.args[1].name == "read"

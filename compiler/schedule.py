@@ -1,0 +1,244 @@
+"""From statements to loop nests: which statements share loops, in what order the loops run, how arrays lie in memory.
+
+    S[j]  += a[k]*B[k, j]    for j, k          for j:                   (nest 1: k innermost, a sum in a register)
+    E[]   += S[j]**2         for j                 for k: S[j] += ...
+    G[j]   = 2*S[j]          for j             for j:                   (nest 2: both statements)
+
+Statements over the same set of loops share a nest, as early as what they read is complete; a map and its readers at
+the same subscripts may share one, and then the array is only a scalar. The innermost loop is chosen by an estimate of
+memory traffic: contiguous reads and writes are cheap, sums in a register are free, strides are dear. Arrays of our
+own (local and prepared) are laid out with the innermost loop last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from .expression import Op, name, read, transform
+from .program import Array, Program, Statement, unused
+
+
+@dataclass(frozen=True)
+class Nest:
+    """Loops from the outermost to the innermost, and the statements in the body."""
+
+    loops: tuple[str, ...]
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A program as loop nests. `scalars` are maps that are read in their own nest only and need no memory."""
+
+    program: Program
+    prepare: tuple[Nest, ...]
+    evaluate: tuple[Nest, ...]
+    scalars: frozenset[str]
+
+
+def schedule(program: Program, innermost: str | None = None) -> Schedule:
+    """Group, order and lay out. `innermost` forces a loop to be the innermost wherever it occurs."""
+    stages = {True: [], False: []}  # type: dict[bool, list[Statement]]
+    for statement in program.statements:
+        stages[program.arrays[statement.target].role == "prepared"].append(statement)
+    prepared = [_ordered(program, group, innermost) for group in _groups(program, stages[True])]
+    evaluated = [_ordered(program, group, innermost) for group in _groups(program, stages[False])]
+    program, prepared, evaluated = _copy_strided_weights(program, prepared, evaluated)
+    program, prepared, evaluated = _lay_out(program, prepared, evaluated)
+    return Schedule(program, tuple(prepared), tuple(evaluated), _scalars(program, evaluated))
+
+
+# ------------------------------------------------------------------------------------------- grouping
+
+
+@dataclass
+class _Group:
+    loops: frozenset[str]
+    statements: list[Statement] = field(default_factory=list)
+
+
+def _groups(program: Program, statements: Sequence[Statement]) -> list[_Group]:
+    groups: list[_Group] = []
+    written: dict[str, tuple[int, Statement]] = {}
+    for statement in statements:
+        loops = frozenset(statement.loops)
+        earliest = 0
+        for array in statement.expression.arrays:
+            if array in written:
+                position, definition = written[array]
+                together = loops == groups[position].loops and _reads_in_place(statement, definition)
+                earliest = max(earliest, position if together else position + 1)
+        if statement.target in written and statement.accumulate:
+            earliest = max(earliest, written[statement.target][0] + 1)
+        for position in range(earliest, len(groups)):
+            if groups[position].loops == loops:
+                break
+        else:
+            position = len(groups)
+            groups.append(_Group(loops))
+        groups[position].statements.append(statement)
+        if program.arrays[statement.target].role != "output" or statement.target not in written:
+            written[statement.target] = (position, statement)
+        else:
+            written[statement.target] = (max(position, written[statement.target][0]), statement)
+    return groups
+
+
+def _reads_in_place(statement: Statement, definition: Statement) -> bool:
+    """Whether the array is a map over all loops, read by the statement at its own subscripts only."""
+    if definition.accumulate or not definition.is_definition:
+        return False
+    places = [r.args[1] for r in statement.expression.reads if r.args[0] == definition.target]
+    return all(place == definition.subscripts for place in places)
+
+
+def _scalars(program: Program, nests: Sequence[Nest]) -> frozenset[str]:
+    outside: set[str] = set()
+    for nest in nests:
+        for statement in nest.statements:
+            own = {s.target for s in nest.statements if not s.accumulate and set(s.loops) == set(s.kept)}
+            outside |= statement.expression.arrays - own
+    maps = {s.target for n in nests for s in n.statements if not s.accumulate and s.is_definition}
+    twice = {s.target for n in nests for s in n.statements if s.accumulate}
+    local = {a.name for a in program.arrays.values() if a.role == "local"}
+    return frozenset((maps & local) - outside - twice)
+
+
+# ------------------------------------------------------------------------------------------- loop order
+
+
+def _ordered(program: Program, group: _Group, innermost: str | None) -> Nest:
+    loops = sorted(group.loops)
+    if not loops:
+        return Nest((), tuple(group.statements))
+    if innermost in loops:
+        last = str(innermost)
+    else:
+        last = min(loops, key=lambda i: (_traffic(program, group.statements, i), i))
+    kept = [i for s in group.statements for i in s.kept if i != last]
+    outer = [*dict.fromkeys(kept), *(i for i in loops if i not in kept and i != last)]
+    return Nest((*outer, last), tuple(group.statements))
+
+
+def _traffic(program: Program, statements: Sequence[Statement], inner: str) -> float:
+    """An estimate of the cost of memory an iteration if `inner` runs innermost."""
+    limits = program.ranges[inner]
+    cost = 0.0
+    if (limits.start.is_constant and limits.stop.is_constant) and limits.stop.constant - limits.start.constant < 8:
+        cost += 4.0
+    seen: set[Op] = set()
+    for statement in statements:
+        for item in statement.expression.reads:
+            if item not in seen and inner in item.indices:
+                seen.add(item)
+                cost += _read_cost(program.arrays[item.args[0]], item, inner, program)
+        if inner in statement.kept:
+            last = statement.subscripts[-1]
+            ours = program.arrays[statement.target].role != "output"
+            cost += 0.3 if ours or (inner in last.names and last.single == inner) else 3.0
+    return cost
+
+
+def _read_cost(array: Array, item: Op, inner: str, program: Program) -> float:
+    stride = _stride(array, item, inner)
+    if array.role in ("local", "prepared") or stride == 1:
+        return 0.15
+    if stride is not None:
+        return 0.15 * stride
+    return 0.2 if array.role == "weight" else 2.0
+
+
+def _stride(array: Array, item: Op, inner: str) -> int | None:
+    """The distance in memory between neighbours along `inner`, if it is known and short."""
+    stride = 1
+    for axis, subscript in zip(reversed(array.axes), reversed(item.args[1]), strict=True):
+        if inner in subscript.names:
+            counts = [c for n, c in subscript.terms if n == inner]
+            return stride * counts[0] if len(counts) == 1 else None
+        if not axis.stop.is_constant:
+            return None
+        stride *= axis.stop.constant
+    return None
+
+
+# ------------------------------------------------------------------------------------------- layout
+
+
+def _copy_strided_weights(
+    program: Program, prepared: list[Nest], evaluated: list[Nest]
+) -> tuple[Program, list[Nest], list[Nest]]:
+    """Read weights that an innermost loop would stride over from a prepared copy, laid out for that loop."""
+    arrays = dict(program.arrays)
+    copies: dict[Op, str] = {}
+    extra: list[Statement] = []
+    result = []
+    for nest in evaluated:
+        mapping: dict[Op, Op] = {}
+        for statement in nest.statements:
+            for item in statement.expression.reads:
+                array = arrays[item.args[0]]
+                inner = nest.loops[-1] if nest.loops else ""
+                if array.role != "weight" or inner not in item.indices or _stride(array, item, inner) == 1:
+                    continue
+                singles = [s.single for s in item.args[1] if not s.is_constant]
+                if None in singles or len(set(singles)) != len(singles) or not set(singles) <= set(nest.loops):
+                    continue
+                loops = tuple(str(i) for i in sorted(singles, key=lambda i: (i == inner, nest.loops.index(str(i)))))
+                canonical = _canonical_read(program, item, loops)
+                if canonical not in copies:
+                    target = copies[canonical] = unused(arrays, "p")
+                    axes = tuple(program.ranges[i] for i in loops)
+                    arrays[target] = Array(target, axes, "prepared", origin=f"copy of {array.name}")
+                    subscripts = tuple(map(name, loops))
+                    extra.append(Statement(target, subscripts, loops, item, note="a weight, laid out for the inner loop"))
+                mapping[item] = read(copies[canonical], map(name, loops))
+        result.append(replace(nest, statements=tuple(_replace_reads(s, mapping) for s in nest.statements)))
+    program = replace(program, arrays=arrays)
+    return program, prepared + [Nest(s.loops, (s,)) for s in extra], result
+
+
+def _canonical_read(program: Program, item: Op, loops: Sequence[str]) -> Op:
+    """The read with its loops named by position and range, so that equal copies are made once."""
+    mapping = {i: name(f"axis{k} {program.ranges[i]}") for k, i in enumerate(loops)}
+    return read(item.args[0], tuple(s.replaced(mapping) for s in item.args[1]))
+
+
+def _replace_reads(statement: Statement, mapping: Mapping[Op, Op]) -> Statement:
+    if not mapping:
+        return statement
+    return replace(statement, expression=transform(statement.expression, lambda leaf: mapping.get(leaf, leaf)))
+
+
+def _lay_out(
+    program: Program, prepared: list[Nest], evaluated: list[Nest]
+) -> tuple[Program, list[Nest], list[Nest]]:
+    """Order the axes of our own arrays as the loops of the nest that writes them."""
+    orders: dict[str, tuple[int, ...]] = {}
+    for nest in (*prepared, *evaluated):
+        for statement in nest.statements:
+            role = program.arrays[statement.target].role
+            if role in ("local", "prepared") and statement.target not in orders and statement.is_definition:
+                names = [str(s.single) for s in statement.subscripts]
+                order = sorted(range(len(names)), key=lambda k: nest.loops.index(names[k]))
+                orders[statement.target] = tuple(order)
+    arrays = {
+        n: replace(a, axes=tuple(a.axes[k] for k in orders[n])) if n in orders else a for n, a in program.arrays.items()
+    }
+
+    def moved(nest: Nest) -> Nest:
+        return replace(nest, statements=tuple(_permuted(s, orders) for s in nest.statements))
+
+    return replace(program, arrays=arrays), [moved(n) for n in prepared], [moved(n) for n in evaluated]
+
+
+def _permuted(statement: Statement, orders: Mapping[str, tuple[int, ...]]) -> Statement:
+    def leaf(item: Op) -> Op:
+        if item.name != "read" or item.args[0] not in orders:
+            return item
+        return read(item.args[0], [item.args[1][k] for k in orders[item.args[0]]])
+
+    subscripts = statement.subscripts
+    if statement.target in orders:
+        subscripts = tuple(subscripts[k] for k in orders[statement.target])
+    return replace(statement, subscripts=subscripts, expression=transform(statement.expression, leaf))

@@ -1,0 +1,312 @@
+"""An energy E(y; w, x) as the user declares it: a SymPy expression, and who is variable, weight or datum in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import sympy as sp
+
+from .candidates import check_candidates
+from .checks import Context, check_formula, index_range
+from .digest import Numbering, digest
+from .display import excerpt, latex, latex_table, latex_text, printable, shape_text, table, text
+from .errors import DeclarationError, InputTypeError, WibergError
+from .lets import in_order, let_indices, let_shapes, let_symbol, reachable
+from .names import check_names
+from .roles import Roles, check_assumptions, read_roles
+
+
+class Energy:
+    """A scalar energy of real variables, declared once, checked at once, and immutable from then on.
+
+    Parameters
+    ----------
+    expression : sympy expression
+        The scalar E. All symbols are real, also where they were made without `real=True`.
+    variables, weights, data : lists of sympy Symbol or IndexedBase
+        The unknowns y, what is learnt (w), and what is given for each instance (x). A Symbol is a scalar, of shape ();
+        an IndexedBase has `shape=`, whose extents are integer symbols, numbers or sums of them. A weight with
+        `positive=True` stays positive while it is learnt. Data with `integer=True` may stand in subscripts.
+    where : dict, optional
+        Intermediates: `{u[i, j]: expression}` with distinct `sp.Idx`, or `{z: expression}`.
+    candidates : dict, optional
+        Starts that depend on weights or data: `{t: x[q]}`, one entry for each variable, in one free index that counts
+        the candidates. An array is given by its entries, `y[0]` and `y[1]`, or by whole axes, `y[d]`.
+    name : str
+        What messages call this energy.
+
+    Attributes
+    ----------
+    expression, variables, weights, data, where, candidates, name
+        As given: the lists as tuples, the dicts read-only, each definition in `where` after those that it uses.
+    candidate_index : sympy Idx or None
+        The index that counts the candidates; None where there are none, or only one.
+    shapes : mapping of str to tuple
+        The declared extents of each variable, weight and datum.
+    positive, integer : frozenset of str
+        Names of the weights that stay positive; names of the data that hold integers.
+    extents : tuple of sympy Symbol
+        Every symbolic extent, in the order in which variables, weights and data show them.
+    key : str
+        A hexadecimal digest of all of the above, the same in every process. Energies are equal if their keys are.
+    formula_key : str
+        The digest without `name`: equal for the same formula under another name.
+
+    Raises
+    ------
+    DeclarationError, InputTypeError
+        For a declaration that cannot be meant. The message names the energy and the symbols, and says what to do.
+    UnsupportedError
+        For a formula in which something has no kernel.
+
+    Examples
+    --------
+    The mean of inliers, robust to outliers (n points x, one unknown t):
+
+    >>> n = sp.Symbol("n", integer=True, positive=True)
+    >>> i = sp.Idx("i", n)
+    >>> t, sigma = sp.Symbol("t", real=True), sp.Symbol("sigma", positive=True)
+    >>> x = sp.IndexedBase("x", shape=(n,))
+    >>> formula = -sp.Sum(sp.exp(-(((x[i] - t) / sigma) ** 2)), i)
+    >>> Energy(formula, variables=[t], weights=[sigma], data=[x], name="ransac")
+    Energy('ransac', variables=[t], weights=[sigma], data=[x])
+    """
+
+    __slots__ = (
+        "candidate_index",
+        "candidates",
+        "data",
+        "expression",
+        "extents",
+        "formula_key",
+        "integer",
+        "key",
+        "name",
+        "positive",
+        "shapes",
+        "variables",
+        "weights",
+        "where",
+    )
+
+    expression: Any
+    variables: tuple[Any, ...]
+    weights: tuple[Any, ...]
+    data: tuple[Any, ...]
+    where: Mapping[Any, Any]
+    candidates: Mapping[Any, Any]
+    candidate_index: Any
+    name: str
+    shapes: Mapping[str, tuple[Any, ...]]
+    positive: frozenset[str]
+    integer: frozenset[str]
+    extents: tuple[Any, ...]
+    key: str
+    formula_key: str
+
+    def __init__(
+        self,
+        expression: Any,
+        *,
+        variables: Iterable[Any],
+        weights: Iterable[Any] = (),
+        data: Iterable[Any] = (),
+        where: Mapping[Any, Any] | None = None,
+        candidates: Mapping[Any, Any] | None = None,
+        name: str = "energy",
+    ) -> None:
+        if not isinstance(name, str):
+            raise InputTypeError(f"the name of an energy is a str; got {name!r} of type {type(name).__name__}")
+        try:
+            roles = read_roles(variables, weights, data)
+            formula = _scalar(expression, "the expression")
+            lets = _formulas("where", where)
+            starts = _formulas("candidates", candidates)
+            check_names([formula, *lets, *lets.values(), *starts, *starts.values()], roles)
+            check_assumptions(roles)
+            lets = _checked_lets(formula, lets, roles)
+            index = check_candidates(starts, roles)
+        except WibergError as error:
+            raise type(error)(f"energy '{printable(name)}': {error}") from None
+        fields = {
+            "expression": formula,
+            "variables": roles.variables,
+            "weights": roles.weights,
+            "data": roles.data,
+            "where": MappingProxyType(lets),
+            "candidates": MappingProxyType(starts),
+            "candidate_index": index,
+            "name": name,
+            "shapes": MappingProxyType({str(symbol): shape for symbol, shape in roles.shapes.items()}),
+            "positive": frozenset(str(w) for w in roles.weights if _label(w).is_positive),
+            "integer": frozenset(str(x) for x in roles.data if _label(x).is_integer),
+            "extents": roles.extents,
+        }
+        for field, value in fields.items():
+            object.__setattr__(self, field, value)
+        object.__setattr__(self, "formula_key", _formula_key(self))
+        object.__setattr__(self, "key", digest([self.formula_key, name]))
+
+    def __setattr__(self, attribute: str, value: object) -> None:
+        raise AttributeError(f"energies are immutable; make a new Energy to change {attribute}")
+
+    def __delattr__(self, attribute: str) -> None:
+        raise AttributeError(f"energies are immutable; {attribute} cannot be deleted")
+
+    def __eq__(self, other: object) -> bool:
+        return self.key == other.key if isinstance(other, Energy) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __copy__(self) -> Energy:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Energy:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        lists = (self.variables, self.weights, self.data)
+        return _restore, (self.expression, *lists, dict(self.where), dict(self.candidates), self.name)
+
+    def __repr__(self) -> str:
+        roles = (
+            f"{role}=[{', '.join(printable(str(symbol)) for symbol in symbols)}]"
+            for role, symbols in (("variables", self.variables), ("weights", self.weights), ("data", self.data))
+            if symbols
+        )
+        return f"Energy({self.name!r}, {', '.join(roles)})"
+
+    def __str__(self) -> str:
+        """The formula, and a table of roles with shapes, intermediates and candidates."""
+        rows = [
+            (role, f"{printable(str(symbol))} {shape_text(self.shapes[str(symbol)])}{note}")
+            for role, symbol, note in _described(self)
+        ]
+        rows += [("where", f"{text(key)} = {text(value)}") for key, value in self.where.items()]
+        rows += [("candidates", f"{text(key)} = {text(value)}") for key, value in self.candidates.items()]
+        return f"energy '{printable(self.name)}'\n  E = {text(self.expression)}\n{table(rows)}"
+
+    def _repr_latex_(self) -> str:
+        """The same for notebooks."""
+        rows = [
+            (role, latex(symbol) + r" \quad " + _latex_shape(self.shapes[str(symbol)]) + (note and latex_text(note)))
+            for role, symbol, note in _described(self)
+        ]
+        rows += [("where", f"{latex(key)} = {latex(value)}") for key, value in self.where.items()]
+        rows += [("candidates", f"{latex(key)} = {latex(value)}") for key, value in self.candidates.items()]
+        return latex_table(rf"{latex_text(self.name)}: \quad E = {latex(self.expression)}", rows)
+
+
+def _restore(
+    expression: Any, variables: Any, weights: Any, data: Any, where: Any, candidates: Any, name: str
+) -> Energy:
+    return Energy(
+        expression,
+        variables=variables,
+        weights=weights,
+        data=data,
+        where=where,
+        candidates=candidates,
+        name=name,
+    )
+
+
+def _scalar(expression: Any, place: str) -> Any:
+    """The expression as SymPy's, without re, im and conjugate, if it is one scalar that is no condition."""
+    if isinstance(expression, tuple | list | sp.Tuple):
+        raise DeclarationError(_not_scalar(place, (len(expression),)))
+    is_entry = isinstance(expression, sp.Indexed | sp.IndexedBase)  # whose shape is that of the whole array
+    if not is_entry and getattr(expression, "shape", ()) != ():
+        raise DeclarationError(_not_scalar(place, tuple(expression.shape)))
+    try:
+        scalar = sp.sympify(expression, strict=True)
+    except sp.SympifyError:
+        kind = type(expression).__name__
+        raise InputTypeError(f"{place} must be a SymPy expression; got {expression!r} of type {kind}") from None
+    if isinstance(scalar, sp.logic.boolalg.Boolean) and not isinstance(scalar, sp.Symbol):
+        kind = "relation" if isinstance(scalar, sp.core.relational.Relational) else "condition"
+        raise DeclarationError(
+            f"{place} is the {kind} {excerpt(scalar)}; an energy is an expression, use sp.Piecewise for conditions"
+        )
+    if not isinstance(scalar, sp.Expr):
+        kind = type(scalar).__name__
+        raise InputTypeError(f"{place} must be a scalar SymPy expression; got {scalar!r} of type {kind}")
+    return _real(scalar)
+
+
+def _not_scalar(place: str, shape: tuple[Any, ...]) -> str:
+    return f"{place} has shape {shape_text(shape)}; an energy is one scalar: sum it, for example with sp.Sum or .dot"
+
+
+def _real(expression: Any) -> Any:
+    """All symbols are real: re(x) is x, im(x) is 0, conjugate(x) is x."""
+    parts = {sp.re: lambda x: x, sp.im: lambda x: sp.S.Zero, sp.conjugate: lambda x: x, sp.adjoint: lambda x: x}
+    for function, real in parts.items():
+        if expression.has(function):
+            expression = expression.replace(function, real)
+    return expression
+
+
+def _formulas(argument: str, mapping: Any) -> dict[Any, Any]:
+    if mapping is None:
+        return {}
+    if not isinstance(mapping, Mapping):
+        kind = type(mapping).__name__
+        raise InputTypeError(f"{argument}= must be a dict from symbols or entries to expressions; got a {kind}")
+    return {
+        key: _scalar(value, f"{argument}= for {text(key) if isinstance(key, sp.Basic) else repr(key)}")
+        for key, value in mapping.items()
+    }
+
+
+def _checked_lets(formula: Any, lets: Mapping[Any, Any], roles: Roles) -> dict[Any, Any]:
+    """Check the formula and its intermediates, and that they use all variables and weights; intermediates in order."""
+    shapes = let_shapes(list(lets), roles)
+    ordered = in_order(lets)
+    of = {**roles.of, **dict.fromkeys(shapes, "intermediate")}
+    context = Context(roles, of, {**roles.shapes, **shapes})
+    used_by_let: dict[Any, set[Any]] = {}
+    for key, value in ordered.items():
+        inner = Context(roles, of, context.shapes, place=f"the definition of {text(key)} in where=")
+        ranges = {index: index_range(index, inner) for index in let_indices(key)}
+        used_by_let[let_symbol(key)] = check_formula(value, inner, ranges)
+    _check_used(reachable(check_formula(formula, context, {}), used_by_let), roles)
+    return ordered
+
+
+def _check_used(used: set[Any], roles: Roles) -> None:
+    for symbol in (*roles.variables, *roles.weights):
+        if symbol not in used:
+            reason = "could ever be learnt for it" if roles.of[symbol] == "weight" else "determines it"
+            raise DeclarationError(
+                f"{roles.of[symbol]} {text(symbol)} does not appear in the expression, so nothing {reason}; "
+                "remove it or use it"
+            )
+
+
+def _formula_key(energy: Energy) -> str:
+    numbering = Numbering()
+    roots = [numbering.number(energy.expression)]
+    for symbols in (energy.variables, energy.weights, energy.data):
+        roots += [-1, *(numbering.number(symbol) for symbol in symbols)]
+    for formulas in (energy.where, energy.candidates):
+        roots += [-1, *(numbering.number(part) for item in formulas.items() for part in item)]
+    return digest([*numbering.lines, f"energy {' '.join(map(str, roots))}"])
+
+
+def _described(energy: Energy) -> list[tuple[str, Any, str]]:
+    """(role, symbol, note) of every declared symbol."""
+    groups = (("variables", energy.variables), ("weights", energy.weights), ("data", energy.data))
+    notes = {**dict.fromkeys(energy.positive, " positive"), **dict.fromkeys(energy.integer, " integer")}
+    return [(role, symbol, notes.get(str(symbol), "")) for role, symbols in groups for symbol in symbols]
+
+
+def _latex_shape(shape: Iterable[Any]) -> str:
+    return "(" + ", ".join(latex(extent) for extent in shape) + ")"
+
+
+def _label(symbol: Any) -> Any:
+    return symbol.label if isinstance(symbol, sp.IndexedBase) else symbol

@@ -1,0 +1,149 @@
+"""What comes back from a minimisation: the minimisers, and for each instance how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..energies.errors import NumericalError
+from .trust_region import CONVERGED, ITERATION_LIMIT, NOT_FINITE, SADDLE, STALLED, UNBOUNDED
+
+
+class Status(IntEnum):
+    """How the minimisation of one instance ended.
+
+    CONVERGED        gradient within gtol and no negative curvature (a singular Hessian is fine)
+    STALLED          neither energy nor gradient can be improved in double precision
+    ITERATION_LIMIT  max_iterations steps were tried
+    NOT_FINITE       the start, or the energy or a derivative there, is NaN or infinite
+    UNBOUNDED        the energy fell to -inf, or kept falling until |y| > 1e12 (1 + |start|)
+    SADDLE           gradient within gtol, negative curvature, but no step down was found
+    """
+
+    CONVERGED = CONVERGED
+    STALLED = STALLED
+    ITERATION_LIMIT = ITERATION_LIMIT
+    NOT_FINITE = NOT_FINITE
+    UNBOUNDED = UNBOUNDED
+    SADDLE = SADDLE
+
+
+USABLE = frozenset({Status.CONVERGED, Status.STALLED})
+"""A minimum as good as double precision allows."""
+
+_MEMBERS = np.empty(len(Status), object)
+_MEMBERS[:] = list(Status)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution:
+    """Minimisers of a batch of B instances, or of one: then scalars stand in place of arrays of shape (B,).
+
+    Attributes
+    ----------
+    variables : dict of arrays
+        Shapes as declared, with the batch axis in front if there is one.
+    energy, gradient_norm, curvature : (B,) float64
+        Energy by `kernel.value`; infinity norm of the gradient and lowest eigenvalue of the Hessian at the end.
+    iterations, evaluations : (B,) int64
+        Steps tried; calls of the energy's kernel for them (one more than the steps, and one for ranking candidates).
+    status : (B,) array of `Status` members, or one member
+    w, x : dict or None
+        Weights and data as they were given.
+    inputs : Inputs
+        The same, bound: what kernels read.
+    y : (B, m) float64, (1, m) if there is no batch
+        The variables, packed.
+    gtol : float
+    batched : bool
+    """
+
+    kernel: Any
+    w: dict[str, Any] | None
+    x: dict[str, Any] | None
+    inputs: Any
+    y: NDArray[np.float64]
+    batched: bool
+    gtol: float
+    energies: NDArray[np.float64] = field(repr=False)
+    reals: NDArray[np.float64] = field(repr=False)
+    integers: NDArray[np.int64] = field(repr=False)
+
+    @cached_property
+    def variables(self) -> dict[str, Any]:
+        unpacked: dict[str, Any] = self.kernel.variables.unpack(self.y if self.batched else self.y[0])
+        return unpacked
+
+    @property
+    def energy(self) -> Any:
+        return self.energies if self.batched else float(self.energies[0])
+
+    @property
+    def gradient_norm(self) -> Any:
+        return self.reals[:, 0] if self.batched else float(self.reals[0, 0])
+
+    @property
+    def curvature(self) -> Any:
+        return self.reals[:, 1] if self.batched else float(self.reals[0, 1])
+
+    @property
+    def iterations(self) -> Any:
+        return self.integers[:, 0] if self.batched else int(self.integers[0, 0])
+
+    @property
+    def evaluations(self) -> Any:
+        return self.integers[:, 1] if self.batched else int(self.integers[0, 1])
+
+    @property
+    def status(self) -> Any:
+        return _MEMBERS[self.integers[:, 2]] if self.batched else Status(int(self.integers[0, 2]))
+
+    @property
+    def converged(self) -> Any:
+        """Whether the status is CONVERGED, (B,) bool."""
+        converged = self.integers[:, 2] == CONVERGED
+        return converged if self.batched else bool(converged[0])
+
+    @property
+    def failed(self) -> NDArray[np.int64]:
+        """The instances that are neither CONVERGED nor STALLED."""
+        return np.flatnonzero(self.integers[:, 2] > STALLED)
+
+    def raise_if(self, *statuses: Status) -> Solution:
+        """The solution itself, unless an instance has one of the statuses (default: all but CONVERGED and STALLED).
+
+        Raises
+        ------
+        NumericalError
+            Saying which instances.
+        """
+        refused = statuses or tuple(status for status in Status if status not in USABLE)
+        for status in refused:
+            instances = np.flatnonzero(self.integers[:, 2] == status)
+            if len(instances):
+                raise NumericalError(f"minimise: energy '{self.kernel.name}': {self._which(instances)} ended as "
+                                     f"{status.name}; see solution.status")
+        return self
+
+    def _which(self, instances: NDArray[np.int64]) -> str:
+        if not self.batched:
+            return "the instance"
+        shown = ", ".join(map(str, instances[:5])) + (", ..." if len(instances) > 5 else "")
+        return f"{len(instances)} of {len(self.y)} instances ({shown})"
+
+    def __repr__(self) -> str:
+        rows = len(self.y)
+        if not self.batched:
+            return (f"Solution({self.kernel.name}: {self.status.name}, energy {self.energy:.6g}, gradient norm "
+                    f"{self.gradient_norm:.1e}, {self.iterations} iterations)")
+        counts = np.bincount(self.integers[:, 2], minlength=len(Status))
+        parts = [f"{counts[status]} {status.name}" for status in Status if counts[status]]
+        norms = self.reals[:, 0][np.isfinite(self.reals[:, 0])]
+        worst = f", worst gradient norm {norms.max():.1e}" if len(norms) else ""
+        steps = f", {self.integers[:, 0].mean():.1f} iterations on average" if rows else ""
+        return f"Solution({self.kernel.name}: {rows} instances: {', '.join(parts) or 'none'}{worst}{steps})"
