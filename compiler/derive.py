@@ -140,7 +140,8 @@ def compile_text(energy: Energy, kind: str) -> Emitted:
     if kind == "many_values":
         innermost = next(i for i, r in program.ranges.items() if r.stop == name(COUNT))
     plan = schedule(program, innermost)
-    return emit(plan, memory(energy, kind, program), f"{KINDS[kind].meaning}; energy:", _legend(energy))
+    title = f"{KINDS[kind].meaning}; energy:"
+    return emit(plan, memory(energy, kind, program), out_size(kind, program), title, _legend(energy))
 
 
 def _legend(energy: Energy) -> list[str]:
@@ -191,8 +192,20 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
         places[f"data_adjoint_{b}"] = Place(other, ((ranks[b], one),))
     variables = {**at, **{a.replace("y", "v", 1): offset for a, offset in at.items()}}
     outputs = {n: place for n, place in places.items() if n in program.arrays}
-    looped = any(s.target.startswith("hessian_") and s.loops for s in program.statements)
-    mirror = (after_gradient, m) if looped else None
+    blocks = [s for s in program.statements if s.target.startswith("hessian_")]
+    mirror = (after_gradient, m) if blocks and (len(at) > 1 or any(s.loops for s in blocks)) else None
     steps = {a: m for a in at} if kind == "many_values" else {}
     return Memory(variables, table, outputs, KINDS[kind].accumulate, mirror, steps)
+
+
+def out_size(kind: str, program: Program) -> sizes.Size:
+    """Numbers that a kernel writes to `out` for one instance."""
+    total: sizes.Size = sizes.ZERO_SIZE
+    for array in program.arrays.values():
+        if array.role == "output" and (array.name != "value" or array.axes):
+            total = sizes.plus(total, sizes.volume(array.axes))
+    if any(a.name.startswith("hessian_") for a in program.arrays.values()):
+        _, m = offsets(program, "variable")
+        total = sizes.plus(sizes.times(m, m), m if "gradient" in KINDS[kind].outputs else sizes.ZERO_SIZE)
+    return total
 

@@ -36,6 +36,7 @@ class Emitted:
     source: str
     prepared: sizes.Size
     scratch: sizes.Size
+    out: sizes.Size
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,15 @@ class Memory:
     rows: Mapping[str, sizes.Size] = field(default_factory=dict)  # variables at many points: distance of the points
 
 
-def emit(plan: Schedule, memory: Memory, title: str, legend: Iterable[str]) -> Emitted:
+def emit(plan: Schedule, memory: Memory, out: sizes.Size, title: str, legend: Iterable[str]) -> Emitted:
     """The source of one kernel.
 
     Parameters
     ----------
     plan : Schedule
     memory : Memory
+    out : Size
+        Numbers that the kernel writes to `out`.
     title, legend : str
         What the kernel computes, and lines about names, for the comment on top; ASCII.
     """
@@ -70,7 +73,7 @@ def emit(plan: Schedule, memory: Memory, title: str, legend: Iterable[str]) -> E
         "def evaluate(y, v, table, extents, instance, prepared, scratch, out):", plan.evaluate, prepared=True
     )
     source = "\n".join([*head, *prepare.lines, "", "", *evaluate.lines, ""])
-    return Emitted(source, prepared_size, scratch_size)
+    return Emitted(source, prepared_size, scratch_size, out)
 
 
 def _offsets(program: Program, role: str, without: frozenset[str]) -> tuple[dict[str, sizes.Size], sizes.Size]:
@@ -110,9 +113,13 @@ class _Function:
         used |= {n for s in subscripts for n in gathers(s)}
         for k, extent in enumerate(self.program.extents):
             self.line(f"{extent} = extents[{k}]")
+        pointers = [a for a in self.program.arrays.values() if a.name in used and self._has_memory(a, prepared)]
         for array in self.program.arrays.values():
-            if array.name in used:
-                self._declare(array, prepared)
+            if array in pointers:
+                where = self._pointer(array)
+                self.line(f"{array.name} = separate({where}, {pointers.index(array)}, {len(pointers)})")
+            elif array.name in used:
+                self._load(array, prepared)
         for nest in nests:
             self._nest(nest)
         if prepared and self.memory.mirror is not None:
@@ -120,25 +127,34 @@ class _Function:
         returns = prepared and "value" in used and not self.program.arrays["value"].axes
         self.line("return value" if returns else "return 0.0")
 
-    def _declare(self, array: Array, prepared: bool) -> None:
-        name, loaded = array.name, "[0]" if not array.axes else ""
-        if array.role in ("variable", "direction"):
-            source, offset = "y" if array.role == "variable" else "v", sizes.text(self.memory.variables[name])
-            self.line(f"{name} = {source}[{offset}]" if not array.axes else f"{name} = shifted({source}, {offset})")
-        elif array.role in ("weight", "data"):
-            row = 2 * self.memory.table[name]
+    def _has_memory(self, array: Array, prepared: bool) -> bool:
+        """Whether the function reaches the array through a pointer, rather than as a number in a variable."""
+        if array.role == "output":
+            return bool(array.axes) or array.name != "value"
+        return bool(array.axes) and (array.role != "local" or array.name in self.scratch_at)
+
+    def _pointer(self, array: Array) -> str:
+        """Source text of the pointer to an array's first number."""
+        if array.role in ("weight", "data"):
+            row = 2 * self.memory.table[array.name]
             kind = "integer" if array.integer else "double"
-            self.line(f"{name} = {kind}_pointer_at(table[{row}] + 8*table[{row + 1}]*instance){loaded}")
-        elif array.role == "prepared":
-            offset = sizes.text(self.prepared_at[name])
-            if array.axes:
-                self.line(f"{name} = shifted(prepared, {offset})")
-            elif prepared:
-                self.line(f"{name} = prepared[{offset}]")
-        elif array.role == "local" and name in self.scratch_at:
-            self.line(f"{name} = shifted(scratch, {sizes.text(self.scratch_at[name])})")
-        elif array.role == "output" and (name != "value" or array.axes):
-            self.line(f"{name} = shifted(out, {sizes.text(self.memory.outputs[name].offset)})")
+            return f"{kind}_pointer_at(table[{row}] + 8*table[{row + 1}]*instance)"
+        base, offset = {
+            "variable": ("y", self.memory.variables), "direction": ("v", self.memory.variables),
+            "prepared": ("prepared", self.prepared_at), "local": ("scratch", self.scratch_at),
+            "output": ("out", {n: p.offset for n, p in self.memory.outputs.items()}),
+        }[array.role]  # fmt: skip
+        return f"shifted({base}, {sizes.text(offset[array.name])})"
+
+    def _load(self, array: Array, prepared: bool) -> None:
+        """Read an array of rank 0 into a variable."""
+        name = array.name
+        if array.role in ("variable", "direction"):
+            self.line(f"{name} = {'y' if array.role == 'variable' else 'v'}[{sizes.text(self.memory.variables[name])}]")
+        elif array.role in ("weight", "data"):
+            self.line(f"{name} = {self._pointer(array)}[0]")
+        elif array.role == "prepared" and prepared:
+            self.line(f"{name} = prepared[{sizes.text(self.prepared_at[name])}]")
 
     def _mirror(self, offset: sizes.Size, order: sizes.Size) -> None:
         self.line("# the Hessian is symmetric: its lower triangle is copied from the upper one")

@@ -19,8 +19,9 @@ from . import sizes, vectormath
 from .binding import Inputs
 from .cache import digest, read_folder, write_folder
 from .calling import EVALUATE, PREPARE, double_pointer_at, integer_pointer_at, shifted
-from .derive import COUNT, KINDS, compile_text, derive, memory
+from .derive import COUNT, KINDS, compile_text, derive, memory, out_size
 from .native import KERNEL_FASTMATH, PARTS, Native, Signature, compile_function, file_digest, load, platform_key
+from .pointers import separate
 from .program import Program
 from .reference import interpret
 
@@ -37,6 +38,7 @@ class Entry:
     prepare: Native
     prepared: sizes.Size
     scratch: sizes.Size
+    out: sizes.Size
     source: str
 
     @property
@@ -52,10 +54,8 @@ class Entry:
         return sizes.value(self.scratch, {**inputs.sizes, COUNT: count} if self.kind == "many_values" else inputs.sizes)
 
     def out_size(self, inputs: Inputs) -> int:
-        """Numbers that `evaluate` writes for one instance."""
-        m, p, q = inputs.m, inputs.p, inputs.q
-        return {"gradient": m, "value_gradient": m, "hvp": m, "hessian": m * m, "value_gradient_hessian": m + m * m,
-                "cross": m * p, "cross_adjoint": p, "data_adjoint": q}.get(self.kind, 0)  # fmt: skip
+        """Numbers that `evaluate` writes for one instance (for one point of `many_values`)."""
+        return 1 if self.kind == "many_values" else sizes.value(self.out, inputs.sizes)
 
 
 # ---------------------------------------------------------------------------------------------- compiled
@@ -72,28 +72,27 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
     if parts is not None:
         loaded = {f: load({p: parts[f"{f}.{p}"] for p in PARTS}, s) for f, s in FUNCTIONS.items()}
         if None not in loaded.values():
-            prepared, scratch = (sizes.from_json(s) for s in json.loads(parts["sizes"]))
-            source = parts["source"].decode()
-            return Entry(kind, loaded["evaluate"], loaded["prepare"], prepared, scratch, source)  # type: ignore[arg-type]
+            needs = [sizes.from_json(s) for s in json.loads(parts["sizes"])]
+            return Entry(kind, loaded["evaluate"], loaded["prepare"], *needs, parts["source"].decode())  # type: ignore[arg-type]
     emitted = compile_text(energy, kind)
     functions = functions_of(emitted.source, f"<wiberg kernel {key[:12]}>")
     stored: dict[str, bytes] = {
         "source": emitted.source.encode(),
-        "sizes": json.dumps([sizes.to_json(emitted.prepared), sizes.to_json(emitted.scratch)]).encode(),
+        "sizes": json.dumps([sizes.to_json(s) for s in (emitted.prepared, emitted.scratch, emitted.out)]).encode(),
     }
     made: dict[str, Native] = {}
     for name, signature in FUNCTIONS.items():
         made[name], own = compile_function(functions[name], signature, fastmath=KERNEL_FASTMATH)
         stored |= {f"{name}.{part}": data for part, data in own.items()}
     write_folder(key, stored)
-    return Entry(kind, made["evaluate"], made["prepare"], emitted.prepared, emitted.scratch, emitted.source)
+    return Entry(kind, made["evaluate"], made["prepare"], emitted.prepared, emitted.scratch, emitted.out, emitted.source)
 
 
 def functions_of(source: str, filename: str) -> dict[str, Callable[..., Any]]:
     """The functions that kernel source defines, for numba."""
     namespace: dict[str, Any] = {
         "math": math, "np": np, "exp": vectormath.exp, "sign": vectormath.sign, "maximum": vectormath.maximum,
-        "minimum": vectormath.minimum, "shifted": shifted, "double_pointer_at": double_pointer_at,
+        "minimum": vectormath.minimum, "shifted": shifted, "separate": separate, "double_pointer_at": double_pointer_at,
         "integer_pointer_at": integer_pointer_at, "__name__": "wiberg.kernel",
     }  # fmt: skip
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
@@ -116,7 +115,7 @@ def reference_entry(energy: Energy, kind: str) -> Entry:
     """The entry of an energy run by the interpreter: slow, and needs no compiler."""
     interpreter = Interpreter(energy, kind)
     return Entry(kind, _callback(EVALUATE, interpreter.evaluate), _callback(PREPARE, lambda *_: 0.0),
-                 sizes.ZERO_SIZE, sizes.ZERO_SIZE, str(interpreter.program))
+                 sizes.ZERO_SIZE, sizes.ZERO_SIZE, out_size(kind, interpreter.program), str(interpreter.program))
 
 
 def _callback(signature: Signature, function: Callable[..., float]) -> Native:

@@ -175,7 +175,7 @@ def run(entry: Entry, inputs: Inputs, y: Floats, v: Floats | None = None, *,
     def slice_(begin: int, end: int, workspace: int, stop: int) -> None:
         call(workspace, out_address, size, values_address, begin, end, stop)
 
-    run_slices(slice_, rows, key=entry.evaluate.address, workspace=call.workspace)
+    run_slices(slice_, rows, key=(entry.evaluate.address, inputs.extents.tobytes()), workspace=call.workspace)
     return values, out
 
 
@@ -194,7 +194,7 @@ def run_accumulated(entry: Entry, inputs: Inputs, y: Floats, v: Floats | None = 
     def slice_(begin: int, end: int, workspace: int, stop: int) -> None:
         call(workspace, address, size, rows, begin, end, stop)
 
-    run_slices(slice_, blocks, key=entry.evaluate.address + 1, workspace=call.workspace)
+    run_slices(slice_, blocks, key=(-entry.evaluate.address, inputs.extents.tobytes()), workspace=call.workspace)
     total: Floats = np.zeros(size)
     for row in sums:
         total += row

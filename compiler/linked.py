@@ -1,8 +1,8 @@
 """`linked`: a jitted function that exists only inside its callers.
 
 numba optimises every jitted function, and makes it executable with wrappers for Python, before it is linked into
-whatever calls it, where it is optimised again. A driver made of twenty small functions compiles three times as fast
-when they are only translated on their own, and optimised once, in the driver. The code that runs is the same.
+whatever calls it, where it is optimised again. A driver made of twenty small functions compiles in half the time where
+these are only translated on their own, and optimised once, in the driver. The code that runs is as good.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 from numba import njit
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
-
 
 SKIPPED = frozenset({
     "WithLifting", "InlineClosureLikes", "DeadBranchPrune", "RewriteDynamicRaises", "MakeFunctionToJitFunction",
@@ -44,12 +43,37 @@ class _LinkedLibrary(JITCodeLibrary):  # type: ignore[misc]
 
     def finalize(self) -> None:
         self._raise_if_finalized()
-        for library in dict.fromkeys(self._linking_libraries):
-            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
         self._finalized = True
 
     def get_pointer_to_function(self, name: str) -> int:
         return 0
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+
+    def _get_module_for_linking(self) -> Any:
+        """This function and all that it calls, each linked once."""
+        if self._shared_module is None:
+            module = self._final_module.clone()
+            for library in self._reached():
+                linked = isinstance(library, _LinkedLibrary)
+                module.link_in(library._final_module if linked else library._get_module_for_linking(), preserve=True)
+            for function in module.functions:
+                if not function.is_declaration and function.linkage.name == "external":
+                    function.linkage = "linkonce_odr"
+            self._shared_module = module
+        return self._shared_module
+
+    def _reached(self) -> list[Any]:
+        found: dict[Any, None] = {}
+        todo = list(self._linking_libraries)
+        while todo:
+            library = todo.pop()
+            if library not in found:
+                found[library] = None
+                if isinstance(library, _LinkedLibrary):
+                    todo.extend(library._linking_libraries)
+        return list(found)
 
 
 class _LinkedCompiler(Compiler):  # type: ignore[misc]

@@ -24,6 +24,7 @@ import llvmlite
 import numba
 from numba import cfunc, types
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
 from .cache import digest, read_folder, write_folder
 
@@ -107,7 +108,7 @@ def compile_function(function: Callable[..., Any], signature: Signature, *,
 def load(parts: Mapping[str, bytes], signature: Signature) -> Native | None:
     """The machine code of stored parts; None, with a warning, where they cannot be loaded."""
     try:
-        codegen = cpu_target.target_context.codegen()
+        codegen = _codegen()
         symbol = parts["symbol"].decode()
         library = codegen.unserialize_library((symbol, "object", (parts["object"], parts["bitcode"])))
         address = library.get_pointer_to_function(symbol)
@@ -115,6 +116,15 @@ def load(parts: Mapping[str, bytes], signature: Signature) -> Native | None:
         logger.warning("cached machine code cannot be loaded (%s); rebuilt", error)
         return None
     return Native(address, signature.c_type(address), library) if address else None
+
+
+@cache
+def _codegen() -> Any:
+    """numba's code generator with the symbols of its runtime registered: LLVM ends the process where one is missing."""
+    context = cpu_target.target_context
+    context.refresh()
+    rtsys.initialize(context)
+    return context.codegen()
 
 
 # ---------------------------------------------------------------------------------------------- keys

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -159,10 +160,12 @@ def factor(program: Program) -> Program:
     """
     arrays = dict(program.arrays)
     statements: list[Statement] = []
+    writers = Counter(s.target for s in program.statements)
     for statement in program.statements:
         summed = frozenset(statement.summed)
         groups = _by_invariant(statement.expression, summed)
-        splits = statement.is_definition and statement.accumulate and set(groups) != {ONE}
+        whole = statement.is_definition and statement.accumulate and writers[statement.target] == 1
+        splits = whole and summed and set(groups) != {ONE}
         if not splits or (len(groups) > 1 and statement.kept):
             statements.append(statement)
             continue

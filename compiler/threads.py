@@ -17,7 +17,7 @@ import operator
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -41,7 +41,7 @@ _default: tuple[int, int] | None = None
 _pool: tuple[int, int, ThreadPoolExecutor] | None = None
 _pool_lock = threading.Lock()
 _pool_lock_owner = os.getpid()
-_seconds: dict[int, float] = {}
+_seconds: dict[Hashable, float] = {}
 
 
 # ---------------------------------------------------------------------------------------------- how many
@@ -136,7 +136,7 @@ def _folder_quota(folder: Path) -> float:
 # ---------------------------------------------------------------------------------------------- running
 
 
-def run_slices(call: Slice, count: int, *, key: int, workspace: int) -> None:
+def run_slices(call: Slice, count: int, *, key: Hashable, workspace: int) -> None:
     """Run `call` over slices that together cover range(count), on one or more threads.
 
     Parameters
@@ -146,8 +146,8 @@ def run_slices(call: Slice, count: int, *, key: int, workspace: int) -> None:
         is not 0. What an instance computes must not depend on its slice.
     count : int
         Number of instances (or of blocks of instances).
-    key : int
-        What the running estimate of the time per instance is remembered under, such as a kernel's address.
+    key : hashable
+        What the running estimate of the time per instance is remembered under, such as a kernel's address and extents.
     workspace : int
         float64 numbers of working memory that each thread gets.
 
@@ -162,6 +162,8 @@ def run_slices(call: Slice, count: int, *, key: int, workspace: int) -> None:
     memory[workspace] = 0.0  # the stop flag: all bits 0, as an int64 too
     stop = address + 8 * workspace
     seconds = _seconds.get(key)
+    if seconds is None and len(_seconds) > 10_000:
+        _seconds.clear()
     start = perf_counter()
     if count == 1 or (seconds is not None and seconds * count < POOL_SECONDS):
         call(0, count, address, stop)
@@ -187,7 +189,7 @@ def run_slices(call: Slice, count: int, *, key: int, workspace: int) -> None:
 class _Job:
     """A batch being worked on: threads take slices from a cursor, whose length follows the measured time."""
 
-    def __init__(self, call: Slice, count: int, key: int, workspace: int, stop: int, memory: Any) -> None:
+    def __init__(self, call: Slice, count: int, key: Hashable, workspace: int, stop: int, memory: Any) -> None:
         self.call, self.count, self.key, self.workspace, self.stop_address = call, count, key, workspace, stop
         self.memory = memory
         self.error: BaseException | None = None

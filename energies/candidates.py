@@ -83,7 +83,7 @@ def _check_coverage(variable: Any, keys: Sequence[Any], shape: Sequence[Any]) ->
             if index.lower != 0 or index.upper != extent - 1:
                 raise DeclarationError(
                     f"candidates= has {text(first)}, where {text(index)} must run over the whole axis {axis} of "
-                    f'{name}, which has extent {text(extent)}; write sp.Idx("{printable(index.name)}", {text(extent)})'
+                    f'{name}, which has extent {text(extent)}; write sp.Idx("{text(index)}", {text(extent)})'
                 )
     if len(set(_axis_indices(first))) < len(_axis_indices(first)):
         raise DeclarationError(f"candidates= has {text(first)}; the indices of an entry are distinct")

@@ -77,6 +77,8 @@ def _check_sum(node: Any, scope: Scope, context: Context) -> Work:
                 f"index {text(index)} is summed inside a sum over {text(index)}, in {excerpt(node)}; "
                 "give the inner sum an index of another name"
             )
+        if isinstance(index, sp.Idx) and index.lower is not None and index.upper is not None:
+            index_range(index, context)  # its extents must be known also where the sum has limits of its own
         inner[index] = Range(_limit(lower, index, inner, context), _limit(upper, index, inner, context))
     return [(node.function, Scope(inner))]
 
@@ -130,7 +132,7 @@ def index_range(index: Any, context: Context) -> Range:
 
 
 def _no_extent(index: Any) -> str:
-    name = printable(index.name)
+    name = text(index)
     return f'index {name} has no extent; write sp.Idx("{name}", n) with an integer symbol n'
 
 

@@ -27,7 +27,8 @@ class _Text(StrPrinter):  # type: ignore[misc]
     def _print_Symbol(self, expr: Any) -> str:
         return printable(expr.name)
 
-    _print_Dummy = _print_Symbol
+    def _print_Dummy(self, expr: Any) -> str:
+        return printable(str(expr))
 
 
 def text(expr: Any) -> str:

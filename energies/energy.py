@@ -16,6 +16,7 @@ from .errors import DeclarationError, InputTypeError, WibergError
 from .lets import in_order, let_indices, let_shapes, let_symbol, reachable
 from .names import check_names
 from .roles import Roles, check_assumptions, read_roles
+from .traversal import distinct_nodes
 
 
 class Energy:
@@ -244,8 +245,9 @@ def _not_scalar(place: str, shape: tuple[Any, ...]) -> str:
 def _real(expression: Any) -> Any:
     """All symbols are real: re(x) is x, im(x) is 0, conjugate(x) is x."""
     parts = {sp.re: lambda x: x, sp.im: lambda x: sp.S.Zero, sp.conjugate: lambda x: x, sp.adjoint: lambda x: x}
+    present = {type(node) for node in distinct_nodes([expression])}
     for function, real in parts.items():
-        if expression.has(function):
+        if function in present:
             expression = expression.replace(function, real)
     return expression
 

@@ -11,6 +11,7 @@ from .affine import affine, combine, expression
 from .display import printable, shape_text, text
 from .errors import DeclarationError, InputTypeError
 from .roles import Roles
+from .traversal import distinct_nodes
 
 
 def let_symbol(key: Any) -> Any:
@@ -58,7 +59,7 @@ def _check_key(key: Any) -> None:
 
 
 def _extent(key: Any, index: Any) -> Any:
-    name = printable(index.name)
+    name = text(index)
     upper = None if index.upper is None else affine(index.upper)
     if upper is None:
         raise DeclarationError(f'index {name} has no extent; write sp.Idx("{name}", n) with an integer symbol n')
@@ -100,7 +101,7 @@ def _place(
         )
     if key in ordered:
         return
-    read = where[key].atoms(sp.Symbol, sp.IndexedBase)
+    read = set(distinct_nodes([where[key]]))
     for other in keys:
         if other in read:
             _place(other, where, keys, ordered, (*path, symbol))

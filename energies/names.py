@@ -14,6 +14,7 @@ import sympy as sp
 from .display import printable, shape_text
 from .errors import DeclarationError
 from .roles import Roles, assumptions_text
+from .traversal import distinct_nodes
 
 
 def check_names(expressions: Iterable[Any], roles: Roles) -> None:
@@ -22,30 +23,18 @@ def check_names(expressions: Iterable[Any], roles: Roles) -> None:
     arrays: dict[str, set[Any]] = {}
     indices: dict[str, set[Any]] = {}
     bound: set[Any] = set()
-    for node in _names_in([*roles.of, *expressions]):
+    for node in distinct_nodes([*roles.of, *expressions]):
         if isinstance(node, sp.Sum):
             bound |= {limit[0] for limit in node.limits}
         elif isinstance(node, sp.Idx):
-            indices.setdefault(node.name, set()).add(node.label)
+            indices.setdefault(str(node), set()).add(node.label)
         elif isinstance(node, sp.IndexedBase):
             arrays.setdefault(str(node), set()).add(node)
         elif isinstance(node, sp.Symbol):
-            symbols.setdefault(node.name, set()).add(node)
+            symbols.setdefault(str(node), set()).add(node)
     _check_symbols(symbols, bound)
     _check_arrays(arrays)
     _check_kinds(symbols, arrays, indices, bound, roles)
-
-
-def _names_in(roots: Iterable[Any]) -> Iterable[Any]:
-    """Every distinct node that bears a name; the label of an array or an index is no symbol of its own."""
-    stack, seen = list(roots), set()
-    while stack:
-        node = stack.pop()
-        if node in seen or not isinstance(node, sp.Basic):
-            continue
-        seen.add(node)
-        yield node
-        stack.extend(node.args[1:] if isinstance(node, sp.Idx | sp.IndexedBase) else node.args)
 
 
 def _check_symbols(symbols: Mapping[str, set[Any]], bound: set[Any]) -> None:

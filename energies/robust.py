@@ -147,8 +147,9 @@ def student_t(r2: Any, scale: Any, nu: Any) -> Any:
     """The penalty of Student's t with nu degrees of freedom, nu scale^2/2 log(1 + r2/(nu scale^2)).
 
     It is the negative log-density of a t distribution of one residual, without its constant, times nu scale^2/(nu + 1)
-    so that it is r2/2 near 0; this is `cauchy` with the scale sqrt(nu) scale, and tends to r2/2 with nu to infinity.
-    K. L. Lange, R. J. A. Little, J. M. G. Taylor, "Robust statistical modeling using the t distribution", JASA 84, 1989.
+    so that it is r2/2 near 0. It is `cauchy` with the scale sqrt(nu) scale, and tends to r2/2 as nu grows.
+    K. L. Lange, R. J. A. Little, J. M. G. Taylor, "Robust statistical modeling using the t distribution",
+    Journal of the American Statistical Association 84, 1989.
 
     Parameters
     ----------

@@ -71,8 +71,10 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
         _flush_folder(target.parent)
     except OSError as error:
         kept = "; the previous checkpoint is untouched" if target.exists() else ""
-        raise CheckpointError(f"cannot save to {target} ({error.strerror or error}){kept}; "
-                              f"the state is still in memory: save to another path") from error
+        raise CheckpointError(
+            f"cannot save to {target} ({error.strerror or error}){kept}; "
+            f"the state is still in memory: save to another path"
+        ) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -102,8 +104,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The file as bytes: the same for the same checkpoint."""
-    header = json.dumps({"format": FORMAT, **checkpoint.header}, indent=1, sort_keys=True, ensure_ascii=True,
-                        allow_nan=False)
+    header = json.dumps(
+        {"format": FORMAT, **checkpoint.header}, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False
+    )
     parts = {HEADER: header.encode()}
     for name in sorted(checkpoint.arrays):
         buffer = io.BytesIO()
@@ -135,8 +138,10 @@ def from_bytes(data: bytes) -> Checkpoint:
     version = header.pop("format", None)
     if version != FORMAT:
         raise CheckpointError(f"has format {version}, and this version of wiberg reads {FORMAT}; update wiberg")
-    arrays = {name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(part), allow_pickle=False)
-              for name, part in parts.items()}
+    arrays = {
+        name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(part), allow_pickle=False)
+        for name, part in parts.items()
+    }
     return Checkpoint(header, arrays)
 
 
@@ -184,13 +189,14 @@ def _keep_previous(target: Path) -> None:
     if not _is_sound(target):
         return
     link = target.with_name(f".{target.name}.{os.getpid()}.1")
-    with contextlib.suppress(FileNotFoundError):
-        link.unlink()
     try:
-        os.link(target, link)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(target, link)
-    os.replace(link, _beside(target))
+        try:
+            os.link(target, link)
+        except OSError:  # a file system without hard links, or a leftover of a process that was killed
+            shutil.copyfile(target, link)
+        os.replace(link, _beside(target))
+    finally:
+        link.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:

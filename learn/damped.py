@@ -234,17 +234,41 @@ def solve_damped(h, n, damping, curvature, c, p, space):
     return code
 
 
-def _adjoint_blocks(hessian, prepare_hessian, each_hessian, prepared_hessian,
-                    adjoint, prepare_adjoint, each_adjoint, prepared_adjoint,
-                    y, y_stride, slope, slope_stride, curvature, table, extents, n, p, damping, codes, rows, each_row,
-                    count,
-                    scratch, work, begin, end, stop):
+def _adjoint_blocks(
+    hessian,
+    prepare_hessian,
+    each_hessian,
+    prepared_hessian,
+    adjoint,
+    prepare_adjoint,
+    each_adjoint,
+    prepared_adjoint,
+    y,
+    y_stride,
+    slope,
+    slope_stride,
+    curvature,
+    table,
+    extents,
+    n,
+    p,
+    damping,
+    codes,
+    rows,
+    each_row,
+    count,
+    scratch,
+    work,
+    begin,
+    end,
+    stop,
+):
     """For each block in [begin, end): minus the sum over its instances of u . d(grad)/dw, u = A^-1 slope.
 
     hessian, ..., prepared_adjoint   two kernels, the first of which writes gradient and Hessian: addresses of evaluate
                        and prepare, whether each instance prepares its own weights, and the prepared numbers
     y, slope           (count, n) or (1, n) with stride 0: the minima, and dl/dy
-    curvature          (count,): the lowest eigenvalue of the Hessian, or NaN where it is not known
+    curvature          (count, 2), first column: the lowest eigenvalue of the Hessian, or NaN where it is not known
     codes              (count,): USED or LEFT_OUT on the way in, what became of the instance on the way out
     rows               (blocks, p); or (count, p) where each_row is 1: a row for each instance, no sums
     work               `workspace_numbers(n, p)`
@@ -259,8 +283,8 @@ def _adjoint_blocks(hessian, prepare_hessian, each_hessian, prepared_hessian,
                 return block
             if codes[instance] == LEFT_OUT:
                 continue
-            if n == 1 and abs(curvature[instance]) < math.inf:
-                h[0] = curvature[instance]
+            if n == 1 and abs(curvature[2 * instance]) < math.inf:
+                h[0] = curvature[2 * instance]
             else:
                 if each_hessian != 0:
                     call_prepare(prepare_hessian, table, extents, instance, prepared_hessian)
@@ -269,7 +293,7 @@ def _adjoint_blocks(hessian, prepare_hessian, each_hessian, prepared_hessian,
             direction = shifted(directions, (instance - first) * n)
             for k in range(n):
                 direction[k] = -slope[instance * slope_stride + k]
-            codes[instance] = solve_damped(h, n, damping, curvature[instance], direction, 1, space)
+            codes[instance] = solve_damped(h, n, damping, curvature[2 * instance], direction, 1, space)
         looking = False
         while True:
             row = shifted(rows, block * p)
@@ -306,9 +330,31 @@ def _adjoint_blocks(hessian, prepare_hessian, each_hessian, prepared_hessian,
     return end
 
 
-def _jacobian_slice(hessian, prepare_hessian, each_hessian, prepared_hessian, cross, prepare_cross, each_cross,
-                    prepared_cross, y, y_stride, curvature, table, extents, n, p, damping, codes, out, scratch, work,
-                    begin, end, stop):
+def _jacobian_slice(
+    hessian,
+    prepare_hessian,
+    each_hessian,
+    prepared_hessian,
+    cross,
+    prepare_cross,
+    each_cross,
+    prepared_cross,
+    y,
+    y_stride,
+    curvature,
+    table,
+    extents,
+    n,
+    p,
+    damping,
+    codes,
+    out,
+    scratch,
+    work,
+    begin,
+    end,
+    stop,
+):
     """out[b] <- -A^-1 d(grad)/dw, (n, p), for the instances [begin, end); the rest as for `_adjoint_blocks`."""
     h, space = shifted(work, n), shifted(work, n + n * n)
     for instance in range(begin, end):
@@ -324,7 +370,7 @@ def _jacobian_slice(hessian, prepare_hessian, each_hessian, prepared_hessian, cr
         call_evaluate(cross, point, point, table, extents, instance, prepared_cross, scratch, rows)
         for k in range(n * p):
             rows[k] = -rows[k]
-        codes[instance] = solve_damped(h, n, damping, curvature[instance], rows, p, space)
+        codes[instance] = solve_damped(h, n, damping, curvature[2 * instance], rows, p, space)
         if codes[instance] == NOT_FINITE:
             for k in range(n * p):
                 rows[k] = math.nan
@@ -337,15 +383,62 @@ _KERNEL = (integer, integer, integer, double_pointer)
 @cache
 def adjoint_blocks() -> Native:
     """The compiled `_adjoint_blocks`."""
-    return native(_adjoint_blocks, Signature(integer, (
-        *_KERNEL, *_KERNEL, double_pointer, integer, double_pointer, integer, double_pointer, integer_pointer,
-        integer_pointer, integer, integer, double, integer_pointer, double_pointer, integer, integer, double_pointer,
-        double_pointer, integer, integer, integer_pointer)))
+    return native(
+        _adjoint_blocks,
+        Signature(
+            integer,
+            (
+                *_KERNEL,
+                *_KERNEL,
+                double_pointer,
+                integer,
+                double_pointer,
+                integer,
+                double_pointer,
+                integer_pointer,
+                integer_pointer,
+                integer,
+                integer,
+                double,
+                integer_pointer,
+                double_pointer,
+                integer,
+                integer,
+                double_pointer,
+                double_pointer,
+                integer,
+                integer,
+                integer_pointer,
+            ),
+        ),
+    )
 
 
 @cache
 def jacobian_slice() -> Native:
     """The compiled `_jacobian_slice`."""
-    return native(_jacobian_slice, Signature(integer, (
-        *_KERNEL, *_KERNEL, double_pointer, integer, double_pointer, integer_pointer, integer_pointer, integer, integer,
-        double, integer_pointer, double_pointer, double_pointer, double_pointer, integer, integer, integer_pointer)))
+    return native(
+        _jacobian_slice,
+        Signature(
+            integer,
+            (
+                *_KERNEL,
+                *_KERNEL,
+                double_pointer,
+                integer,
+                double_pointer,
+                integer_pointer,
+                integer_pointer,
+                integer,
+                integer,
+                double,
+                integer_pointer,
+                double_pointer,
+                double_pointer,
+                double_pointer,
+                integer,
+                integer,
+                integer_pointer,
+            ),
+        ),
+    )

@@ -59,8 +59,10 @@ class History:
     def __repr__(self) -> str:
         if not len(self):
             return "History(0 steps)"
-        return (f"History({len(self)} steps, loss {self.loss[0]:.6g} -> {self.loss[-1]:.6g}, "
-                f"{100 * self.unconverged.mean():.3g} % unconverged)")
+        return (
+            f"History({len(self)} steps, loss {self.loss[0]:.6g} -> {self.loss[-1]:.6g}, "
+            f"{100 * self.unconverged.mean():.3g} % unconverged)"
+        )
 
 
 class Record:
@@ -98,14 +100,25 @@ class Record:
         series = self._series[:steps].T.copy()
         interval, rows = self._weights
         count = steps // interval + 1
-        return History(*series, weights=unpack(rows[:count].copy()),
-                       weight_steps=np.arange(count, dtype=np.int64) * interval)
+        loss, gradient_norm, unconverged, shifted, dominated = series
+        return History(
+            loss,
+            gradient_norm,
+            unconverged,
+            shifted,
+            dominated,
+            unpack(rows[:count].copy()),
+            np.arange(count, dtype=np.int64) * interval,
+        )
 
     def arrays(self, steps: int) -> dict[str, NDArray[Any]]:
         """What a checkpoint stores."""
         interval, rows = self._weights
-        return {"history/series": self._series[:steps].copy(), "history/interval": np.array([interval], dtype=np.int64),
-                "history/weights": rows[: steps // interval + 1].copy()}
+        return {
+            "history/series": self._series[:steps].copy(),
+            "history/interval": np.array([interval], dtype=np.int64),
+            "history/weights": rows[: steps // interval + 1].copy(),
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], steps: int) -> Record:

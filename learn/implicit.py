@@ -13,6 +13,7 @@ The solves and why the bound survives rounding: damped.py.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import warnings
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..compiler.evaluate import BLOCK, Prepared
-from ..compiler.kernel import Kernel
+from ..compiler.kernel import Kernel, unpack_adjoint
 from ..compiler.threads import run_slices
 from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
 from ..runtime.solution import Solution, Status
@@ -32,7 +33,6 @@ from .damped import LEFT_OUT, SINGULAR, USED, adjoint_blocks, jacobian_slice, wo
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
-UNUSABLE = (Status.ITERATION_LIMIT, Status.NOT_FINITE, Status.UNBOUNDED, Status.SADDLE)
 POLICIES = ("zero", "nan", "use", "raise")
 
 _AT_ONCE = 256
@@ -43,8 +43,13 @@ class UnconvergedWarning(UserWarning):
     """Some instances did not converge and do not count in a gradient."""
 
 
-def implicit_gradient(kernel: Kernel, solution: Solution, loss_gradient: Mapping[str, ArrayLike],
-                      damping: float = 0.1, unconverged: str = "zero") -> dict[str, Any]:
+def implicit_gradient(
+    kernel: Kernel,
+    solution: Solution,
+    loss_gradient: Mapping[str, ArrayLike],
+    damping: float = 0.1,
+    unconverged: str = "zero",
+) -> dict[str, Any]:
     """dl/dw through the minima of a batch, from dl/dy at each of them.
 
     Parameters
@@ -61,7 +66,8 @@ def implicit_gradient(kernel: Kernel, solution: Solution, loss_gradient: Mapping
     unconverged : {"zero", "nan", "use", "raise"}
         What instances contribute whose status is ITERATION_LIMIT, NOT_FINITE, UNBOUNDED or SADDLE (STALLED counts as
         converged): nothing, with a warning; NaN, which makes every sum NaN; what the formula gives, bounded as ever;
-        or an error that names them. An instance whose Hessian or derivative is not finite never counts.
+        or an error that names them. NOT_FINITE instances, and those whose Hessian or derivative is not finite, never
+        count.
 
     Returns
     -------
@@ -84,20 +90,24 @@ def implicit_gradient(kernel: Kernel, solution: Solution, loss_gradient: Mapping
     check_policy(unconverged, "implicit_gradient")
     _check_owner(kernel, solution, "implicit_gradient")
     slopes = _packed_slopes(kernel, solution, loss_gradient)
+    if solution.inputs.p == 0:
+        return {}
     codes = np.full(len(slopes), USED, dtype=np.int64)
-    if unconverged != "use":
-        codes[unusable(solution)] = LEFT_OUT
+    codes[not_finite(solution) if unconverged == "use" else unusable(solution)] = LEFT_OUT
     bad = ~np.isfinite(slopes).all(axis=1) & (codes != LEFT_OUT)
     if bad.any():
-        where = "" if solution.batch is None else f" at instance {_first(bad)}"
-        raise InputError(f"implicit_gradient: loss_gradient of energy {kernel.name!r} is NaN or infinite, "
-                         f"first{where}: check the loss")
+        where = "" if not solution.batched else f" at instance {_first(bad)}"
+        raise InputError(
+            f"implicit_gradient: loss_gradient of energy {kernel.name!r} is NaN or infinite, "
+            f"first{where}: check the loss"
+        )
     left_out = _report_unconverged(solution, codes, unconverged)
     gradient = damped_gradient(kernel, solution, slopes, strength, codes)
-    refuse_singular(kernel, solution, codes, "implicit_gradient")
+    if strength == 0.0:
+        refuse_singular(kernel, solution, codes, "implicit_gradient")
     if unconverged == "nan" and left_out is not None:
-        _spoil(kernel, solution, gradient, left_out)
-    return kernel.weights.unpack(gradient)
+        gradient[left_out if gradient.ndim == 2 else ...] = math.nan
+    return _unpacked(kernel, solution.inputs, gradient)
 
 
 def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) -> Floats:
@@ -122,22 +132,34 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
     """
     strength = check_damping(damping, "implicit_jacobian")
     _check_owner(kernel, solution, "implicit_jacobian")
-    inputs, packed = solution.inputs, solution.packed
+    inputs, packed = solution.inputs, solution.y
     count, n, p = len(packed), inputs.m, inputs.p
     out, codes = np.empty((count, n, p)), np.full(count, USED, dtype=np.int64)
+    if p == 0:
+        return out if solution.batched else out[0]
     hessian, cross = kernel.entry("value_gradient_hessian"), kernel.entry("cross")
     run = _Pair(hessian, cross, inputs)
-    curvature = _curvature(solution, count)
     call, stride = jacobian_slice().call, n if count > 1 else 0
-    addresses = (packed.ctypes.data, stride, curvature.ctypes.data, inputs.table.ctypes.data,
-                 inputs.extents.ctypes.data, n, p, strength, codes.ctypes.data, out.ctypes.data)
+    addresses = (
+        _address(packed),
+        stride,
+        _address(solution.reals) + 8,
+        _address(inputs.table),
+        _address(inputs.extents),
+        n,
+        p,
+        strength,
+        _address(codes),
+        _address(out),
+    )
 
     def slice_(begin: int, end: int, workspace: int, stop: int) -> None:
         call(*run.kernels(workspace), *addresses, *run.memory(workspace), begin, end, stop)
 
     run_slices(slice_, count, key=cross.evaluate.address + 2, workspace=run.workspace)
-    refuse_singular(kernel, solution, codes, "implicit_jacobian")
-    return out[0] if solution.batch is None else out
+    if strength == 0.0:
+        refuse_singular(kernel, solution, codes, "implicit_jacobian")
+    return out if solution.batched else out[0]
 
 
 def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping: float, codes: Codes) -> Floats:
@@ -150,20 +172,31 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
     codes : (B,) int64
         USED or LEFT_OUT; overwritten with what became of each instance (damped.py).
     """
-    inputs, packed = solution.inputs, solution.packed
+    inputs, packed = solution.inputs, solution.y
     count, n, p = len(packed), inputs.m, inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
     pair = _Pair(hessian, adjoint, inputs)
-    curvature = _curvature(solution, count)
-    each = inputs.weights_batched
+    each = weights_batched(kernel, inputs)
     blocks = -(-count // BLOCK)
     rows = np.empty((count if each else min(blocks, _AT_ONCE), p))
     call, stride = adjoint_blocks().call, n if count > 1 else 0
-    first = (packed.ctypes.data, stride, slopes.ctypes.data, stride, curvature.ctypes.data, inputs.table.ctypes.data,
-             inputs.extents.ctypes.data, n, p, damping, codes.ctypes.data)
-    address = rows.ctypes.data
+    first = (
+        _address(packed),
+        stride,
+        _address(slopes),
+        stride,
+        _address(solution.reals) + 8,
+        _address(inputs.table),
+        _address(inputs.extents),
+        n,
+        p,
+        damping,
+        _address(codes),
+    )
+    address = _address(rows)
     key = adjoint.evaluate.address + 2
     if each:
+
         def instances(begin: int, end: int, workspace: int, stop: int) -> None:
             call(*pair.kernels(workspace), *first, address, 1, count, *pair.memory(workspace), begin, end, stop)
 
@@ -171,15 +204,44 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
         return rows
     total = np.zeros(p)
     for start in range(0, blocks, _AT_ONCE):
+
         def sums(begin: int, end: int, workspace: int, stop: int, start: int = start) -> None:
-            call(*pair.kernels(workspace), *first, address - 8 * p * start, 0, count, *pair.memory(workspace),
-                 start + begin, start + end, stop)
+            call(
+                *pair.kernels(workspace),
+                *first,
+                address - 8 * p * start,
+                0,
+                count,
+                *pair.memory(workspace),
+                start + begin,
+                start + end,
+                stop,
+            )
 
         here = min(_AT_ONCE, blocks - start)
         run_slices(sums, here, key=key, workspace=pair.workspace)
         for row in rows[:here]:
             total += row
     return total
+
+
+def weights_batched(kernel: Kernel, inputs: Any) -> bool:
+    """Whether a weight was given with a batch axis, so that its gradient has one."""
+    return any(inputs.batched[: len(kernel.weights.names)])
+
+
+def _unpacked(kernel: Kernel, inputs: Any, gradient: Floats) -> dict[str, Any]:
+    if gradient.ndim == 1:
+        return kernel.weights.unpack(gradient, inputs.sizes)
+    batched = dict(zip(kernel.weights.names, inputs.batched, strict=False))
+    return unpack_adjoint(kernel.weights, gradient, batched, inputs)
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Of the first number; `array.ctypes.data` takes three times as long."""
+    if array.size == 0 or not array.flags.writeable:
+        return array.ctypes.data
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
 
 
 class _Pair:
@@ -189,17 +251,22 @@ class _Pair:
 
     def __init__(self, first: Any, second: Any, inputs: Any) -> None:
         prepared = (Prepared(first, inputs), Prepared(second, inputs))
-        self._first, self._second = ((entry.evaluate.address, entry.prepare.address, one.each, one)
-                                     for entry, one in zip((first, second), prepared, strict=True))
+        self._first, self._second = (
+            (entry.evaluate.address, entry.prepare.address, one.each, one)
+            for entry, one in zip((first, second), prepared, strict=True)
+        )
         self._first_own, self._second_own = prepared[0].own, prepared[1].own
         self._scratch = max(first.scratch_size(inputs), second.scratch_size(inputs))
-        self.workspace = (self._first_own + self._second_own + self._scratch
-                          + workspace_numbers(inputs.m, inputs.p))
+        self.workspace = self._first_own + self._second_own + self._scratch + workspace_numbers(inputs.m, inputs.p)
 
     def kernels(self, workspace: int) -> tuple[int, ...]:
         one, two = self._first, self._second
-        return (*one[:3], workspace if self._first_own else one[3].address,
-                *two[:3], workspace + 8 * self._first_own if self._second_own else two[3].address)
+        return (
+            *one[:3],
+            workspace if self._first_own else one[3].address,
+            *two[:3],
+            workspace + 8 * self._first_own if self._second_own else two[3].address,
+        )
 
     def memory(self, workspace: int) -> tuple[int, int]:
         scratch = workspace + 8 * (self._first_own + self._second_own)
@@ -211,42 +278,48 @@ class _Pair:
 
 def unusable(solution: Solution) -> NDArray[np.bool_]:
     """Which instances have one of the statuses that `unconverged=` speaks of, (B,)."""
-    return np.isin(np.atleast_1d(solution.status), UNUSABLE)
+    marked: NDArray[np.bool_] = solution.integers[:, 2] > Status.STALLED
+    return marked
+
+
+def not_finite(solution: Solution) -> NDArray[np.bool_]:
+    """Which instances have nothing to differentiate, (B,)."""
+    marked: NDArray[np.bool_] = solution.integers[:, 2] == Status.NOT_FINITE
+    return marked
 
 
 def _report_unconverged(solution: Solution, codes: Codes, unconverged: str) -> NDArray[np.bool_] | None:
     """Warn or raise; returns which instances are left out, or None where none is."""
-    left_out = codes == LEFT_OUT
+    left_out: NDArray[np.bool_] = codes == LEFT_OUT
     if not left_out.any():
         return None
     summary = unconverged_summary(solution, left_out)
     if unconverged == "raise":
         raise NumericalError(f"implicit_gradient: {summary}; allow more iterations, or use unconverged='zero' / 'use'")
     if unconverged == "zero":
-        warnings.warn(f"implicit_gradient: {summary}: their gradient is set to 0; "
-                      f"unconverged='nan' / 'use' / 'raise' decides otherwise", UnconvergedWarning, stacklevel=3)
+        warnings.warn(
+            f"implicit_gradient: {summary}: their gradient is set to 0; "
+            f"unconverged='nan' / 'use' / 'raise' decides otherwise",
+            UnconvergedWarning,
+            stacklevel=3,
+        )
     return left_out
 
 
 def unconverged_summary(solution: Solution, marked: NDArray[np.bool_]) -> str:
     """`3 of 400 instances did not converge (iteration limit 2, saddle 1; first: 17, 41, 300)`."""
-    if solution.batch is None:
+    if not solution.batched:
         return f"the minimisation did not converge ({_words(solution.status)})"
-    statuses = np.asarray(solution.status)[marked]
-    kinds = [f"{_words(kind)} {int((statuses == kind).sum())}" for kind in UNUSABLE if (statuses == kind).any()]
-    return (f"{int(marked.sum())} of {len(marked)} instances did not converge ({', '.join(kinds)}; "
-            f"first: {_listed(marked)})")
+    counts = np.bincount(solution.integers[marked, 2], minlength=len(Status))
+    kinds = [f"{_words(status)} {counts[status]}" for status in Status if counts[status]]
+    return (
+        f"{int(marked.sum())} of {len(marked)} instances did not converge ({', '.join(kinds)}; "
+        f"first: {_listed(marked)})"
+    )
 
 
-def _words(status: Any) -> str:
-    return Status(status).name.lower().replace("_", " ")
-
-
-def _spoil(kernel: Kernel, solution: Solution, gradient: Floats, left_out: NDArray[np.bool_]) -> None:
-    if gradient.ndim == 1:
-        gradient[:] = math.nan
-        return
-    gradient[left_out] = math.nan
+def _words(status: Status) -> str:
+    return status.name.lower().replace("_", " ")
 
 
 # ---------------------------------------------------------------------------------------------- checks
@@ -255,8 +328,7 @@ def _spoil(kernel: Kernel, solution: Solution, gradient: Floats, left_out: NDArr
 def check_damping(damping: Any, who: str) -> float:
     """The damping as a float >= 0."""
     if not isinstance(damping, Real) or isinstance(damping, bool):
-        raise InputTypeError(f"{who}: damping must be a number >= 0 (got {damping!r} of type "
-                             f"{type(damping).__name__})")
+        raise InputTypeError(f"{who}: damping must be a number >= 0 (got {damping!r} of type {type(damping).__name__})")
     number = float(damping)
     if not 0.0 <= number < math.inf:
         raise InputError(f"{who}: damping must be a finite number >= 0 (got {number:g}); 0.1 is the paper's")
@@ -273,37 +345,46 @@ def _check_owner(kernel: Kernel, solution: Solution, who: str) -> None:
     if not isinstance(solution, Solution):
         raise InputTypeError(f"{who}: solution must be what minimise returned (got {type(solution).__name__})")
     if solution.kernel is not kernel and solution.kernel.energy.formula_key != kernel.energy.formula_key:
-        raise InputError(f"{who}: the solution belongs to energy {solution.kernel.name!r} "
-                         f"({solution.kernel.energy.formula_key[:8]}), the kernel is {kernel.name!r} "
-                         f"({kernel.energy.formula_key[:8]}); pass the kernel that was minimised")
+        raise InputError(
+            f"{who}: the solution belongs to energy {solution.kernel.name!r} "
+            f"({solution.kernel.energy.formula_key[:8]}), the kernel is {kernel.name!r} "
+            f"({kernel.energy.formula_key[:8]}); pass the kernel that was minimised"
+        )
 
 
 def _packed_slopes(kernel: Kernel, solution: Solution, loss_gradient: Any) -> Floats:
     """dl/dy as (B, m), after its names and shapes were checked."""
     who, names = "implicit_gradient", kernel.variables.names
     if not isinstance(loss_gradient, Mapping):
-        raise InputTypeError(f"{who}: loss_gradient must be a dict of dl/dy by variable "
-                             f"(got {type(loss_gradient).__name__}); variables: {', '.join(names)}")
+        raise InputTypeError(
+            f"{who}: loss_gradient must be a dict of dl/dy by variable "
+            f"(got {type(loss_gradient).__name__}); variables: {', '.join(names)}"
+        )
     for name in loss_gradient:
         if name not in names:
-            raise NameMissingError(f"{who}: loss_gradient has an unknown variable {name!r}"
-                                   f"{nearest(str(name), names)}; variables: {', '.join(names)}")
+            raise NameMissingError(
+                f"{who}: loss_gradient has an unknown variable {name!r}"
+                f"{nearest(str(name), names)}; variables: {', '.join(names)}"
+            )
     if not loss_gradient:
         raise NameMissingError(f"{who}: loss_gradient is empty; give dl/dy for at least one of {', '.join(names)}")
-    rows, parts = len(solution.packed), []
+    rows, parts = len(solution.y), []
     for name in names:
         wanted = np.shape(solution.variables[name])
+        size = math.prod(wanted[1:] if solution.batched else wanted)
         if name not in loss_gradient:
-            parts.append(np.zeros((rows, int(np.prod(wanted)) // max(rows, 1))))
+            parts.append(np.zeros((rows, size)))
             continue
         try:
             slope = np.asarray(loss_gradient[name], dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputTypeError(f"{who}: loss_gradient[{name!r}] is not an array of numbers ({error})") from None
         if slope.shape != wanted:
-            raise InputError(f"{who}: loss_gradient[{name!r}] must have shape {wanted} as "
-                             f"solution.variables[{name!r}]; got {slope.shape}")
-        parts.append(slope.reshape(rows, -1))
+            raise InputError(
+                f"{who}: loss_gradient[{name!r}] must have shape {wanted} as "
+                f"solution.variables[{name!r}]; got {slope.shape}"
+            )
+        parts.append(slope.reshape(rows, size))
     return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
 
 
@@ -313,22 +394,18 @@ def refuse_singular(kernel: Kernel, solution: Solution, codes: Codes, who: str) 
     if not singular.any():
         return
     instance = _first(singular)
-    hessian = np.asarray(kernel.hessian(solution.variables, solution.weights, solution.data))
+    hessian = np.asarray(kernel.hessian(solution.variables, solution.w, solution.x))
     eigenvalues = np.linalg.eigvalsh(hessian[instance] if hessian.ndim == 3 else hessian)
     smallest = eigenvalues[np.argmin(abs(eigenvalues))]
-    if solution.batch is None:
+    if not solution.batched:
         what = f"the Hessian is singular (smallest eigenvalue {smallest:.3g})"
     else:
         what = f"instance {instance} has a singular Hessian (smallest eigenvalue {smallest:.3g})"
         if singular.sum() > 1:
             what += f"; {int(singular.sum())} of {len(codes)} instances: {_listed(singular)}"
-    raise NumericalError(f"{who}: energy {kernel.name!r}, damping 0: {what}; its minimum has no derivative, "
-                         f"use damping=0.1")
-
-
-def _curvature(solution: Solution, count: int) -> Floats:
-    """The lowest eigenvalue of each Hessian, (B,)."""
-    return np.ascontiguousarray(np.broadcast_to(np.asarray(solution.curvature, dtype=np.float64), (count,)))
+    raise NumericalError(
+        f"{who}: energy {kernel.name!r}, damping 0: {what}; its minimum has no derivative, use damping=0.1"
+    )
 
 
 def _first(marked: NDArray[np.bool_]) -> int:

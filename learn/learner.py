@@ -46,6 +46,7 @@ from .implicit import (
     check_damping,
     check_policy,
     damped_gradient,
+    not_finite,
     refuse_singular,
     unconverged_summary,
     unusable,
@@ -78,6 +79,8 @@ class Batch:
     candidates: Mapping[str, ArrayLike] | None = None
     name: str | None = None
 
+
+_OPTIONS = ("weights", "optimiser", "damping", "unconverged", "method", "gtol", "max_iterations")
 
 Batches = Batch | Iterable[Batch] | Callable[[int], Batch]
 
@@ -137,20 +140,43 @@ class Learner:
     1.000000
     """
 
-    def __init__(self, kernel: Kernel, loss: Loss, weights: Mapping[str, Any], optimiser: Optimiser | None = None, *,
-                 damping: float = 0.1, unconverged: str = "zero", method: str = "trust-region", gtol: float = 1e-8,
-                 max_iterations: int = 100) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        loss: Loss,
+        weights: Mapping[str, Any],
+        optimiser: Optimiser | None = None,
+        *,
+        damping: float = 0.1,
+        unconverged: str = "zero",
+        method: str = "trust-region",
+        gtol: float = 1e-8,
+        max_iterations: int = 100,
+        **unknown: Any,
+    ) -> None:
         who = f"learner of energy {kernel.name!r}"
+        _refuse_options(who, unknown, _OPTIONS)
         _check_loss(kernel, loss, who)
         check_policy(unconverged, who)
         self.kernel, self.loss = kernel, loss
         self.damping, self.unconverged = check_damping(damping, who), unconverged
         self.optimiser: Optimiser = SGD(learning_rate=1e-3) if optimiser is None else optimiser
-        self.minimiser: dict[str, Any] = {"method": method, "gtol": gtol, "max_iterations": max_iterations}
+        self.minimiser: dict[str, Any] = {
+            "method": method,
+            "gtol": _plain(gtol),
+            "max_iterations": _plain(max_iterations),
+        }
         coordinates = coordinates_from_user(kernel.energy, weights)
-        self._begin(coordinates, _State(0, coordinates.learnt(coordinates.start), coordinates.start,
-                                        self.optimiser.start(coordinates.start.size)),
-                    Record(coordinates.start))
+        self._begin(
+            coordinates,
+            _State(
+                0,
+                coordinates.learnt(coordinates.start),
+                coordinates.start,
+                self.optimiser.start(coordinates.start.size),
+            ),
+            Record(coordinates.start),
+        )
         self._loaded = False
 
     def _begin(self, coordinates: Coordinates, state: _State, record: Record) -> None:
@@ -162,8 +188,10 @@ class Learner:
     @property
     def weights(self) -> dict[str, Any]:
         """The weights after the last completed step: floats, and arrays that are yours to change."""
-        return {name: float(array) if array.ndim == 0 else array.copy()
-                for name, array in self._coordinates.unpack(self._state.weights).items()}
+        return {
+            name: float(array) if array.ndim == 0 else array.copy()
+            for name, array in self._coordinates.unpack(self._state.weights).items()
+        }
 
     @property
     def steps(self) -> int:
@@ -175,16 +203,28 @@ class Learner:
         """What happened at each of them."""
         return self._record.history(self._state.steps, self._coordinates.unpack)
 
-    def predict(self, data: Mapping[str, ArrayLike] | None = None, *, start: Mapping[str, ArrayLike] | None = None,
-                candidates: Mapping[str, ArrayLike] | None = None) -> dict[str, Any]:
+    def predict(
+        self,
+        data: Mapping[str, ArrayLike] | None = None,
+        *,
+        start: Mapping[str, ArrayLike] | None = None,
+        candidates: Mapping[str, ArrayLike] | None = None,
+    ) -> dict[str, Any]:
         """The minima for data at the weights learnt, as `minimise` gives them, by name of the variable."""
         batch = Batch(data={} if data is None else data, start=start, candidates=candidates)
         return dict(self._minimise(batch).variables)
 
     # ------------------------------------------------------------------------------------------ learning
 
-    def fit(self, batches: Batches, steps: int | None = None, *, progress: bool | None = None,
-            callback: Callable[[Learner], Any] | None = None) -> History:
+    def fit(
+        self,
+        batches: Batches,
+        steps: int | None = None,
+        *,
+        progress: bool | None = None,
+        callback: Callable[[Learner], Any] | None = None,
+        **unknown: Any,
+    ) -> History:
         """Take steps, one for each batch.
 
         Parameters
@@ -220,6 +260,7 @@ class Learner:
         UserWarning
             When a generator ends before `steps`.
         """
+        _refuse_options("fit", unknown, ("batches", "steps", "progress", "callback"))
         count = _check_steps(steps)
         taken = 0
         with progress_bar(progress, self.steps, _length(batches, count)) as show:
@@ -240,7 +281,7 @@ class Learner:
         learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
         weights = self._coordinates.shown(learnt)
         norm = math.sqrt(gradient @ gradient)
-        if not (math.isfinite(norm) and math.isfinite(weights @ weights)):
+        if not (math.isfinite(norm) and np.isfinite(weights).all()):
             self._refuse(batch, gradient, weights)
         self._record.write(state.steps, (loss, norm, *shares), weights)
         self._state = _State(state.steps + 1, learnt, weights, memory)
@@ -249,45 +290,55 @@ class Learner:
     def _judge(self, batch: Batch, state: _State) -> tuple[float, Floats, tuple[float, float, float]]:
         """Mean loss, gradient by the weights as shown, and the shares unconverged, shifted and dominated."""
         if not isinstance(batch, Batch):
-            raise InputTypeError(f"fit: step {state.steps} got a {type(batch).__name__}; batches must be wb.Batch("
-                                 f"data={{...}}, targets={{...}})")
+            raise InputTypeError(
+                f"fit: step {state.steps} got a {type(batch).__name__}; batches must be wb.Batch("
+                f"data={{...}}, targets={{...}})"
+            )
         solution = self._minimise(batch)
-        count = len(solution.packed)
+        count = len(solution.y)
         if count == 0:
             raise InputError(f"fit: {self._place(batch)}: the batch has no instances")
         unconverged = unusable(solution)
+        failed = int(np.count_nonzero(unconverged))
         codes = np.full(count, USED, dtype=np.int64)
-        if unconverged.any():
+        if failed:
             self._leave_out(batch, solution, unconverged, codes)
         values, slopes = self._loss_at(batch, solution)
         self._check_finite(batch, values, slopes, codes)
         gradient = damped_gradient(self.kernel, solution, slopes, self.damping, codes)
         if self.damping == 0.0:
             refuse_singular(self.kernel, solution, codes, f"fit: {self._place(batch)}")
-        counted = (codes == USED) | (codes == SHIFTED)
-        number = int(counted.sum())
-        loss = float(values[counted].sum()) / number if number else math.nan
-        unconverged |= codes == NOT_FINITE
-        return loss, gradient / count, (float(unconverged.sum()) / count, float((codes == SHIFTED).sum()) / count,
-                                        float((solution.curvature < self.damping).sum()) / count)
+        used = codes == USED
+        shifted = 0
+        if np.count_nonzero(used) < count:
+            shifted = int(np.count_nonzero(codes == SHIFTED))
+            failed = int(np.count_nonzero(unconverged | (codes == NOT_FINITE)))
+            used |= codes == SHIFTED
+            values = values[used]
+        loss = float(np.add.reduce(values)) / len(values) if len(values) else math.nan
+        dominated = np.count_nonzero(solution.reals[:, 1] < self.damping)
+        return loss, gradient / count, (failed / count, shifted / count, dominated / count)
 
     def _minimise(self, batch: Batch) -> Solution:
         weights = self._coordinates.unpack(self._state.weights)
-        return minimise(self.kernel, weights, batch.data, start=batch.start, candidates=batch.candidates,
-                        **self.minimiser)
+        return minimise(
+            self.kernel, weights, batch.data, start=batch.start, candidates=batch.candidates, **self.minimiser
+        )
 
     def _loss_at(self, batch: Batch, solution: Solution) -> tuple[Floats, Floats]:
         """The loss (B,) and dl/dy (B, m) at the minima."""
-        inputs = self.loss.bind(batch.targets, batch.data)
-        count = len(solution.packed)
+        inputs = self.loss.bind(batch.targets, batch.data, solution)
+        count = len(solution.y)
         if inputs.batch is not None and inputs.batch not in (1, count):
-            raise InputError(f"fit: {self._place(batch)}: targets have {inputs.batch} instances and the minima "
-                             f"{count}; unbatched arrays are shared")
+            raise InputError(
+                f"fit: {self._place(batch)}: targets have {inputs.batch} instances and the minima "
+                f"{count}; unbatched arrays are shared"
+            )
         columns = self._columns_of_loss(solution)
         if columns is None:
-            return self.loss.evaluate(inputs, solution.packed)
-        values, slopes = self.loss.evaluate(inputs, np.ascontiguousarray(solution.packed[:, columns]))
-        spread = np.zeros_like(solution.packed)
+            return self.loss.evaluate(inputs, solution.y)
+        values, slopes = self.loss.evaluate(inputs, np.ascontiguousarray(solution.y[:, columns]))
+        spread = np.zeros_like(solution.y)
         spread[:, columns] = slopes
         return values, spread
 
@@ -298,7 +349,7 @@ class Learner:
             return None
         ends, parts = 0, {}
         for name, array in solution.variables.items():
-            size = np.size(array) // len(solution.packed)
+            size = np.size(array) // len(solution.y)
             parts[name] = np.arange(ends, ends + size)
             ends += size
         return np.concatenate([parts[name] for name in wanted])
@@ -307,29 +358,39 @@ class Learner:
 
     def _leave_out(self, batch: Batch, solution: Solution, marked: NDArray[np.bool_], codes: NDArray[np.int64]) -> None:
         if self.unconverged in ("raise", "nan"):
-            raise NumericalError(f"fit: {self._place(batch)}: {unconverged_summary(solution, marked)}; weights after "
-                                 f"{self.steps} steps are kept; allow more iterations, or use unconverged='zero'")
-        if self.unconverged == "zero":
-            codes[marked] = LEFT_OUT
+            raise NumericalError(
+                f"fit: {self._place(batch)}: {unconverged_summary(solution, marked)}; weights after "
+                f"{self.steps} steps are kept; allow more iterations, or use unconverged='zero'"
+            )
+        codes[not_finite(solution) if self.unconverged == "use" else marked] = LEFT_OUT
 
     def _check_finite(self, batch: Batch, values: Floats, slopes: Floats, codes: NDArray[np.int64]) -> None:
+        if np.count_nonzero(np.isfinite(values)) == len(values) and np.isfinite(slopes).all():
+            return
         bad = ~(np.isfinite(values) & np.isfinite(slopes).all(axis=1)) & (codes == USED)
         if bad.any():
             instance = int(np.flatnonzero(bad)[0])
-            what = f"the loss is {values[instance]:g}" if not math.isfinite(values[instance]) else \
-                "the gradient of the loss is not finite"
-            raise NumericalError(f"fit: {self._place(batch)}: {what} at instance {instance}; weights after "
-                                 f"{self.steps} steps are kept, history is intact; check targets and loss, lower "
-                                 f"learning_rate or raise damping")
+            what = (
+                f"the loss is {values[instance]:g}"
+                if not math.isfinite(values[instance])
+                else "the gradient of the loss is not finite"
+            )
+            raise NumericalError(
+                f"fit: {self._place(batch)}: {what} at instance {instance}; weights after "
+                f"{self.steps} steps are kept, history is intact; check targets and loss, lower "
+                f"learning_rate or raise damping"
+            )
 
     def _refuse(self, batch: Batch, gradient: Floats, weights: Floats) -> None:
         bad = ~np.isfinite(weights)
         number = int(np.flatnonzero(bad)[0]) if bad.any() else int(np.argmax(np.abs(gradient)))
         value = weights[number] if bad.any() else gradient[number]
         what = "would become" if bad.any() else "has a gradient of"
-        raise NumericalError(f"fit: {self._place(batch)}: weight {self._coordinates.name_of(number)} {what} {value:g} "
-                             f"(largest gradient {np.abs(gradient).max():.3g}); weights after {self.steps} steps are "
-                             f"kept, history is intact; lower learning_rate or raise damping")
+        raise NumericalError(
+            f"fit: {self._place(batch)}: weight {self._coordinates.name_of(number)} {what} {value:g} "
+            f"(largest gradient {np.abs(gradient).max():.3g}); weights after {self.steps} steps are "
+            f"kept, history is intact; lower learning_rate or raise damping"
+        )
 
     def _place(self, batch: Batch) -> str:
         return f"step {self.steps}" + (f", batch {batch.name!r}" if batch.name else "")
@@ -347,8 +408,9 @@ class Learner:
             for step in range(first, first + steps):
                 yield batches(step)
         elif not isinstance(batches, Iterable):
-            raise InputTypeError(f"fit: batches must be an iterable of wb.Batch or a function of the step "
-                                 f"(got {type(batches).__name__})")
+            raise InputTypeError(
+                f"fit: batches must be an iterable of wb.Batch or a function of the step (got {type(batches).__name__})"
+            )
         elif isinstance(batches, Iterator):
             yield from self._consume(batches, steps)
         elif isinstance(batches, Sequence):
@@ -363,9 +425,11 @@ class Learner:
 
     def _consume(self, batches: Iterator[Batch], steps: int | None) -> Iterator[Batch]:
         if self._loaded:
-            raise InputError(f"fit: a generator cannot be brought to step {self.steps}, where the checkpoint was "
-                             f"made; pass a list or a function of the step (lambda step: next(generator) goes on with "
-                             f"whatever comes next)")
+            raise InputError(
+                f"fit: a generator cannot be brought to step {self.steps}, where the checkpoint was "
+                f"made; pass a list or a function of the step (lambda step: next(generator) goes on with "
+                f"whatever comes next)"
+            )
         taken = 0
         for batch in batches if steps is None else islice(batches, steps):
             taken += 1
@@ -373,8 +437,12 @@ class Learner:
         if taken == 0 and steps != 0:
             raise InputError("fit: batches is empty: 0 batches (a generator can be read only once)")
         if steps is not None and taken < steps:
-            warnings.warn(f"fit: batches ended after {taken} of {steps} steps; pass a list, which is repeated, or a "
-                          f"function of the step", UserWarning, stacklevel=4)
+            warnings.warn(
+                f"fit: batches ended after {taken} of {steps} steps; pass a list, which is repeated, or a "
+                f"function of the step",
+                UserWarning,
+                stacklevel=4,
+            )
 
     # ------------------------------------------------------------------------------------------ files
 
@@ -389,13 +457,21 @@ class Learner:
             If it cannot be written; what was there is untouched.
         """
         state = self._state
-        header = {"energy": _describe(self.kernel.energy), "loss": _describe(self.loss.energy),
-                  "optimiser": self.optimiser.describe(), "steps": state.steps,
-                  "weights": self._coordinates.describe(),
-                  "settings": {"damping": self.damping, "unconverged": self.unconverged, **self.minimiser}}
-        arrays = {"start": self._coordinates.start, "learnt": state.learnt, "weights": state.weights,
-                  **{f"optimiser/{name}": array for name, array in state.optimiser.items()},
-                  **self._record.arrays(state.steps)}
+        header = {
+            "energy": _describe(self.kernel.energy),
+            "loss": _describe(self.loss.energy),
+            "optimiser": self.optimiser.describe(),
+            "steps": state.steps,
+            "weights": self._coordinates.describe(),
+            "settings": {"damping": self.damping, "unconverged": self.unconverged, **self.minimiser},
+        }
+        arrays = {
+            "start": self._coordinates.start,
+            "learnt": state.learnt,
+            "weights": state.weights,
+            **{f"optimiser/{name}": array for name, array in state.optimiser.items()},
+            **self._record.arrays(state.steps),
+        }
         checkpoint.save(path, checkpoint.Checkpoint(header, arrays))
 
     @classmethod
@@ -419,29 +495,53 @@ class Learner:
         _check_same(path, header["energy"], kernel.energy, "energy")
         _check_same(path, header["loss"], loss.energy, "loss")
         weights, start = header["weights"], arrays["start"]
-        coordinates = Coordinates(tuple(weight["name"] for weight in weights),
-                                  tuple(tuple(weight["shape"]) for weight in weights),
-                                  tuple(weight["scale"] for weight in weights), kernel.energy.positive, start)
-        learner = cls(kernel, loss, {name: Weight(value, scale) for (name, value), scale in
-                                     zip(coordinates.unpack(start).items(), coordinates.scales, strict=True)},
-                      from_description(header["optimiser"]), **header["settings"])
-        memory = {name.removeprefix("optimiser/"): array for name, array in arrays.items()
-                  if name.startswith("optimiser/")}
-        learner._begin(coordinates, _State(header["steps"], arrays["learnt"], arrays["weights"], memory),
-                       Record.from_arrays(arrays, header["steps"]))
+        coordinates = Coordinates(
+            tuple(weight["name"] for weight in weights),
+            tuple(tuple(weight["shape"]) for weight in weights),
+            tuple(weight["scale"] for weight in weights),
+            kernel.energy.positive,
+            start,
+        )
+        learner = cls(
+            kernel,
+            loss,
+            {
+                name: Weight(value, scale)
+                for (name, value), scale in zip(coordinates.unpack(start).items(), coordinates.scales, strict=True)
+            },
+            from_description(header["optimiser"]),
+            **header["settings"],
+        )
+        memory = {
+            name.removeprefix("optimiser/"): array for name, array in arrays.items() if name.startswith("optimiser/")
+        }
+        learner._begin(
+            coordinates,
+            _State(header["steps"], arrays["learnt"], arrays["weights"], memory),
+            Record.from_arrays(arrays, header["steps"]),
+        )
         learner._loaded = True
         return learner
 
 
 def _check_loss(kernel: Kernel, loss: Loss, who: str) -> None:
     if not isinstance(loss, Loss):
-        raise InputTypeError(f"{who}: loss must be a wb.Loss (got {type(loss).__name__}); for example "
-                             f"wb.Loss((t - mu)**2, variables=[t], targets=[mu])")
+        raise InputTypeError(
+            f"{who}: loss must be a wb.Loss (got {type(loss).__name__}); for example "
+            f"wb.Loss((t - mu)**2, variables=[t], targets=[mu])"
+        )
     names = [str(variable) for variable in kernel.energy.variables]
     for variable in loss.energy.variables:
         if str(variable) not in names:
-            raise NameMissingError(f"{who}: loss {loss.name!r} reads {variable}, which is no variable of the energy"
-                                   f"{nearest(str(variable), names)}; variables: {', '.join(names)}")
+            raise NameMissingError(
+                f"{who}: loss {loss.name!r} reads {variable}, which is no variable of the energy"
+                f"{nearest(str(variable), names)}; variables: {', '.join(names)}"
+            )
+
+
+def _refuse_options(who: str, unknown: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    for name in unknown:
+        raise InputTypeError(f"{who}: no option {name!r}{nearest(name, allowed)}; options: {', '.join(allowed)}")
 
 
 def _check_steps(steps: Any) -> int | None:
@@ -450,11 +550,16 @@ def _check_steps(steps: Any) -> int | None:
     try:
         count = operator.index(steps)
     except TypeError:
-        raise InputTypeError(f"fit: steps must be an integer >= 0 (got {steps!r} of type "
-                             f"{type(steps).__name__})") from None
+        raise InputTypeError(
+            f"fit: steps must be an integer >= 0 (got {steps!r} of type {type(steps).__name__})"
+        ) from None
     if count < 0:
         raise InputError(f"fit: steps must be an integer >= 0 (got {count})")
     return count
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _length(batches: Any, steps: int | None) -> int | None:
@@ -492,9 +597,12 @@ def _check_same(path: Any, saved: Mapping[str, Any], energy: Any, what: str) -> 
     if saved["formula"] == energy.formula_key:
         return
     then, now = set(saved["terms"]), set(_terms(energy))
-    differing = "; ".join([*(f"then {term}" for term in sorted(then - now)),
-                           *(f"now {term}" for term in sorted(now - then))])
+    differing = "; ".join(
+        [*(f"then {term}" for term in sorted(then - now)), *(f"now {term}" for term in sorted(now - then))]
+    )
     detail = f"the expression differs: {differing}" if differing else "roles, shapes or definitions differ"
-    raise CheckpointError(f"checkpoint {path} was made for {what} {saved['name']!r} ({saved['formula'][:8]}), not for "
-                          f"{energy.name!r} ({energy.formula_key[:8]}): {detail}; they are compared by formula, not "
-                          f"by name")
+    raise CheckpointError(
+        f"checkpoint {path} was made for {what} {saved['name']!r} ({saved['formula'][:8]}), not for "
+        f"{energy.name!r} ({energy.formula_key[:8]}): {detail}; they are compared by formula, not "
+        f"by name"
+    )

@@ -56,27 +56,42 @@ class Loss:
     >>> loss.value({"t": [1.0, 2.0]}, {"mu": 0.0})
     array([1., 4.])
     >>> loss.gradient({"t": 3.0}, {"mu": 1.0})
-    {'t': 4.0}
+    {'t': array(4.)}
     """
 
-    def __init__(self, expression: Any, *, variables: Sequence[Any], targets: Sequence[Any] = (),
-                 weights: Sequence[Any] = (), data: Sequence[Any] = (), where: Mapping[Any, Any] | None = None,
-                 name: str = "loss") -> None:
+    def __init__(
+        self,
+        expression: Any,
+        *,
+        variables: Sequence[Any],
+        targets: Sequence[Any] = (),
+        weights: Sequence[Any] = (),
+        data: Sequence[Any] = (),
+        where: Mapping[Any, Any] | None = None,
+        name: str = "loss",
+    ) -> None:
         if weights:
-            raise UnsupportedError(f"loss {name!r}: weights= (a loss that depends on {', '.join(map(str, weights))} "
-                                   f"directly) is not supported yet; put a penalty on weights into the energy")
+            raise UnsupportedError(
+                f"loss {name!r}: weights= (a loss that depends on {', '.join(map(str, weights))} "
+                f"directly) is not supported yet; put a penalty on weights into the energy"
+            )
         self.energy = Energy(expression, variables=variables, data=[*targets, *data], where=where or {}, name=name)
         self.targets = tuple(str(target) for target in targets)
         self.data = tuple(str(array) for array in data)
-        used = {str(symbol) for text in (self.energy.expression, *self.energy.where.values())
-                for symbol in text.free_symbols}
+        used = {
+            str(symbol)
+            for text in (self.energy.expression, *self.energy.where.values())
+            for symbol in text.free_symbols
+        }
         for target in self.targets:
             if target not in used:
-                raise DeclarationError(f"loss {name!r}: target {target} does not appear in the expression; "
-                                       f"remove it or use it")
+                raise DeclarationError(
+                    f"loss {name!r}: target {target} does not appear in the expression; remove it or use it"
+                )
 
     @property
     def name(self) -> str:
+        """For messages."""
         return self.energy.name
 
     @cached_property
@@ -84,39 +99,61 @@ class Loss:
         """The compiled loss, with targets and data as its data."""
         return compile_energy(self.energy)
 
-    def value(self, variables: Mapping[str, ArrayLike], targets: Mapping[str, ArrayLike] | None = None,
-              data: Mapping[str, ArrayLike] | None = None) -> float | Floats:
+    def value(
+        self,
+        variables: Mapping[str, ArrayLike],
+        targets: Mapping[str, ArrayLike] | None = None,
+        data: Mapping[str, ArrayLike] | None = None,
+    ) -> float | Floats:
         """The loss of every instance: a float, or (B,) where an array has a batch axis."""
-        return self.kernel.value(variables, {}, self._inputs(targets, data))
+        value: float | Floats = self.kernel.value(variables, {}, self._inputs(targets, data))
+        return value
 
-    def gradient(self, variables: Mapping[str, ArrayLike], targets: Mapping[str, ArrayLike] | None = None,
-                 data: Mapping[str, ArrayLike] | None = None) -> dict[str, Any]:
+    def gradient(
+        self,
+        variables: Mapping[str, ArrayLike],
+        targets: Mapping[str, ArrayLike] | None = None,
+        data: Mapping[str, ArrayLike] | None = None,
+    ) -> dict[str, Any]:
         """dl/dy of every instance, as a dict like `variables`."""
-        packed = self.kernel.gradient(variables, {}, self._inputs(targets, data))
-        return self.kernel.variables.unpack(packed)
+        arrays = self._inputs(targets, data)
+        packed = self.kernel.gradient(variables, {}, arrays)
+        return self.kernel.variables.unpack(packed, self.kernel.bind({}, arrays, variables).sizes)
 
     def evaluate(self, inputs: Any, packed: Floats) -> tuple[Floats, Floats]:
         """Values (B,) and gradients (B, m) at packed variables; `inputs` from `bind`."""
-        values, gradients = run(self.kernel.entry("value_gradient"), inputs, packed)
+        values, gradients = run(self.kernel.entry("value_gradient"), inputs, packed, count=len(packed))
         return values, gradients
 
-    def bind(self, targets: Mapping[str, ArrayLike] | None, data: Mapping[str, ArrayLike] | None) -> Any:
-        """Targets, and of `data` the arrays that the loss reads, as inputs of its kernel."""
-        return self.kernel.bind({}, self._inputs(targets, data))
+    def bind(self, targets: Mapping[str, ArrayLike] | None, data: Mapping[str, ArrayLike] | None, solution: Any) -> Any:
+        """Targets, and of `data` the arrays that the loss reads, as inputs of its kernel for a solution's minima."""
+        variables = None if self._targets_tell_extents else solution.variables
+        return self.kernel.bind({}, self._inputs(targets, data), variables)
 
-    def _inputs(self, targets: Mapping[str, ArrayLike] | None,
-                data: Mapping[str, ArrayLike] | None) -> dict[str, ArrayLike]:
+    @cached_property
+    def _targets_tell_extents(self) -> bool:
+        shapes = self.energy.shapes
+        known = {extent for array in self.energy.data for extent in shapes[str(array)]}
+        return known.issuperset(self.energy.extents)
+
+    def _inputs(
+        self, targets: Mapping[str, ArrayLike] | None, data: Mapping[str, ArrayLike] | None
+    ) -> dict[str, ArrayLike]:
         targets, data = targets or {}, data or {}
         for name in targets:
             if name not in self.targets:
-                raise NameMissingError(f"loss {self.name!r}: unknown target {name!r}{nearest(name, self.targets)}; "
-                                       f"targets: {', '.join(self.targets) or 'none'}")
+                raise NameMissingError(
+                    f"loss {self.name!r}: unknown target {name!r}{nearest(name, self.targets)}; "
+                    f"targets: {', '.join(self.targets) or 'none'}"
+                )
         arrays: dict[str, ArrayLike] = {}
         for role, names, given in (("target", self.targets, targets), ("data", self.data, data)):
             for name in names:
                 if name not in given:
-                    raise NameMissingError(f"loss {self.name!r}: {role} {name} is missing; "
-                                           f"given: {', '.join(given) or 'none'}; needed: {', '.join(names)}")
+                    raise NameMissingError(
+                        f"loss {self.name!r}: {role} {name} is missing; "
+                        f"given: {', '.join(given) or 'none'}; needed: {', '.join(names)}"
+                    )
                 arrays[name] = given[name]
         return arrays
 
@@ -153,10 +190,10 @@ def absolute_error(variable: Any, target: Any) -> Loss:
     >>> import sympy as sp
     >>> y, truth = sp.IndexedBase("y", shape=(2,)), sp.IndexedBase("truth", shape=(2,))
     >>> loss = absolute_error(y, truth)
-    >>> loss.value({"y": [1.0, 2.0]}, {"truth": [1.0, 5.0]})
-    3.0
-    >>> print(loss.gradient({"y": [1.0, 2.0]}, {"truth": [1.0, 5.0]})["y"])
-    [ 0. -1.]
+    >>> loss.value({"y": [3.0, 2.0]}, {"truth": [1.0, 5.0]})
+    5.0
+    >>> print(loss.gradient({"y": [3.0, 2.0]}, {"truth": [1.0, 5.0]})["y"])
+    [ 1. -1.]
     """
     return _entrywise(sp.Abs, variable, target, "absolute_error")
 
@@ -164,12 +201,15 @@ def absolute_error(variable: Any, target: Any) -> Loss:
 def _entrywise(of_difference: Callable[[Any], Any], variable: Any, target: Any, name: str) -> Loss:
     for symbol in (variable, target):
         if not isinstance(symbol, sp.Symbol | sp.IndexedBase):
-            raise InputTypeError(f"{name}: variable and target must be a SymPy Symbol or IndexedBase "
-                                 f"(got {symbol!r} of type {type(symbol).__name__})")
+            raise InputTypeError(
+                f"{name}: variable and target must be a SymPy Symbol or IndexedBase "
+                f"(got {symbol!r} of type {type(symbol).__name__})"
+            )
     shapes = [_shape(symbol, name) for symbol in (variable, target)]
     if shapes[0] != shapes[1]:
-        raise DeclarationError(f"{name}: {variable} has shape {shapes[0]} and {target} has {shapes[1]}; "
-                               f"they must be equal")
+        raise DeclarationError(
+            f"{name}: {variable} has shape {shapes[0]} and {target} has {shapes[1]}; they must be equal"
+        )
     if not shapes[0]:
         return Loss(of_difference(variable - target), variables=[variable], targets=[target], name=name)
     indices = tuple(sp.Idx(f"i{axis}", extent) for axis, extent in enumerate(shapes[0]))

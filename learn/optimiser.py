@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,7 +47,7 @@ class Optimiser(Protocol):
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Optimiser):
     """Stochastic gradient descent with momentum, in PyTorch's convention.
 
         v <- momentum v + gradient
@@ -88,9 +87,10 @@ class SGD:
         if isinstance(self.learning_rate, Mapping):
             if not self.learning_rate:
                 raise InputError("SGD: learning_rate is an empty dict; give a number, or one for each weight")
-            rates = {name: _learning_rate(rate, f"learning_rate[{name!r}]")
-                     for name, rate in self.learning_rate.items()}
-            object.__setattr__(self, "learning_rate", MappingProxyType(rates))
+            rates = {
+                name: _learning_rate(rate, f"learning_rate[{name!r}]") for name, rate in self.learning_rate.items()
+            }
+            object.__setattr__(self, "learning_rate", rates)
         else:
             object.__setattr__(self, "learning_rate", _learning_rate(self.learning_rate, "learning_rate"))
         momentum = _number(self.momentum, "momentum")
@@ -104,12 +104,15 @@ class SGD:
             return np.full(sum(sizes.values()), self.learning_rate)
         for name in self.learning_rate:
             if name not in sizes:
-                raise NameMissingError(f"SGD: learning_rate names an unknown weight {name!r}{nearest(name, sizes)}; "
-                                       f"weights: {', '.join(sizes)}")
+                raise NameMissingError(
+                    f"SGD: learning_rate names an unknown weight {name!r}{nearest(name, sizes)}; "
+                    f"weights: {', '.join(sizes)}"
+                )
         missing = [name for name in sizes if name not in self.learning_rate]
         if missing:
-            raise NameMissingError(f"SGD: learning_rate has no entry for weight {', '.join(missing)}; "
-                                   f"a dict names every weight")
+            raise NameMissingError(
+                f"SGD: learning_rate has no entry for weight {', '.join(missing)}; a dict names every weight"
+            )
         return np.concatenate([np.full(size, self.learning_rate[name]) for name, size in sizes.items()])
 
     def start(self, size: int) -> State:
@@ -124,8 +127,11 @@ class SGD:
 
     def describe(self) -> dict[str, Any]:
         rate = self.learning_rate
-        return {"kind": "SGD", "learning_rate": dict(rate) if isinstance(rate, Mapping) else rate,
-                "momentum": self.momentum}
+        return {
+            "kind": "SGD",
+            "learning_rate": dict(rate) if isinstance(rate, Mapping) else rate,
+            "momentum": self.momentum,
+        }
 
 
 KINDS: dict[str, Any] = {"SGD": SGD}

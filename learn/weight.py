@@ -68,8 +68,14 @@ class Coordinates:
         The starting weights, as shown.
     """
 
-    def __init__(self, names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], scales: tuple[str, ...],
-                 positive: frozenset[str], start: Floats) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        shapes: tuple[tuple[int, ...], ...],
+        scales: tuple[str, ...],
+        positive: frozenset[str],
+        start: Floats,
+    ) -> None:
         self.names, self.shapes, self.scales, self.start = names, shapes, scales, start
         self.sizes = {name: math.prod(shape) for name, shape in zip(names, shapes, strict=True)}
         ends = np.cumsum([0, *self.sizes.values()])
@@ -115,13 +121,17 @@ class Coordinates:
     def unpack(self, packed: Floats) -> dict[str, Floats]:
         """Arrays by name from (p,) or (records, p); views, where the shape allows it."""
         front = packed.shape[:-1]
-        return {name: packed[..., self._slices[name]].reshape(*front, *shape)
-                for name, shape in zip(self.names, self.shapes, strict=True)}
+        return {
+            name: packed[..., self._slices[name]].reshape((*front, *shape))
+            for name, shape in zip(self.names, self.shapes, strict=True)
+        }
 
     def describe(self) -> list[dict[str, Any]]:
         """Names, shapes and scales as JSON values."""
-        return [{"name": name, "shape": list(shape), "scale": scale}
-                for name, shape, scale in zip(self.names, self.shapes, self.scales, strict=True)]
+        return [
+            {"name": name, "shape": list(shape), "scale": scale}
+            for name, shape, scale in zip(self.names, self.shapes, self.scales, strict=True)
+        ]
 
     def name_of(self, number: int) -> str:
         """The weight that holds a number of the flat array, with subscripts."""
@@ -139,16 +149,20 @@ def coordinates_from_user(energy: Any, weights: Mapping[str, Any]) -> Coordinate
     if not names:
         raise InputError(f"{who}: the energy has no weights, so there is nothing to learn")
     if not isinstance(weights, Mapping):
-        raise InputTypeError(f"{who}: weights must be a dict by name (got {type(weights).__name__}); "
-                             f"needed: {', '.join(names)}")
+        raise InputTypeError(
+            f"{who}: weights must be a dict by name (got {type(weights).__name__}); needed: {', '.join(names)}"
+        )
     for name in weights:
         if name not in names:
-            raise NameMissingError(f"{who}: unknown weight {name!r}{nearest(str(name), names)}; "
-                                   f"weights: {', '.join(names)}")
+            raise NameMissingError(
+                f"{who}: unknown weight {name!r}{nearest(str(name), names)}; weights: {', '.join(names)}"
+            )
     missing = [name for name in names if name not in weights]
     if missing:
-        raise NameMissingError(f"{who}: weight {', '.join(missing)} is missing; every weight needs a starting value "
-                               f"(given: {', '.join(weights) or 'none'})")
+        raise NameMissingError(
+            f"{who}: weight {', '.join(missing)} is missing; every weight needs a starting value "
+            f"(given: {', '.join(weights) or 'none'})"
+        )
     values, scales = [], []
     for name in names:
         given = weights[name] if isinstance(weights[name], Weight) else Weight(weights[name])
@@ -165,7 +179,8 @@ def _value(weight: Weight, name: str, declared: tuple[Any, ...], positive: bool,
         raise InputTypeError(f"{who}: weight {name} is not an array of numbers ({error})") from None
     fits = value.ndim == len(declared) and all(
         not getattr(extent, "is_Integer", False) or int(extent) == size
-        for extent, size in zip(declared, value.shape, strict=True))
+        for extent, size in zip(declared, value.shape, strict=True)
+    )
     if not fits:
         batched = value.ndim == len(declared) + 1
         hint = "; a leading batch axis means per-instance weights, which cannot be learnt here" if batched else ""

@@ -5,10 +5,10 @@ LLVM vectorises them, and sums keep their order (no fastmath): equal matrices gi
 NaN and infinity pass through; every loop is bounded.
 
     cholesky            H = U'U
-    tridiagonalise      H = Q T Q' by Householder reflections, T tridiagonal; `rotate` applies Q
+    tridiagonalise      H = Q T Q' by Householder reflections, T tridiagonal; `rotate` and `rotate_back`
     lowest_eigenvalue   of T, by bisection on the signs of pivots (Sturm)
     lowest_eigenvector  of T, from its twisted factorisation
-    solve_shifted       (T + shift) x = b with what Newton's method on |x| needs
+    solve_shifted       (T - origin + shift) x = b; `inverse_quadratic` is x'(T - origin + shift)^-1 x
 
 Golub and Van Loan, Matrix Computations, 4th edition, sections 4.2, 8.3 and 8.4; Dhillon and Parlett (2004), Linear
 Algebra and its Applications 387, for the twisted factorisation.
@@ -121,14 +121,25 @@ def tridiagonalise(a, n, scale, diagonal, off, beta, work):
 
 
 @linked
-def rotate(a, n, beta, x, first, step):
-    """x <- Q'x for first, step = 0, 1, or x <- Q x for n - 3, -1; Q as left by `tridiagonalise`."""
-    for count in range(n - 2):
-        k = first + count * step
-        v, size = shifted(a, k * n + k + 1), n - k - 1
-        factor = beta[k] * dot(v, shifted(x, k + 1), size)
-        for j in range(size):
-            x[k + 1 + j] -= factor * v[j]
+def _reflect(a, n, beta, x, k):
+    v, size = shifted(a, k * n + k + 1), n - k - 1
+    factor = beta[k] * dot(v, shifted(x, k + 1), size)
+    for j in range(size):
+        x[k + 1 + j] -= factor * v[j]
+
+
+@linked
+def rotate(a, n, beta, x):
+    """x <- Q'x, Q as left by `tridiagonalise`."""
+    for k in range(n - 2):
+        _reflect(a, n, beta, x, k)
+
+
+@linked
+def rotate_back(a, n, beta, x):
+    """x <- Q x."""
+    for k in range(n - 3, -1, -1):
+        _reflect(a, n, beta, x, k)
 
 
 @linked
@@ -207,30 +218,28 @@ def lowest_eigenvector(diagonal, off, n, eigenvalue, bound, z, top, bottom):
 
 
 @linked
-def solve_shifted(diagonal, off, n, shift, least, b, x, pivots, work):
-    """x <- (T + shift)^-1 b for a positive definite T + shift = L D L'; returns |x|^2 and x'(T + shift)^-1 x.
-
-    The second number is minus half the derivative of the first by the shift. Pivots are kept above `least`.
-    """
+def solve_shifted(diagonal, off, n, origin, shift, least, b, x, pivots):
+    """x <- (T - origin + shift)^-1 b for a positive definite matrix L D L'; pivots of D are kept above `least`."""
     for i in range(n):
-        pivot, value = diagonal[i] + shift, b[i]
+        pivot, value = diagonal[i] - origin + shift, b[i]
         if i > 0:
             ratio = off[i - 1] / pivots[i - 1]
             pivot -= ratio * off[i - 1]
             value -= ratio * x[i - 1]
         pivots[i] = pivot if pivot > least else least
         x[i] = value
-    square = quadratic = 0.0
     for i in range(n - 1, -1, -1):
         value = x[i] / pivots[i]
         if i < n - 1:
             value -= off[i] / pivots[i] * x[i + 1]
         x[i] = value
-        square += value * value
+
+
+@linked
+def inverse_quadratic(off, n, pivots, x):
+    """x'(T - origin + shift)^-1 x with the factors that `solve_shifted` left."""
+    total = value = 0.0
     for i in range(n):
-        value = x[i]
-        if i > 0:
-            value -= off[i - 1] / pivots[i - 1] * work[i - 1]
-        work[i] = value
-        quadratic += value * value / pivots[i]
-    return square, quadratic
+        value = x[i] - (off[i - 1] / pivots[i - 1] * value if i > 0 else 0.0)
+        total += value * value / pivots[i]
+    return total

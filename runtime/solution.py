@@ -76,7 +76,9 @@ class Solution:
 
     @cached_property
     def variables(self) -> dict[str, Any]:
-        unpacked: dict[str, Any] = self.kernel.variables.unpack(self.y if self.batched else self.y[0])
+        """Minimisers by name."""
+        unpacked: dict[str, Any] = self.kernel.variables.unpack(
+            self.y if self.batched else self.y[0], self.inputs.sizes)
         return unpacked
 
     @property
@@ -135,6 +137,14 @@ class Solution:
             return "the instance"
         shown = ", ".join(map(str, instances[:5])) + (", ..." if len(instances) > 5 else "")
         return f"{len(instances)} of {len(self.y)} instances ({shown})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the bound inputs, which hold addresses; they are bound anew."""
+        return {**vars(self), "variables": self.variables, "inputs": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        vars(self)["inputs"] = self.kernel.bind(self.w, self.x, self.variables)
 
     def __repr__(self) -> str:
         rows = len(self.y)

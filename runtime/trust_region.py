@@ -5,6 +5,9 @@ A step p minimises the model g'p + p'Hp/2 over |p| <= radius (Moré and Sorensen
     (H + mu) p = -g,   mu >= 0,   H + mu positive semi-definite,   mu (radius - |p|) = 0
 
 - H positive definite and the Newton step inside: one Cholesky factorisation, mu = 0 (`newton_step`).
+  If that step is refused, it is once shortened along its line, to the minimum of the cubic through the energies and
+  slopes at its ends; this belongs to the same iteration. It saves a factorisation, and the Newton direction knows the
+  scales of the unknowns where a ball does not (pose: 9.0 evaluations instead of 10.8).
 - Otherwise H = Q T Q' once (`spectrum`), after which each mu costs O(m). The unknown is delta = mu + lowest
   eigenvalue, so that nothing cancels near the hard case, in which g has no part along the lowest eigenvector and the
   step is completed along it (`boundary_step`). A point whose step was refused keeps T, Q for the shorter ones.
@@ -34,14 +37,16 @@ from .linear_algebra import (
     cholesky,
     cholesky_solve,
     dot,
+    inverse_quadratic,
     lowest_eigenvalue,
     lowest_eigenvector,
     rotate,
+    rotate_back,
     solve_shifted,
     tridiagonalise,
 )
 
-RUNNING, CONVERGED, STALLED, ITERATION_LIMIT, NOT_FINITE, UNBOUNDED, SADDLE = -1, 0, 1, 2, 3, 4, 5
+CONVERGED, STALLED, ITERATION_LIMIT, NOT_FINITE, UNBOUNDED, SADDLE = 0, 1, 2, 3, 4, 5
 
 ROUNDING = 1e-13
 """Differences below this part of the energy are rounding: 450 units in the last place, for sums of many terms."""
@@ -53,7 +58,8 @@ REFUSALS = 6
 """How often a step may be refused below the rounding of the energy before the instance has stalled."""
 
 FAR = 1e12
-ABYSS = -1e300
+ABYSS = -1e150
+"""An instance is unbounded this far from its start, or at this energy. Derivatives above 1e154 count as infinite."""
 
 
 # ---------------------------------------------------------------------------------------------- the step
@@ -68,20 +74,6 @@ def largest(a, n):
         if not value <= size:
             size = value if value >= 0.0 else math.inf
     return size
-
-
-@linked
-def absolute_sum(a, n):
-    """The sum of |a[i]|: finite only if all are."""
-    s0 = s1 = s2 = s3 = 0.0
-    for i in range(0, n - 3, 4):
-        s0 += abs(a[i])
-        s1 += abs(a[i + 1])
-        s2 += abs(a[i + 2])
-        s3 += abs(a[i + 3])
-    for i in range(n - n % 4, n):
-        s0 += abs(a[i])
-    return (s0 + s2) + (s1 + s3)
 
 
 @linked
@@ -141,7 +133,7 @@ def _upright(space, beta, z, n, x):
     """The sign that makes the largest entry of Qz positive (the first of equals); x is overwritten."""
     for i in range(n):
         x[i] = z[i]
-    rotate(space, n, beta, x, n - 3, -1)
+    rotate_back(space, n, beta, x)
     peak = 0
     for i in range(1, n):
         if abs(x[i]) > abs(x[peak]):
@@ -153,56 +145,67 @@ def _upright(space, beta, z, n, x):
 def boundary_step(space, g, n, lowest, bound, radius, p, work):
     """p <- the minimiser of the model, from what `spectrum` left; returns the decrease that the model promises.
 
-    With z the unit eigenvector of the lowest eigenvalue and b = -Q'g, delta = mu + lowest solves |x(delta)| = radius,
-    x = (T - lowest + delta)^-1 b. It lies between |z'b| / radius and |b| / radius. Newton's method on
-    1/|x| - 1/radius rises to it from the left and is kept inside the shrinking bracket. `work` has 5n numbers.
+    With z the unit eigenvector of the lowest eigenvalue and -Q'g = along z + b, b orthogonal to z, the step is
+
+        Q (along / delta z + x),   x = (T - lowest + delta)^-1 b
+
+    delta = mu + lowest makes it as long as the radius and lies between |along| / radius and |g| / radius. Newton's
+    method on 1/length - 1/radius rises to it from the left and is kept inside the shrinking bracket. Where even the
+    smallest delta leaves the step too short and the lowest eigenvalue is negative, it is completed along z.
+    `work` has 4n numbers.
     """
     diagonal, off, beta = shifted(space, n * n), shifted(space, n * n + n), shifted(space, n * n + 2 * n)
     b, z, x, top, bottom = work, shifted(work, n), p, shifted(work, 2 * n), shifted(work, 3 * n)
     for i in range(n):
         b[i] = -g[i]
-    rotate(space, n, beta, b, 0, 1)
+    rotate(space, n, beta, b)
+    upper = math.sqrt(dot(b, b, n)) / radius
     lowest_eigenvector(diagonal, off, n, lowest, bound, z, top, bottom)
     along = dot(z, b, n)
+    for i in range(n):
+        b[i] -= along * z[i]
     sign = math.copysign(1.0, along)
-    if abs(along) <= EPSILON * abs(lowest) * radius:
+    if abs(along) <= 64.0 * EPSILON * abs(lowest) * radius:  # rounding: nothing to the model, and its sign is chance
         sign = _upright(space, beta, z, n, x)
-    upper = math.sqrt(dot(b, b, n)) / radius
-    floor = max(8.0 * EPSILON * bound, EPSILON * upper)
+        along = 0.0
+    least = max(EPSILON * bound, TINY)
+    floor = max(8.0 * least, EPSILON * upper)
     low = max(floor, max(lowest, abs(along) / radius))
     high = max(low, upper)
     delta = low
-    for attempt in range(50):
-        square, quadratic = solve_shifted(diagonal, off, n, delta - lowest, EPSILON * bound + TINY, b, x, top, bottom)
-        norm = math.sqrt(square)
-        if abs(norm - radius) <= 1e-12 * radius or (attempt == 0 and norm < radius):
+    first, part, square = True, 0.0, 0.0
+    for _ in range(50):
+        solve_shifted(diagonal, off, n, lowest, delta, least, b, x, top)
+        error = dot(z, x, n)
+        for i in range(n):
+            x[i] -= error * z[i]
+        part, square = along / delta, dot(x, x, n)
+        length = math.sqrt(part * part + square)
+        if abs(length - radius) <= 1e-12 * radius or (first and length < radius):
             break
-        if norm > radius:
+        first = False
+        if length > radius:
             low = delta
         else:
             high = delta
-        change = (square / quadratic) * ((norm - radius) / radius)
-        following = delta + change
+        curved = part * part / delta + inverse_quadratic(off, n, top, x)
+        following = delta + length * length / curved * ((length - radius) / radius)
         if not low < following < high:
             following = math.sqrt(low) * math.sqrt(high)
         if abs(following - delta) <= EPSILON * delta:
             break
         delta = following
-    hard = norm < radius * (1.0 - 1e-12) and lowest < -floor and delta <= 2.0 * floor
-    if hard:
-        part = dot(z, x, n)
-        for i in range(n):
-            x[i] -= part * z[i]
-        length = math.sqrt(max(0.0, radius * radius - dot(x, x, n)))
-        for i in range(n):
-            x[i] += sign * length * z[i]
+    if first and lowest < -floor:
+        part = sign * math.sqrt(max(0.0, radius * radius - square))
     curved = 0.0
     for i in range(n):
         curved += diagonal[i] * x[i] * x[i]
         if i < n - 1:
             curved += 2.0 * off[i] * x[i] * x[i + 1]
-    predicted = dot(b, x, n) - 0.5 * curved
-    rotate(space, n, beta, x, n - 3, -1)
+    predicted = along * part - 0.5 * lowest * part * part + dot(b, x, n) - 0.5 * curved
+    for i in range(n):
+        x[i] += part * z[i]
+    rotate_back(space, n, beta, x)
     return predicted
 
 
@@ -218,15 +221,26 @@ def first_radius(y, n, gradient_norm, bound):
 
 
 @linked
+def shorter(change, slope, slope_there):
+    """By how much to shorten a refused step: the minimum of the cubic through both energies and slopes along it."""
+    twist = slope + slope_there - 3.0 * change
+    square = twist * twist - slope * slope_there
+    if not square > 0.0:
+        return 0.5
+    root = math.sqrt(square)
+    return min(0.7, max(0.1, 1.0 - (slope_there + root - twist) / (slope_there - slope + 2.0 * root)))
+
+
+@linked
 def descend(evaluate, table, extents, instance, prepared, scratch, n, y, memory, gtol, max_iterations, reals, integers):
-    """Minimise one instance from y, which becomes the best point; `memory` has 3 n*n + 15 n numbers.
+    """Minimise one instance from y, which becomes the best point; `memory` has 3 n*n + 14 n numbers.
 
     reals <- gradient norm, curvature;  integers <- iterations, evaluations, status.
     """
     size = n + n * n
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
-    work, trial = shifted(space, n * n + 5 * n), shifted(space, n * n + 10 * n)
-    p, newton = shifted(trial, n), shifted(trial, 2 * n)
+    work, trial = shifted(space, n * n + 5 * n), shifted(space, n * n + 9 * n)
+    inner, newton = shifted(trial, n), shifted(trial, 2 * n)
     reals[0] = reals[1] = math.nan
     integers[0] = integers[1] = 0
     integers[2] = NOT_FINITE
@@ -238,61 +252,67 @@ def descend(evaluate, table, extents, instance, prepared, scratch, n, y, memory,
     if energy < ABYSS:
         integers[2] = UNBOUNDED
         return
-    if not (energy < math.inf and absolute_sum(here, size) < math.inf):
+    if not (energy < math.inf and dot(here, here, size) < math.inf):
         return
 
-    status, radius, length = RUNNING, 0.0, 0.0
-    iterations = refusals = doubtful = 0
-    fresh, known, definite, rose = True, False, False, False
-    gradient_size = largest(here, n)
-    gradient_norm = math.sqrt(dot(here, here, n))
-    lowest = bound = predicted = 0.0
+    status = iterations = refusals = doubtful = 0
+    evaluations = 1
+    fresh, known, on_line, shortened, rose = True, False, False, False, False
+    gradient_size, gradient_norm = largest(here, n), math.sqrt(dot(here, here, n))
+    radius = length = slope = predicted = lowest = bound = 0.0
+    step = newton
     while True:
-        hessian, noise = shifted(here, n), ROUNDING * abs(energy)
+        hessian, noise, escaping = shifted(here, n), ROUNDING * abs(energy), gradient_size <= gtol
         if fresh:
-            known = definite = rose = False
+            known = on_line = shortened = rose = False
             refusals = doubtful = 0
-            if gradient_size <= gtol:
+            if escaping:
                 lowest, bound = spectrum(hessian, n, space)
                 known = True
                 if lowest >= -FLAT * bound:
                     status = CONVERGED
                     break
-        if iterations >= max_iterations:
-            status = ITERATION_LIMIT
-            break
-        if fresh and not known:
-            definite = newton_step(hessian, here, n, space, newton)
-            length = math.sqrt(dot(newton, newton, n))
-            definite = definite and length < math.inf
-        if definite and (radius == 0.0 or length <= radius):
-            step, stride = newton, length
-            predicted = -0.5 * dot(newton, here, n)
-        else:
-            if not known:
-                lowest, bound = spectrum(hessian, n, space)
-                known = True
-            if fresh and not definite:
-                if radius == 0.0 or gradient_size <= gtol:
-                    radius = max(radius, first_radius(y, n, gradient_norm, bound))
-                if lowest < -FLAT * bound:  # far enough for a decrease that can be told from rounding
-                    radius = max(radius, math.sqrt(200.0 * noise / -lowest))
-            predicted = boundary_step(space, here, n, lowest, bound, radius, p, work)
-            step, stride = p, math.sqrt(dot(p, p, n))
-        inside = definite and stride == length
-        fresh = False
+        if not shortened:
+            if iterations >= max_iterations:
+                status = ITERATION_LIMIT
+                break
+            iterations += 1
+            definite = False
+            if fresh and not known:
+                definite = newton_step(hessian, here, n, space, newton)
+                length = math.sqrt(dot(newton, newton, n))
+                definite = definite and length < math.inf
+                on_line = definite and (radius == 0.0 or length <= radius)
+            if on_line:
+                step = newton
+                slope = dot(newton, here, n)
+                predicted = -0.5 * slope
+            else:
+                if not known:
+                    lowest, bound = spectrum(hessian, n, space)
+                    known = True
+                if fresh and not definite:
+                    if radius == 0.0 or escaping:
+                        radius = max(radius, first_radius(y, n, gradient_norm, bound))
+                    if lowest < -FLAT * bound:  # far enough for a decrease that can be told from rounding
+                        radius = max(radius, math.sqrt(200.0 * noise / -lowest))
+                predicted = boundary_step(space, here, n, lowest, bound, radius, inner, work)
+                step = inner
+                length = math.sqrt(dot(inner, inner, n))
+                slope = dot(inner, here, n)
+            fresh = False
         moved = False
         for i in range(n):
             trial[i] = y[i] + step[i]
             moved = moved or trial[i] != y[i]
-        escaping = gradient_size <= gtol
         if not moved:
+            iterations -= 1
             status = (SADDLE if rose else CONVERGED) if escaping else STALLED
             break
 
         trial_energy = call_evaluate(evaluate, trial, trial, table, extents, instance, prepared, scratch, there)
-        iterations += 1
-        finite = trial_energy < math.inf and absolute_sum(there, size) < math.inf
+        evaluations += 1
+        finite = trial_energy < math.inf and dot(there, there, size) < math.inf
         change = trial_energy - energy
         trial_norm = math.sqrt(dot(there, there, n))
         judged = predicted > noise
@@ -315,41 +335,49 @@ def descend(evaluate, table, extents, instance, prepared, scratch, n, y, memory,
                 break
             refusals += 1
             shrink = 0.25
-            if finite:
-                slope = dot(step, here, n)
-                shrink = max(0.1, -0.5 * slope / (change - slope)) if change > slope else 0.1
-            radius = stride * min(shrink, 0.5 / (refusals * refusals))
+            if on_line and not shortened:
+                if finite and judged:
+                    shrink = shorter(change, slope, dot(step, there, n))
+                for i in range(n):
+                    newton[i] *= shrink
+                predicted = -slope * (shrink - 0.5 * shrink * shrink)
+                slope *= shrink
+                length *= shrink
+                shortened = True
+            else:
+                if finite:
+                    shrink = max(0.1, -0.5 * slope / (change - slope)) if change > slope else 0.1
+                radius = length * min(shrink, 0.5 / (refusals * refusals))
+                on_line = shortened = False
             continue
 
         for i in range(n):
             y[i] = trial[i]
-        if trial_energy < ABYSS or (not inside and largest(y, n) > FAR * (1.0 + start_size)):
-            energy = trial_energy
-            here, there = there, here
+        here, there = there, here
+        energy, gradient_norm, gradient_size = trial_energy, trial_norm, largest(here, n)
+        if energy < ABYSS or (not on_line and largest(y, n) > FAR * (1.0 + start_size)):
             status, known = UNBOUNDED, False
-            gradient_size = largest(here, n)
             break
         if not judged:
-            radius = max(radius, 2.0 * stride)
+            radius = max(radius, 2.0 * length)
+        elif shortened:
+            radius = 2.0 * length
         elif ratio < 0.25:
-            radius = 0.5 * stride
+            radius = 0.5 * length
         elif ratio > 0.9:
-            radius = max(radius, 4.0 * stride)
+            radius = max(radius, 4.0 * length)
         elif ratio > 0.75:
-            radius = max(radius, 2.0 * stride)
+            radius = max(radius, 2.0 * length)
         else:
-            radius = max(radius, stride)
-        energy, gradient_norm = trial_energy, trial_norm
-        here, there = there, here
-        gradient_size = largest(here, n)
-        fresh = True
+            radius = max(radius, length)
+        fresh, shortened = True, False
 
-    if not known and absolute_sum(here, size) < math.inf:
+    if not known and dot(here, here, size) < math.inf:
         lowest, bound = spectrum(shifted(here, n), n, space)
         known = True
     reals[0] = gradient_size
     reals[1] = lowest if known else math.nan
-    integers[0], integers[1], integers[2] = iterations, iterations + 1, status
+    integers[0], integers[1], integers[2] = iterations, evaluations, status
 
 
 # ---------------------------------------------------------------------------------------------- the slice
@@ -365,15 +393,15 @@ FIELDS = 29
 
 def workspace_size(unknowns: int, candidates: int, scratch: int, own: int) -> int:
     """How many numbers of working memory a thread needs."""
-    return own + scratch + candidates * (unknowns + 1) + 3 * unknowns * unknowns + 15 * unknowns
+    return own + scratch + candidates * (unknowns + 1) + 3 * unknowns * unknowns + 14 * unknowns
 
 
 @linked
-def _prepared(problem, entry, table, extents, instance, own):
+def _prepared(entry, table, extents, instance, own):
     """The prepared numbers of an entry for this instance: shared ones, or those now written to `own`."""
-    if problem[entry + 3] == 0:
-        return double_pointer_at(problem[entry + 2])
-    call_prepare(problem[entry + 1], table, extents, instance, own)
+    if entry[3] == 0:
+        return double_pointer_at(entry[2])
+    call_prepare(entry[1], table, extents, instance, own)
     return own
 
 
@@ -402,9 +430,9 @@ def _minimise_slice(problem, gtol, begin, end, workspace, stop):
             if problem[CANDIDATES] != 0:
                 seeds = shifted(double_pointer_at(problem[CANDIDATES]), instance * problem[CANDIDATES_STRIDE])
             else:
-                prepared = _prepared(problem, SEEDS, table, extents, instance, own_seeds)
+                prepared = _prepared(shifted(problem, SEEDS), table, extents, instance, own_seeds)
                 call_evaluate(problem[SEEDS], y, y, table, extents, instance, prepared, scratch, seeds)
-            prepared = _prepared(problem, RANKING, table, ranking_extents, instance, own_ranking)
+            prepared = _prepared(shifted(problem, RANKING), table, ranking_extents, instance, own_ranking)
             call_evaluate(problem[RANKING], seeds, seeds, table, ranking_extents, instance, prepared, scratch, ranks)
             best, lowest = 0, math.inf
             for candidate in range(count):
@@ -412,12 +440,12 @@ def _minimise_slice(problem, gtol, begin, end, workspace, stop):
                     best, lowest = candidate, ranks[candidate]
             for i in range(n):
                 y[i] = seeds[best * n + i]
-        prepared = _prepared(problem, DERIVATIVES, table, extents, instance, workspace)
+        prepared = _prepared(shifted(problem, DERIVATIVES), table, extents, instance, workspace)
         descend(problem[DERIVATIVES], table, extents, instance, prepared, scratch, n, y, memory, gtol,
                 problem[MAX_ITERATIONS], reals, integers)
         if count > 0:
             integers[1] += 1
-        prepared = _prepared(problem, VALUE, table, extents, instance, own_value)
+        prepared = _prepared(shifted(problem, VALUE), table, extents, instance, own_value)
         energies = double_pointer_at(problem[ENERGIES])
         energies[instance] = call_evaluate(problem[VALUE], y, y, table, extents, instance, prepared, scratch, memory)
     return end

@@ -21,6 +21,7 @@ A = sp.IndexedBase("A", shape=(n, m))
 e = sp.IndexedBase("e", shape=(m, 2), integer=True)
 f = sp.IndexedBase("f", shape=(m,))
 w = sp.IndexedBase("w", shape=(3,))
+over_q = sp.Idx("i", q)
 below = sp.Idx("j", (0, i - 1))
 u, v = sp.IndexedBase("u"), sp.IndexedBase("v")
 square = sp.Sum((x[i] - t) ** 2, i)
@@ -99,7 +100,7 @@ NAMES = [
     case("variable and index", sp.Sum(x[sp.Idx("t", n)] * t, sp.Idx("t", n)), "'t'", "a symbol and of an index"),
     case("extent and weight", square * n, "n is declared as weight", "x (n,)", weights=[n]),
     case("extent and index", square + sp.Sum(n, (n, 0, 3)), "'n'", "a symbol and of an index"),
-    case("two Dummies", sp.Dummy("d") + sp.Dummy("d") + t, "'d'", "a Dummy", data=[sp.Dummy("d")]),
+    case("two Dummies", sp.Dummy("d") + sp.Dummy("d") + t, "'_d'", "a Dummy", data=[sp.Dummy("d")]),
 ]
 
 FORMULAS = [
@@ -142,7 +143,16 @@ INDICES = [
     case("let index without range", u[0] * t, "index i has no extent", where={u[sp.Idx("i")]: t}),
     case("free integer symbol", x[q] * t, "index q of x[q] is not bound"),
     case("unknown extent", square + sp.Sum(t, sp.Idx("a", q)), "no array has the extent q", "index a", "n"),
-    case("unknown extent in a shape", square, "no array has the extent q", "w (q - 1,)", data=[x, sp.IndexedBase("w", shape=(q - 1,))]),
+    case(
+        "unknown extent in a shape",
+        square,
+        "no array has the extent q",
+        "w (q - 1,)",
+        data=[x, sp.IndexedBase("w", shape=(q - 1,))],
+    ),
+    case(
+        "unknown extent of an Idx with other limits", sp.Sum(x[over_q] * t, (over_q, 0, 4)), "no array has the extent q"
+    ),
     case("nested in itself", sp.Sum(x[i] * sp.Sum(x[i] * t, i), i), "index i is summed inside a sum over i"),
     case("nested and flattened by SymPy", sp.Sum(sp.Sum(x[i] * t, i), i), "index i is summed inside a sum over i"),
     case("other index of that name", sp.Sum(x[i] * t, (sp.Idx("i"), 0, n - 1)), "index i of x[i]", "one name"),
@@ -153,31 +163,61 @@ INDICES = [
     case("limit infinite", sp.Sum(t / 2**q, (q, 1, sp.oo)), "limit oo"),
     case("limit fractional", sp.Sum(t, (i, 0, sp.Rational(5, 2))), "limit 5/2"),
     case("positive index from 0", sp.Sum(x[q] * t, (q, 0, n - 1)), "index q is declared positive", "starts at 0"),
-]  # fmt: skip
+]
 
 SUBSCRIPTS = [
-    case("offset out of range", sp.Sum((x[i + 1] - t) ** 2, i), "x[i + 1] leaves axis 0 (n) at i = n - 1", 'sp.Idx("i", (0, n - 2))'),
-    case("offset below", sp.Sum((x[i - 1] - t) ** 2, i), "x[i - 1] leaves axis 0 (n) at i = 0", 'sp.Idx("i", (1, n - 1))'),
+    case(
+        "offset out of range",
+        sp.Sum((x[i + 1] - t) ** 2, i),
+        "x[i + 1] leaves axis 0 (n) at i = n - 1",
+        'sp.Idx("i", (0, n - 2))',
+    ),
+    case(
+        "offset below", sp.Sum((x[i - 1] - t) ** 2, i), "x[i - 1] leaves axis 0 (n) at i = 0", 'sp.Idx("i", (1, n - 1))'
+    ),
     case("number too large", w[3] * t, "w[3] leaves axis 0 (3)", "0..2", data=[w]),
     case("extent too large", x[n] * t, "x[n] leaves axis 0 (n)", "0..n - 1"),
     case("negative constant", x[-1] * t, "x[-1] has a negative subscript", "write n - 1"),
     case("other extent", sp.Sum(x[i] * z[i] * t, i), "index i runs over n but axis 0 of z has extent m", data=[x, z]),
     case("other extent twice", sp.Sum(A[i, i] * t, i), "index i runs over n but axis 1 of A has extent m", data=[A]),
-    case("symbolic over a number", sp.Sum(w[i] * x[i] * t, i), "index i runs over n but axis 0 of w has extent 3", data=[x, w]),
+    case(
+        "symbolic over a number",
+        sp.Sum(w[i] * x[i] * t, i),
+        "index i runs over n but axis 0 of w has extent 3",
+        data=[x, w],
+    ),
     case("let out of range", sp.Sum(u[i + 1], i) * t, "u[i + 1] leaves axis 0 (n)", where={u[i]: x[i]}),
-    case("let over another extent", sp.Sum(u[k], k) * t, "index k runs over m but axis 0 of u has extent n", data=[x, z], where={u[i]: x[i]}),
+    case(
+        "let over another extent",
+        sp.Sum(u[k], k) * t,
+        "index k runs over m but axis 0 of u has extent n",
+        data=[x, z],
+        where={u[i]: x[i]},
+    ),
     case("too many subscripts", u[0, 0] * t, "u has 1 axis (n,)", "2 indices u[0, 0]", where={u[i]: x[i]}),
     case("scalar let read as array", u[0] * t, "u", where={sp.Symbol("u"): x[0]}),
-    case("gather through reals", sp.Sum(x[f[k]] * t, k), "f in x[f[k]] must be integer data", 'IndexedBase("f", shape=(m,), integer=True)', data=[x, f]),
+    case(
+        "gather through reals",
+        sp.Sum(x[f[k]] * t, k),
+        "f in x[f[k]] must be integer data",
+        'IndexedBase("f", shape=(m,), integer=True)',
+        data=[x, f],
+    ),
     case("gather through a weight", sp.Sum(x[f[k]] * t, k), "f in x[f[k]]", "it is weight", weights=[f]),
     case("gather and arithmetic", sp.Sum(x[e[k, 0] + 1] * t, k), "e[k, 0] + 1", data=[x, e]),
-    case("gather through a gather", sp.Sum(x[e[e[k, 0], 1]] * t, k), "x[e[e[k, 0], 1]]", error=UnsupportedError, data=[x, e]),
+    case(
+        "gather through a gather",
+        sp.Sum(x[e[e[k, 0], 1]] * t, k),
+        "x[e[e[k, 0], 1]]",
+        error=UnsupportedError,
+        data=[x, e],
+    ),
     case("gather out of range", sp.Sum(x[e[k, 2]] * t, k), "e[k, 2] leaves axis 1 (2)", data=[x, e]),
     case("fraction", sp.Sum(x[i / 2] * t, i), "subscript i/2 of x[i/2]"),
     case("real", x[sp.Float(1)] * t, "subscript 1.0"),
     case("variable as subscript", x[t] * t, "subscript t of x[t] depends on variable t"),
     case("product of indices", sp.Sum(x[i * j] * t, i, j), "subscript i*j"),
-]  # fmt: skip
+]
 
 LETS = [
     case("defined through itself", u[0] + t, "u -> u", where={u[i]: u[i] + x[i]}),
@@ -208,17 +248,27 @@ CANDIDATES = [
     case("whole array", pair, "b[0] or b[d]", error=InputTypeError, variables=[b, t], candidates={b: 0, t: 0}),
     case("negative entry", pair, "b[-1]", variables=[b, t], candidates={b[-1]: 0, b[0]: 0, t: 0}),
     case("entry of a symbolic axis", sp.Sum(c[i] ** 2, i), "c[d]", variables=[c], candidates={c[0]: 1}),
-    case("axis over another extent", sp.Sum(c[i] ** 2, i), "c[k]", "extent n", variables=[c], data=[z], candidates={c[k]: 1}),
+    case(
+        "axis over another extent",
+        sp.Sum(c[i] ** 2, i),
+        "c[k]",
+        "extent n",
+        variables=[c],
+        data=[z],
+        candidates={c[k]: 1},
+    ),
     case("axis in two ways", pair, "axis 0 of b", variables=[b, t], candidates={t: 0, b[0]: 0, b[sp.Idx("d", 2)]: 0}),
     case("two free indices", square, "by i", "by k", data=[x, z], candidates={t: x[i] + z[k]}),
     case("free index without range", square, "index i has no extent", candidates={t: x[sp.Idx("i")]}),
     case("of a weight", square * s, "s, which is weight", weights=[s], candidates={t: 0, s: x[i]}),
     case("of nothing", square, "s, which has no role", candidates={t: 0, s: x[i]}),
-    case("uses a variable", square + s, "candidates=", "reads variable t", variables=[t, s], candidates={t: x[i], s: t}),
+    case(
+        "uses a variable", square + s, "candidates=", "reads variable t", variables=[t, s], candidates={t: x[i], s: t}
+    ),
     case("uses a let", square + u[0], "candidates=", where={u[i]: x[i]}, candidates={t: u[i]}),
     case("key a string", square, "'t' of type str", error=InputTypeError, candidates={"t": 0}),
     case("uses a symbol without role", square, "symbol s has no role", candidates={t: s}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("case", [*ROLES, *NAMES, *FORMULAS, *INDICES, *SUBSCRIPTS, *LETS, *CANDIDATES])

@@ -122,7 +122,8 @@ class TestContents:
 
 ACCEPTED = {
     "same name, other ranges": sp.Sum(x[sp.Idx("a", n)], sp.Idx("a", n)) + sp.Sum(e[sp.Idx("a", m), 0], sp.Idx("a", m)),
-    "symbol and Idx of one name": sp.Sum(x[i], i) + sp.Sum(x[sp.Symbol("i", integer=True)], (sp.Symbol("i", integer=True), 0, n - 1)),
+    "symbol and Idx of one name": sp.Sum(x[i], i)
+    + sp.Sum(x[sp.Symbol("i", integer=True)], (sp.Symbol("i", integer=True), 0, n - 1)),
     "Idx without range, with limits": sp.Sum(x[sp.Idx("a")], (sp.Idx("a"), 0, n - 1)),
     "several at once": sp.Sum(x[i] * y[j], i, (j, 1, n - 2)),
     "partial ranges": sp.Sum((x[i + 1] - x[i]) ** 2, (i, 0, n - 2)),
@@ -140,7 +141,7 @@ ACCEPTED = {
     "condition": sp.Sum(sp.Piecewise((x[i], (x[i] > 0) & (i > 2)), (sp.Max(x[i], y[i], 0), True)), i),
     "functions": sp.log(1 + sp.Sum(sp.exp(x[i]), i)) + sp.sqrt(2) * sp.pi + sp.acos(sp.Rational(1, 2)),
     "functions for the compiler to judge": sp.Function("g")(t) + sp.zeta(t),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -253,10 +254,12 @@ names = [sp.Symbol(f"a{k}", real=True) for k in range(12)] + [sp.Dummy("d"), sp.
 x = sp.IndexedBase("x", shape=(n,), real=True); g = sp.Function("g")
 total = sum((sp.exp(a * x[0]) - b) ** 2 / (1 + sp.Abs(a)) for a, b in zip(names, names[1:]))
 total += sp.Sum(sp.Max(*(a * x[i] for a in names[:6])), i) + g(names[0]) * sp.Float("0.1", 30) * sp.pi
-total += sp.Piecewise((names[0], sp.And(*(a > 0 for a in names))), (sp.Min(*names), sp.Or(*(a > 1 for a in names))), (0, True))
-energy = Energy(total, variables=names, data=[x], where={sp.IndexedBase("u")[i]: x[i]}, candidates={a: x[i] for a in names})
+all_, any_ = sp.And(*(a > 0 for a in names)), sp.Or(*(a > 1 for a in names))
+total += sp.Piecewise((names[0], all_), (sp.Min(*names), any_), (0, True))
+where, candidates = {sp.IndexedBase("u")[i]: x[i]}, {a: x[i] for a in names}
+energy = Energy(total, variables=names, data=[x], where=where, candidates=candidates)
 print(energy.key, pickle.loads(pickle.dumps(energy)).key)
-"""  # fmt: skip
+"""
 
 
 def test_keys_are_the_same_in_every_process() -> None:
@@ -330,7 +333,7 @@ class TestDisplay:
         assert is_balanced(latex)
         assert "\n" not in latex
 
-    def test_hostile_names_render(self) -> None:
+    def test_the_formula_renders(self) -> None:
         mathtext = pytest.importorskip("matplotlib.mathtext")
         formula = make_ransac()._repr_latex_().split("E = ")[1].split(r" \\ ")[0]
         mathtext.MathTextParser("path").parse(f"${formula}$")

@@ -7,13 +7,13 @@ A zoo of energies of a few unknowns is one kernel: its data say which member an 
 Derivatives are SymPy's. `quadratic` is (y - a)'A(y - a)/2 of any size.
 """
 
+import dataclasses
 import math
 import types
 
 import numpy as np
 import pytest
 import sympy as sp
-
 from wiberg.compiler.calling import EVALUATE, PREPARE, call_evaluate, double_pointer_at, shifted
 from wiberg.compiler.native import digest, native_from_key, platform_key
 
@@ -33,7 +33,7 @@ LINE = {
     "flat": 0 * t,
     "cliff": -sp.exp(t),
     "bump": -sp.exp(-(t**2)),
-    "pole": -1 / t**2,
+    "pole": sp.log(sp.Abs(t)),
 }
 
 PLANE = {
@@ -80,7 +80,8 @@ def zoo_source(members, symbols):
         hessian = [g.diff(s).doit().replace(sp.DiracDelta, lambda *_: sp.Integer(0)) for g in gradient for s in symbols]
         for target, value in zip(["f", *(f"out[{i}]" for i in range(size + size * size))],
                                  [member, *gradient, *hessian], strict=True):
-            lines.append(f"        {target} = 1.0 * {sp.pycode(value)}\n")
+            text = sp.pycode(value).replace("t**(-2)", "1/(t*t)")  # numba raises for 0.0**(-2)
+            lines.append(f"        {target} = 1.0 * {text}\n")
     lines.append(f"    for i in range({size}):\n        out[i] *= scale * unit\n")
     lines.append(f"    for i in range({size}, {size + size * size}):\n        out[i] *= scale * unit * unit\n")
     lines.append("    return scale * f + offset\n")
@@ -117,28 +118,40 @@ def prepare(table, extents, instance, prepared):
 
 
 class Layout:
-    def __init__(self, names, shapes):
-        self.names, self.shapes = names, shapes
+    def __init__(self, names):
+        self.names = names
 
-    def pack(self, values):
-        return np.concatenate([np.asarray(values[n], float) for n in self.names], axis=-1)
-
-    def unpack(self, array):
+    def unpack(self, array, sizes=None):
         return {"y": array}
 
 
 class Entry:
-    def __init__(self, evaluate, prepare, prepared, out):
-        self.evaluate, self.prepare, self._prepared, self._out = evaluate, prepare, prepared, out
+    accumulate = False
+
+    def __init__(self, evaluate, prepare):
+        self.evaluate, self.prepare = evaluate, prepare
 
     def prepared_size(self, inputs):
-        return self._prepared if inputs.extents[1] else 0
+        return 1 if inputs.extents[1] else 0
 
-    def scratch_size(self, inputs):
+    def scratch_size(self, inputs, count=0):
         return inputs.m + inputs.m**2
 
     def out_size(self, inputs):
-        return self._out(inputs.m)
+        return inputs.m + inputs.m**2
+
+
+@dataclasses.dataclass
+class Inputs:
+    arrays: tuple
+    batched: tuple
+    table: np.ndarray
+    extents: np.ndarray
+    batch: int | None
+    weights_batched: bool
+    m: int
+    p: int = 1
+    sizes: dict = dataclasses.field(default_factory=dict)
 
 
 class HandKernel:
@@ -147,33 +160,31 @@ class HandKernel:
     name = "hand"
 
     def __init__(self, evaluate, m, data):
-        self.m = m
-        self.weights, self.data = Layout((), {}), Layout(tuple(data), data)
-        self.variables = Layout(("y",), {"y": (m,)})
-        self.energy = types.SimpleNamespace(candidates={}, shapes={"y": (1,), **{k: (1,) * r for k, r in data.items()}})
+        self.m, self.ranks = m, data
+        self.weights, self.data, self.variables = Layout(()), Layout(tuple(data)), Layout(("y",))
+        self.energy = types.SimpleNamespace(candidates={})
+        self.declaration = types.SimpleNamespace(
+            variables=[types.SimpleNamespace(name="y", axes=("m",))],
+            data=[types.SimpleNamespace(name=name, axes=("m",) * rank) for name, rank in data.items()],
+            weights=[types.SimpleNamespace(name="s", axes=())])
         prepare = compile_source(PREPARED, "prepare", PREPARE)
         many = compile_source(MANY.replace("ADDRESS", str(evaluate.address)), "many")
-        self.entries = {
-            "value": Entry(evaluate, prepare, 1, lambda m: m + m * m),
-            "value_gradient_hessian": Entry(evaluate, prepare, 1, lambda m: m + m * m),
-            "many_values": Entry(many, prepare, 1, None),
-        }
+        self.entries = {"value": Entry(evaluate, prepare), "value_gradient_hessian": Entry(evaluate, prepare),
+                        "many_values": Entry(many, prepare)}
 
     def entry(self, name):
         return self.entries[name]
 
-    def bind(self, w, x):
-        rows, batch = [], None
-        arrays = [np.ascontiguousarray(x[name], float) for name in self.data.names]
-        scale = np.asarray((w or {}).get("s", 0.0), float)
-        for array, rank in [*zip(arrays, self.data.shapes.values(), strict=True), (scale, 0)]:
-            batched = array.ndim > rank
-            batch = len(array) if batched else batch
-            rows.append((array.ctypes.data, array[0].size if batched and len(array) else 0))
+    def bind(self, w, x, y=None, extra=0):
+        """Data come first in the table, then s."""
+        values = [*(x[name] for name in self.ranks), (w or {}).get("s", 0.0)]
+        arrays = tuple(np.asarray(value, float, order="C") for value in values)
+        batched = tuple(a.ndim > rank for a, rank in zip(arrays, [*self.ranks.values(), 0], strict=True))
+        batch = next((len(a) for a, b in zip(arrays, batched, strict=True) if b), None)
+        table = [(a.ctypes.data, a[0].size if b and len(a) else 0) for a, b in zip(arrays, batched, strict=True)]
         m = self.m or arrays[0].shape[-1]
-        extents = np.array([m, 1 if w else 0], np.int64)
-        return types.SimpleNamespace(table=np.array(rows, np.int64), extents=extents, batch=batch, m=m, p=1,
-                                     weights_batched=scale.ndim > 0, keep=(arrays, scale))
+        return Inputs((arrays[-1], *arrays[:-1]), (batched[-1], *batched[:-1]), np.array(table, np.int64),
+                      np.array([m, 1 if w else 0], np.int64), batch, batched[-1], m)
 
     def bind_variables(self, y, inputs):
         array = np.ascontiguousarray(y["y"], float)

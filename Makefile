@@ -1,0 +1,46 @@
+# Everything works on a fresh machine that has Python 3.11 or newer, and make. PYTHON chooses the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PACKAGES := -p wiberg.energies -p wiberg.compiler -p wiberg.runtime -p wiberg.learn
+
+.PHONY: setup demo test lint bench bench-setup clean
+
+setup: $(VENV)/.installed .links/wiberg
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "wiberg needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+# mypy and editors cannot follow the finder of an editable installation; they look here.
+.links/wiberg:
+	mkdir -p .links
+	ln -sfn .. $@
+
+demo: setup
+	$(RUN) examples/ransac.py
+
+test: setup
+	$(RUN) -m pytest
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy $(PACKAGES)
+
+bench-setup: $(VENV)/.bench
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $@
+
+bench: setup
+	$(RUN) benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .links build dist output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,489 @@
+"""For users' own tests: `check_derivatives`, and hypothesis strategies for random points and random energies.
+
+Every derivative of a kernel is held against the SymPy expression itself, evaluated outside of the compiler
+(formula.py): gradients by the complex step where all functions are analytic, everything else by differences in
+60-digit arithmetic, which are exact to double precision.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mpmath
+import numpy as np
+import sympy as sp
+
+from ..energies.energy import Energy
+from ..energies.errors import InputError, NumericalError
+from . import formula
+from .kernel import Kernel, compile
+
+DIGITS = 60
+STEP = mpmath.mpf(10) ** -18
+TOLERANCE = 1e-8
+LARGEST = 1e6  # points at which a derivative is larger are not used: rounding alone would exceed the tolerance
+
+Point = dict[str, Any]
+Entry = tuple[str, tuple[int, ...]]
+Direction = tuple[tuple[Entry, float], ...]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One entry of one derivative: what the kernel gave, what it should be, and where."""
+
+    derivative: str
+    entry: str
+    got: float
+    expected: float
+    error: float
+    trial: int
+
+    def __str__(self) -> str:
+        return (f"{self.derivative} {self.entry}: got {self.got:.17g}, expected {self.expected:.17g} "
+                f"(relative error {self.error:.1e}, trial {self.trial})")
+
+
+@dataclass
+class DerivativeReport:
+    """The outcome of `check_derivatives`; print it.
+
+    ok       whether every entry of every derivative is within the tolerance
+    worst    the entry with the largest relative error
+    by_kind  the worst entry of each derivative
+    """
+
+    energy: str
+    trials: int
+    tolerance: float
+    by_kind: dict[str, Deviation] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> Deviation:
+        return max(self.by_kind.values(), key=lambda d: d.error)
+
+    @property
+    def ok(self) -> bool:
+        return self.worst.error <= self.tolerance
+
+    def __str__(self) -> str:
+        verdict = "all derivatives agree" if self.ok else "a derivative is WRONG"
+        lines = [f"energy {self.energy!r}: {verdict} with the outside reference ({self.trials} trials, "
+                 f"tolerance {self.tolerance:g})"]
+        lines += [f"  {kind:14} worst relative error {d.error:.1e}" for kind, d in self.by_kind.items()]
+        return "\n".join([*lines, f"  worst entry: {self.worst}"])
+
+
+def check_derivatives(
+    energy: Energy, trials: int = 20, seed: int = 0, *, tolerance: float = TOLERANCE, backend: str = "numba",
+    kernel: Kernel | None = None,
+) -> DerivativeReport:
+    """Compare every derivative of an energy with an outside reference, at random sizes and points.
+
+    Parameters
+    ----------
+    energy : Energy
+    trials, seed : int
+        How many random sizes and points, and where they start.
+    tolerance : float
+        Allowed error, relative to 1 + the largest entry of the derivative.
+    backend : {"numba", "reference"}
+        What to check: machine code, or the interpreter of the derived program.
+    kernel : Kernel, optional
+        Check this kernel instead of a new one.
+
+    Returns
+    -------
+    DerivativeReport
+        `.ok`, `.worst`, and a table when printed.
+
+    Raises
+    ------
+    NumericalError
+        If no point is found at which the energy is finite.
+
+    Examples
+    --------
+    >>> t, a = sp.Symbol("t", real=True), sp.Symbol("a", positive=True)
+    >>> report = check_derivatives(Energy(sp.exp(-a*t**2), variables=[t], weights=[a]), trials=3, backend="reference")
+    >>> report.ok
+    True
+    """
+    kernel = compile(energy, backend=backend) if kernel is None else kernel
+    report = DerivativeReport(energy.name, trials, tolerance)
+    generator = np.random.default_rng(seed)
+    for trial in range(trials):
+        compare(kernel, draw_point(kernel, generator), report, trial, generator)
+    return report
+
+
+def compare(kernel: Kernel, points: Sequence[Point], report: DerivativeReport, trial: int, generator: Any) -> None:
+    """Add the deviations at a batch of points of equal sizes; each point holds y, w and x together."""
+    energy = kernel.energy
+    names = [[str(s) for s in role] for role in (energy.variables, energy.weights, energy.data)]
+    batch = [{n: np.stack([p[n] for p in points]) for n in role} for role in names]
+    references = [_Reference(energy, p) for p in points]
+    directions = generator.standard_normal((len(points), references[0].m))
+    got: dict[str, Any] = {
+        "value": kernel.value(*batch), "gradient": kernel.gradient(*batch), "hessian": kernel.hessian(*batch),
+        "hvp": kernel.hvp(directions, *batch),
+    }  # fmt: skip
+    if energy.weights:
+        got["cross"] = kernel.cross(*batch)
+        got["cross_adjoint"] = _rows(kernel.cross_adjoint(directions, *batch), len(points))
+    if references[0].data:
+        got["data_adjoint"] = _rows(kernel.data_adjoint(directions, *batch), len(points))
+    fused = kernel.value_gradient_hessian(*batch)
+    got["value+gradient+hessian"] = np.concatenate([fused[0][:, None], fused[1], fused[2].reshape(len(points), -1)], axis=1)
+    for k, reference in enumerate(references):
+        expected = reference.everything(directions[k])
+        for kind, values in got.items():
+            _deviation(report, kind, np.asarray(values)[k], expected[kind], reference, trial)
+
+
+def _rows(gradients: Mapping[str, Any], count: int) -> Any:
+    return np.concatenate([np.asarray(g).reshape(count, -1) for g in gradients.values()], axis=1)
+
+
+def _deviation(report: DerivativeReport, kind: str, got: Any, expected: Any, reference: _Reference, trial: int) -> None:
+    got, expected = np.atleast_1d(got).ravel(), np.atleast_1d(expected).ravel()
+    errors = np.abs(got - expected) / (1 + np.abs(expected).max(initial=0.0))
+    errors = np.where(np.isfinite(errors), errors, np.inf)
+    if not errors.size:
+        return
+    k = int(errors.argmax())
+    found = Deviation(kind, reference.entry(kind, k), float(got[k]), float(expected[k]), float(errors[k]), trial)
+    if kind not in report.by_kind or found.error > report.by_kind[kind].error:
+        report.by_kind[kind] = found
+
+
+# ---------------------------------------------------------------------------------------------- the reference
+
+
+class _Reference:
+    """All derivatives at one point, from the SymPy expression."""
+
+    def __init__(self, energy: Energy, point: Point) -> None:
+        self.energy = energy
+        self.point = {n: np.asarray(a) for n, a in point.items()}
+        self.extents = extents_of(energy, self.point)
+        self.variables = self._entries(energy.variables)
+        self.weights = self._entries(energy.weights)
+        self.data = self._entries([s for s in energy.data if str(s) not in energy.integer])
+        self.m = len(self.variables)
+        self.bases: dict[formula.Arithmetic, Point] = {}
+
+    def _entries(self, symbols: Sequence[Any]) -> list[Entry]:
+        return [(str(s), where) for s in symbols for where in np.ndindex(self.point[str(s)].shape)]
+
+    def entry(self, kind: str, k: int) -> str:
+        """What the k-th number of a derivative is."""
+        label = {"gradient": [self.variables], "hvp": [self.variables], "hessian": [self.variables, self.variables],
+                 "cross": [self.variables, self.weights], "cross_adjoint": [self.weights], "data_adjoint": [self.data]}
+        parts = label.get(kind)
+        if parts is None:
+            return f"entry {k}"
+        positions = np.unravel_index(k, [len(p) for p in parts])
+        return ", ".join(_label(*p[int(i)]) for p, i in zip(parts, positions, strict=True))
+
+    def _base(self, arithmetic: formula.Arithmetic) -> Point:
+        """The point in numbers of the arithmetic."""
+        if arithmetic not in self.bases:
+            point: Point = {}
+            for name, array in self.point.items():
+                numbers = np.empty(array.shape, dtype=object)
+                for where in np.ndindex(array.shape):
+                    numbers[where] = int(array[where]) if name in self.energy.integer else arithmetic.number(float(array[where]))
+                point[name] = numbers
+            self.bases[arithmetic] = point
+        return self.bases[arithmetic]
+
+    def value(self, arithmetic: formula.Arithmetic, changes: Mapping[Entry, Any]) -> Any:
+        point = dict(self._base(arithmetic))
+        for name in {name for name, _ in changes}:
+            point[name] = point[name].copy()
+        for (name, where), change in changes.items():
+            point[name][where] = point[name][where] + change
+        plain = {name: array if array.ndim else array[()] for name, array in point.items()}
+        return formula.value(self.energy, plain, self.extents, arithmetic)
+
+    def _precise(self, changes: Mapping[Entry, Any]) -> Any:
+        value = self.value(formula.PRECISE, changes)
+        if abs(mpmath.im(value)) > mpmath.mpf(10) ** -40:
+            raise NumericalError(f"energy {self.energy.name!r} is not real at this point")
+        return mpmath.re(value)
+
+    def _stepped(self, *directions: Direction) -> Any:
+        """The energy a small step along each of the directions away from the point."""
+        changes: dict[Entry, Any] = {}
+        for direction in directions:
+            for entry, component in direction:
+                changes[entry] = changes.get(entry, 0) + STEP * mpmath.mpf(component)
+        return self._precise(changes)
+
+    def _mixed(self, rows: Sequence[Direction], columns: Sequence[Direction], *, symmetric: bool = False) -> Any:
+        """Second derivatives along each pair of directions, by forward differences: their error is of the order STEP."""
+        here = self._precise({})
+        left = [self._stepped(a) for a in rows]
+        right = left if symmetric else [self._stepped(b) for b in columns]
+        result = np.empty((len(rows), len(columns)))
+        for i, a in enumerate(rows):
+            for j, b in enumerate(columns[: i + 1] if symmetric else columns):
+                result[i, j] = float((self._stepped(a, b) - left[i] - right[j] + here) / STEP**2)
+                if symmetric:
+                    result[j, i] = result[i, j]
+        return result
+
+    def gradient(self) -> Any:
+        if formula.is_analytic(self.energy):
+            try:
+                step = 1e-30
+                return np.array([self.value(formula.COMPLEX, {e: 1j * step}).imag / step for e in self.variables])
+            except (OverflowError, ValueError, ZeroDivisionError):
+                pass
+        return np.array([float((self._precise({e: STEP}) - self._precise({e: -STEP})) / (2 * STEP))
+                         for e in self.variables])
+
+    def everything(self, direction: Any) -> dict[str, Any]:
+        variables, weights, data = ([((e, 1.0),) for e in part] for part in (self.variables, self.weights, self.data))
+        along = tuple((e, float(d)) for e, d in zip(self.variables, direction, strict=True))
+        with mpmath.workdps(DIGITS):
+            value = float(self._precise({}))
+            gradient = self.gradient()
+            hessian = self._mixed(variables, variables, symmetric=True)
+            cross = self._mixed(variables, weights)
+            data_adjoint = self._mixed([along], data)[0]
+        return {"value": value, "gradient": gradient, "hessian": hessian, "hvp": hessian @ direction, "cross": cross,
+                "cross_adjoint": direction @ cross if self.weights else np.empty(0), "data_adjoint": data_adjoint,
+                "value+gradient+hessian": np.concatenate([[value], gradient, hessian.ravel()])}
+
+
+def _label(name: str, where: tuple[int, ...]) -> str:
+    return f"{name}[{', '.join(map(str, where))}]" if where else name
+
+
+def extents_of(energy: Energy, point: Mapping[str, Any]) -> dict[Any, int]:
+    """The extents that the shapes of a point's arrays give."""
+    found: dict[Any, int] = {}
+    for name, shape in energy.shapes.items():
+        for declared, size in zip(shape, np.shape(point[name]), strict=True):
+            if isinstance(declared, sp.Symbol):
+                found[declared] = size
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- random points
+
+
+def draw_point(kernel: Kernel, generator: Any, count: int = 2, attempts: int = 200) -> list[Point]:
+    """`count` random points of equal sizes at which the energy and its derivatives are finite and moderate."""
+    for attempt in range(attempts):
+        sizes = {e: int(generator.integers(1, 4) + attempt // 40) for e in kernel.energy.extents}
+        points = [_random_point(kernel.energy, sizes, generator, positive=attempt % 4 == 3) for _ in range(count)]
+        if all(_is_moderate(kernel, p) for p in points):
+            return points
+    raise NumericalError(f"energy {kernel.energy.name!r}: no point was found in {attempts} attempts at which the energy "
+                         "and its derivatives are finite; check_derivatives draws numbers of about unit size")
+
+
+def _random_point(energy: Energy, sizes: Mapping[Any, int], generator: Any, *, positive: bool) -> Point:
+    point: Point = {}
+    largest = min(sizes.values(), default=1)
+    labels = {str(s): s for s in (*energy.variables, *energy.weights, *energy.data)}
+    for name, shape in energy.shapes.items():
+        numbers = tuple(max(0, int(sp.sympify(e).subs(sizes))) for e in shape)
+        if name in energy.integer:
+            point[name] = generator.integers(0, max(1, largest), numbers)
+            continue
+        symbol = labels[name]
+        label = symbol.label if isinstance(symbol, sp.IndexedBase) else symbol
+        array = generator.uniform(-1.6, 1.6, numbers)
+        point[name] = np.abs(array) + 0.3 if positive or label.is_positive or label.is_nonnegative else array
+    return point
+
+
+def _is_moderate(kernel: Kernel, point: Point) -> bool:
+    """Whether the energy can be evaluated here, is real in precise arithmetic, and has moderate derivatives."""
+    energy = kernel.energy
+    y, w, x = ({str(s): point[str(s)] for s in role} for role in (energy.variables, energy.weights, energy.data))
+    try:
+        hessian = kernel.hessian(y, w, x)
+        with mpmath.workdps(DIGITS):
+            value = float(_Reference(energy, point)._precise({}))
+    except (InputError, NumericalError, ArithmeticError, ValueError, IndexError, TypeError):
+        return False
+    return bool(np.isfinite(value) and np.isfinite(hessian).all() and np.abs(hessian).max(initial=0.0) < LARGEST)
+
+
+def points(energy: Energy, count: int = 1) -> Any:
+    """A hypothesis strategy for random points of an energy: dicts (y, w, x), batched if count > 1.
+
+    Examples
+    --------
+    >>> from hypothesis import given
+    >>> t, a = sp.Symbol("t", real=True), sp.Symbol("a", positive=True)
+    >>> energy = Energy(a*t**2, variables=[t], weights=[a])
+    >>> @given(points(energy))
+    ... def test_is_positive(point):
+    ...     y, w, x = point
+    ...     assert compile(energy, backend="reference").value(y, w, x) >= 0
+    >>> test_is_positive()
+    """
+    from hypothesis import strategies
+
+    kernel = compile(energy, backend="reference")
+
+    def make(seed: int) -> tuple[Point, Point, Point]:
+        drawn = draw_point(kernel, np.random.default_rng(seed), count)
+        roles = (energy.variables, energy.weights, energy.data)
+        names: Iterator[list[str]] = ([str(s) for s in role] for role in roles)
+        y, w, x = ({n: drawn[0][n] if count == 1 else np.stack([p[n] for p in drawn]) for n in role} for role in names)
+        return y, w, x
+
+    return strategies.integers(0, 2**32 - 1).map(make)
+
+
+def energies() -> Any:
+    """A hypothesis strategy for random energies over most of the language.
+
+    Scalars, vectors and matrices in every role, nested and partial sums, offsets, gathers, lets, kinks and functions.
+    """
+    from hypothesis import strategies
+
+    return strategies.integers(0, 2**48 - 1).map(lambda seed: random_energy(random.Random(seed)))
+
+
+# ---------------------------------------------------------------------------------------------- random energies
+
+
+def random_energy(source: random.Random) -> Energy:
+    """An energy drawn from a grammar; the same for the same state of `source`."""
+    while True:
+        expression, lets, symbols = _Grammar(source).energy()
+        lets = {key: value for key, value in lets.items() if _uses(expression, key.base)}
+        used = {s for s in symbols if any(_uses(e, s) for e in (expression, *lets.values()))}
+        roles: dict[str, list[Any]] = {r: [s for s in symbols if symbols[s] == r and (s in used or r == "data")]
+                                       for r in ("variables", "weights", "data")}
+        if roles["variables"]:
+            return Energy(expression, where=lets, name=f"random{source.randrange(10**6)}", **roles)
+
+
+def _uses(expression: Any, symbol: Any) -> bool:
+    label = symbol.label if isinstance(symbol, sp.IndexedBase) else symbol
+    return label in expression.free_symbols
+
+
+class _Grammar:
+    """Symbols of every role and rank, and rules that nest them."""
+
+    def __init__(self, source: random.Random) -> None:
+        self.source = source
+        self.n, self.k = (sp.Symbol(s, integer=True, positive=True) for s in "nk")
+        base: Callable[..., Any] = sp.IndexedBase
+        n, k = self.n, self.k
+        self.arrays = {
+            "y": base("y", shape=(n,)), "z": base("z", shape=(2,)), "Y": base("Y", shape=(k, 2)),
+            "w": base("w", shape=(n,)), "W": base("W", shape=(k, n)), "u": base("u", shape=(3,)),
+            "x": base("x", shape=(n,)), "X": base("X", shape=(n, k, 2)), "e": base("e", shape=(n,), integer=True),
+            "A": base("A", shape=(n, n)),
+        }  # fmt: skip
+        self.scalars = {"t": sp.Symbol("t", real=True), "s": sp.Symbol("s"), "a": sp.Symbol("a", positive=True),
+                        "b": sp.Symbol("b", real=True), "c": sp.Symbol("c", real=True)}
+        self.roles = {"y": "variables", "z": "variables", "Y": "variables", "t": "variables", "s": "variables",
+                      "w": "weights", "W": "weights", "u": "weights", "a": "weights", "b": "weights",
+                      "x": "data", "X": "data", "A": "data", "c": "data", "e": "data"}
+        self.counter = 0
+        self.lets: dict[Any, Any] = {}
+
+    def energy(self) -> tuple[Any, dict[Any, Any], dict[Any, str]]:
+        source = self.source
+        if source.random() < 0.4:
+            self._let()
+        terms = [self._sum(2, {}) for _ in range(source.randint(1, 2))]
+        if source.random() < 0.4:
+            terms.append(self._expression(2, {}))
+        expression = sum(terms, sp.Integer(0))
+        if source.random() < 0.15:
+            expression = sp.log(1 + expression**2)
+        everything = {**self.arrays, **self.scalars}
+        return expression, self.lets, {s: self.roles[n] for n, s in everything.items() if n in self.roles}
+
+    def _index(self, extent: Any, *, partial: bool = False) -> Any:
+        self.counter += 1
+        label = f"{self.source.choice('ijlm')}{self.counter}"
+        return sp.Idx(label, (0, extent - 2)) if partial else sp.Idx(label, extent)
+
+    def _let(self) -> None:
+        extent = self.source.choice([self.n, self.k])
+        index = self._index(extent)
+        let = sp.IndexedBase("let", shape=(extent,))
+        self.lets[let[index]] = self._expression(2, {index: (extent, False)})
+        self.arrays["let"] = let
+
+    def _sum(self, depth: int, scope: dict[Any, Any]) -> Any:
+        source = self.source
+        extent = source.choice([self.n, self.n, self.k, sp.Integer(2), sp.Integer(3)])
+        partial = extent == self.n and source.random() < 0.25
+        index = self._index(extent, partial=partial)
+        inner = {**scope, index: (extent, partial)}
+        if len(inner) < 3 and source.random() < 0.3:
+            other = self._index(source.choice([self.n, self.k]))
+            inner[other] = (other.upper + 1, False)
+            return sp.Sum(self._expression(depth, inner), index, other)
+        return sp.Sum(self._expression(depth, inner), index)
+
+    def _read(self, scope: dict[Any, Any]) -> Any:
+        """A symbol that fits the indices in scope."""
+        choices: list[Any] = list(self.scalars.values()) + [self.arrays["z"][self.source.randrange(2)],
+                                                            self.arrays["u"][self.source.randrange(3)]]
+        for index, (extent, partial) in scope.items():
+            if extent == self.n:
+                choices += [self.arrays[a][index] for a in "ywx"] * 2 + [self.arrays["y"][self.arrays["e"][index]],
+                                                                        self.arrays["A"][index, index]]
+                if partial:
+                    choices += [self.arrays["y"][index + 1], self.arrays["w"][index + 1]] * 2
+            if extent == self.k:
+                choices += [self.arrays["Y"][index, self.source.randrange(2)]] * 2
+            if extent == 2:
+                choices += [self.arrays["z"][index]] * 2
+            if extent == 3:
+                choices += [self.arrays["u"][index]] * 2
+            let = self.arrays.get("let")
+            if let is not None and let.shape[0] == extent and not self._defining():
+                choices += [let[index]] * 3
+            for other, (second, _) in scope.items():
+                if extent == self.k and second == self.n:
+                    choices += [self.arrays["W"][index, other], self.arrays["X"][other, index, self.source.randrange(2)]] * 2
+                if extent == self.n and second == self.n and other != index:
+                    choices += [self.arrays["A"][index, other]]
+        return self.source.choice(choices)
+
+    def _defining(self) -> bool:
+        return "let" not in self.arrays
+
+    def _expression(self, depth: int, scope: dict[Any, Any]) -> Any:
+        source = self.source
+        if depth == 0 or source.random() < 0.1:
+            return self._read(scope) if source.random() < 0.85 else source.choice(
+                [sp.Integer(2), sp.Rational(1, 3), sp.Float(0.7), *(list(scope)[:1])])
+
+        def part() -> Any:
+            return self._expression(depth - 1, scope)
+
+        rules: list[Callable[[], Any]] = [
+            lambda: part() + part(), lambda: part() - part(), lambda: part() * part(), lambda: part() * part(),
+            lambda: part() ** 2, lambda: part() ** 3, lambda: part() / (1 + part() ** 2),
+            lambda: sp.exp(-part() ** 2), lambda: sp.exp(-((part() - part()) ** 2)), lambda: sp.sin(part()),
+            lambda: sp.cos(part()), lambda: sp.tanh(part()), lambda: sp.atan(part()), lambda: sp.erf(part()),
+            lambda: sp.log(1 + part() ** 2), lambda: sp.sqrt(1 + part() ** 2), lambda: sp.sqrt(1 + (part() - part()) ** 2),
+            lambda: sp.Abs(part()), lambda: sp.Max(part(), part()), lambda: sp.Min(part(), part()),
+            lambda: sp.Piecewise((part(), self._read(scope) > 0), (part(), True)),
+            lambda: (1 + part() ** 2) ** self.scalars["b"], lambda: (1 + part() ** 2) ** sp.Rational(-3, 2),
+            lambda: sp.atan2(part(), 1 + part() ** 2), lambda: part() ** -2 if source.random() < 0.2 else part(),
+        ]  # fmt: skip
+        if len(scope) < 3:
+            rules += [lambda: self._sum(depth - 1, scope)] * 5
+        return source.choice(rules)()

@@ -1,0 +1,136 @@
+"""From a kernel and bound inputs to a call of the compiled driver `trust_region.minimise_slice`.
+
+Which entries a call needs and how much memory they want depends on shapes alone, and is worked out once for each set
+of shapes: learning calls with the same shapes thousands of times.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.threads import run_slices
+from ..energies.errors import InputError
+from .seeding import Seeds
+from .trust_region import FIELDS, minimise_slice, workspace_size
+
+_Problem = struct.Struct(f"={FIELDS}q")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a call of given shapes needs.
+
+    entries      for each of the four kinds (address of evaluate, of prepare, prepare itself, prepared numbers)
+    prepared     numbers of all of them together
+    """
+
+    entries: tuple[tuple[int, int, Callable[..., Any] | None, int], ...]
+    extents: NDArray[np.int64]
+    counted: NDArray[np.int64]
+    prepared: int
+    scratch: int
+
+
+_plans: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+
+
+def _remembered(kernel: Any, key: Any, make: Callable[[], Any]) -> Any:
+    plans = _plans.get(kernel)
+    if plans is None:
+        plans = _plans[kernel] = {}
+    found = plans.get(key)
+    if found is None:
+        if len(plans) > 1000:
+            plans.clear()
+        found = plans[key] = make()
+    return found
+
+
+def declared_seeds(kernel: Any, inputs: Any) -> Seeds:
+    """The candidates that the energy declares.
+
+    Raises
+    ------
+    InputError
+        If it declares none, or none for these extents.
+    """
+    if not kernel.energy.candidates:
+        raise InputError("minimise: give start={...} or candidates={...} (got neither); candidates have one axis more, "
+                         "after the batch axis")
+    number = _remembered(kernel, inputs.extents.tobytes(), lambda: kernel.candidate_count(inputs))
+    if number < 1:
+        raise InputError(f"minimise: energy {kernel.name!r}: its candidates= are none for these extents; give start= "
+                         "or candidates=")
+    return Seeds(None, number, None)
+
+
+def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
+    wanted = ["value_gradient_hessian", "value", None, None]
+    number = 0
+    if seeds is not None:
+        wanted[3], number = "many_values", seeds.number
+        if seeds.points is None:
+            wanted[2] = "candidates"
+    entries: list[tuple[int, int, Callable[..., Any] | None, int]] = []
+    scratch = 0
+    for kind in wanted:
+        if kind is None:
+            entries.append((0, 0, None, 0))
+            continue
+        entry = kernel.entry(kind)
+        scratch = max(scratch, entry.scratch_size(inputs, number))
+        entries.append((entry.evaluate.address, entry.prepare.address, entry.prepare.call, entry.prepared_size(inputs)))
+    return _Plan(tuple(entries), inputs.extents, np.append(inputs.extents, number), sum(e[3] for e in entries), scratch)
+
+
+def run_driver(kernel: Any, inputs: Any, seeds: Seeds | None, y: NDArray[np.float64], energies: NDArray[np.float64],
+               reals: NDArray[np.float64], integers: NDArray[np.int64], *, gtol: float, max_iterations: int) -> None:
+    """Minimise every instance of a batch, over slices on threads.
+
+    y holds the starts, or is filled from `seeds`, and becomes the minimisers, (B, m); energies (B,), reals (B, 2) and
+    integers (B, 3) are written as `trust_region.descend` says.
+    """
+    number = 0 if seeds is None else seeds.number
+    points = None if seeds is None else seeds.points
+    key = (inputs.extents.tobytes(), number, points is None)
+    plan: _Plan = _remembered(kernel, key, lambda: _plan(kernel, inputs, seeds))
+    table, extents, counted = (a.__array_interface__["data"][0] for a in (inputs.table, inputs.extents, plan.counted))
+    fields: list[int] = []
+    shared = np.empty(plan.prepared)
+    place = address_of(shared)
+    for evaluate, prepare, call_prepare, size in plan.entries:
+        if inputs.weights_batched or size == 0:
+            fields += (evaluate, prepare, 0, size)
+        else:
+            assert call_prepare is not None
+            call_prepare(table, counted, 0, place)
+            fields += (evaluate, prepare, place, 0)
+            place += 8 * size
+    where, stride = 0, 0
+    if points is not None:
+        points = np.require(points, requirements="W")
+        where, stride = address_of(points), points[0].size if points.ndim == 3 else 0
+    problem = ctypes.create_string_buffer(_Problem.size)
+    _Problem.pack_into(problem, 0, *fields, table, extents, counted, inputs.m, plan.scratch, where, stride, number,
+                       address_of(y), address_of(energies), address_of(reals), address_of(integers), max_iterations)
+    address, call = ctypes.addressof(problem), minimise_slice().call
+
+    def run_slice(begin: int, end: int, workspace: int, stop: int) -> None:
+        call(address, gtol, begin, end, workspace, stop)
+
+    own = plan.prepared if inputs.weights_batched else 0
+    run_slices(run_slice, len(y), key=("minimise", plan.entries[0][0], *key),
+               workspace=workspace_size(inputs.m, number, plan.scratch, own))
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """The address of a writable array: a third of the time of `array.ctypes.data`."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.data)) if array.size else 0

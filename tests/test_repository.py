@@ -1,0 +1,84 @@
+"""The repository: imports run one way, what is public is documented, and the examples in docstrings run."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("energies", "compiler", "runtime", "learn")
+FILES = sorted(file for folder in FOLDERS for file in (ROOT / folder).glob("*.py"))
+
+
+def module_name(file: Path) -> str:
+    parts = ("wiberg", *file.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def name(value: object) -> str:
+    return str(value.relative_to(ROOT)) if isinstance(value, Path) else str(value)
+
+
+def imported_folders(file: Path) -> set[str]:
+    """The folders of the package from which a file imports, relatively or by the package's name."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 2:
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "wiberg":
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("wiberg.")}
+    return found & set(FOLDERS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_imports_run_one_way(file: Path) -> None:
+    allowed = FOLDERS[: FOLDERS.index(file.parent.name) + 1]
+    assert imported_folders(file) <= set(allowed), f"{file.parent.name} may import from {', '.join(allowed)} only"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_every_module_says_what_it_is_for(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text()))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_is_public_is_documented(folder: str) -> None:
+    package = importlib.import_module(f"wiberg.{folder}")
+    missing = []
+    for public in package.__all__:
+        value = getattr(package, public)
+        if not (inspect.isclass(value) or inspect.isroutine(value)):
+            continue
+        documented = {public: value}
+        if inspect.isclass(value):
+            documented |= {
+                f"{public}.{key}": getattr(value, key)
+                for key in vars(value)
+                if not key.startswith("_") and isinstance(vars(value)[key], property | classmethod | staticmethod)
+            }
+            documented |= {
+                f"{public}.{key}": member
+                for key, member in vars(value).items()
+                if inspect.isfunction(member) and not key.startswith("_")
+            }
+        missing += [key for key, member in documented.items() if not inspect.getdoc(member)]
+    assert not missing
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_examples_in_docstrings_run(file: Path) -> None:
+    try:
+        module = importlib.import_module(module_name(file))
+    except ModuleNotFoundError as missing:
+        if (missing.name or "wiberg").split(".")[0] == "wiberg":
+            raise
+        pytest.skip(f"{missing.name} is not installed")
+    assert doctest.testmod(module).failed == 0
