@@ -76,7 +76,9 @@ class Layout:
     @property
     def shapes(self) -> dict[str, tuple[str, ...]]:
         """The declared shape of each, as text."""
-        return {s.name: tuple(t for t in s.shape_text.strip("()").replace(" ", "").split(",") if t) for s in self._symbols}
+        return {
+            s.name: tuple(t for t in s.shape_text.strip("()").replace(" ", "").split(",") if t) for s in self._symbols
+        }
 
     def pack(self, values: Mapping[str, Any]) -> Floats:
         """Arrays by name to one array, (m,) or (B, m).
@@ -87,14 +89,18 @@ class Layout:
             If a name is missing or unknown, or shapes do not fit.
         """
         declaration = self._declaration
-        arrays = [convert(declaration, self._role, s, value) for s, value in
-                  zip(self._symbols, select(declaration, self._role, self._symbols, values), strict=True)]
+        arrays = [
+            convert(declaration, self._role, s, value)
+            for s, value in zip(self._symbols, select(declaration, self._role, self._symbols, values), strict=True)
+        ]
         batched = [a.ndim > len(s.axes) for s, a in zip(self._symbols, arrays, strict=True)]
         extents: dict[str, int] = {}
         for s, a, b in zip(self._symbols, arrays, batched, strict=True):
             read_extents(declaration, extents, s, a.shape[1:] if b else a.shape)
         self._extents = extents
-        count = batch_size(declaration, [(s.name, a.shape, b) for s, a, b in zip(self._symbols, arrays, batched, strict=True)])
+        count = batch_size(
+            declaration, [(s.name, a.shape, b) for s, a, b in zip(self._symbols, arrays, batched, strict=True)]
+        )
         if count is None:
             return np.concatenate([a.ravel() for a in arrays]) if arrays else np.empty(0)
         return pack_rows(arrays, batched, count)
@@ -112,8 +118,10 @@ class Layout:
             result[s.name] = packed[..., begin : begin + size].reshape(lead + shape)
             begin += size
         if begin != packed.shape[-1]:
-            raise InputError(f"energy {self._declaration.name!r}: {packed.shape[-1]} numbers do not fill the "
-                             f"{self._role}s {', '.join(self.names)} of size {begin}")
+            raise InputError(
+                f"energy {self._declaration.name!r}: {packed.shape[-1]} numbers do not fill the "
+                f"{self._role}s {', '.join(self.names)} of size {begin}"
+            )
         return result
 
     def size(self, extents: Mapping[str, int]) -> int:
@@ -148,12 +156,15 @@ class Inputs:
 # ---------------------------------------------------------------------------------------------- one array
 
 
-def select(declaration: Declaration, role: str, symbols: Sequence[Symbol], values: Mapping[str, Any] | None) -> list[Any]:
+def select(
+    declaration: Declaration, role: str, symbols: Sequence[Symbol], values: Mapping[str, Any] | None
+) -> list[Any]:
     """The values of the symbols in order; missing and unknown names are refused."""
     values = {} if values is None else values
     if not isinstance(values, Mapping):
-        raise InputTypeError(f"energy {declaration.name!r}: {role}s are given as a dict of name to array; "
-                             f"got {type(values).__name__}")
+        raise InputTypeError(
+            f"energy {declaration.name!r}: {role}s are given as a dict of name to array; got {type(values).__name__}"
+        )
     try:
         found = [values[s.name] for s in symbols]
     except KeyError:
@@ -163,14 +174,17 @@ def select(declaration: Declaration, role: str, symbols: Sequence[Symbol], value
         unknown = [k for k in values if k not in {s.name for s in symbols}]
         hint = nearest(str(unknown[0]), [s.name for s in missing]) if unknown else ""
         first = f"unknown {role} {unknown[0]!r}{hint} " if hint else ""
-        raise NameMissingError(f"energy {declaration.name!r}: {first}{role} {', '.join(s.name for s in missing)} is "
-                               f"missing; given {role}s: {given}; needed: {needed}") from None
+        raise NameMissingError(
+            f"energy {declaration.name!r}: {first}{role} {', '.join(s.name for s in missing)} is "
+            f"missing; given {role}s: {given}; needed: {needed}"
+        ) from None
     if len(values) != len(symbols):
         names = [s.name for s in symbols]
-        unknown = next(k for k in values if k not in names)
+        stranger = next(str(k) for k in values if k not in names)
         listed = ", ".join(f"{s.name} {s.shape_text}" for s in symbols) or "none"
-        raise NameMissingError(f"energy {declaration.name!r}: unknown {role} {unknown!r}{nearest(str(unknown), names)}; "
-                               f"{role}s: {listed}")
+        raise NameMissingError(
+            f"energy {declaration.name!r}: unknown {role} {stranger!r}{nearest(stranger, names)}; {role}s: {listed}"
+        )
     return found
 
 
@@ -209,10 +223,15 @@ def read_extents(declaration: Declaration, extents: dict[str, int], symbol: Symb
             extents[single] = size
         elif all(str(n) in extents for n, _ in declared.terms) and evaluate(declared, extents) != size:
             wanted = evaluate(declared, extents)
-            label = (f"extent {declaration.extent_names[declaration.extents.index(single)]}" if single is not None
-                     else f"axis {axis}")
-            raise InputError(f"energy {declaration.name!r}: {label} is {wanted}, but {symbol.name} has shape {shape}; "
-                             f"declared {symbol.name} {symbol.shape_text}")
+            label = (
+                f"extent {declaration.extent_names[declaration.extents.index(single)]}"
+                if single is not None
+                else f"axis {axis}"
+            )
+            raise InputError(
+                f"energy {declaration.name!r}: {label} is {wanted}, but {symbol.name} has shape {shape}; "
+                f"declared {symbol.name} {symbol.shape_text}"
+            )
 
 
 def batch_size(declaration: Declaration, arrays: Sequence[tuple[str, tuple[int, ...], bool]]) -> int | None:
@@ -226,9 +245,11 @@ def batch_size(declaration: Declaration, arrays: Sequence[tuple[str, tuple[int, 
             if count is None or shape[0] != 1:
                 count, first = shape[0], name
         elif shape[0] not in (1, count):
-            raise InputError(f"energy {declaration.name!r}: batch sizes disagree: {first} has {count}, {name} has "
-                             f"{shape[0]} ({name} {shape} read as batch {shape[0]} of {shape[1:]}); arrays without a "
-                             "batch axis are shared")
+            raise InputError(
+                f"energy {declaration.name!r}: batch sizes disagree: {first} has {count}, {name} has "
+                f"{shape[0]} ({name} {shape} read as batch {shape[0]} of {shape[1:]}); arrays without a "
+                "batch axis are shared"
+            )
     return count
 
 
@@ -255,8 +276,13 @@ class Binder:
         self._roles = ("weight",) * len(declaration.weights) + ("datum",) * len(declaration.data)
         self._plans: dict[Any, _Plan] = {}
 
-    def bind(self, w: Mapping[str, Any] | None, x: Mapping[str, Any] | None,
-             y: Mapping[str, Any] | None = None, extra: int = 0) -> Inputs:
+    def bind(
+        self,
+        w: Mapping[str, Any] | None,
+        x: Mapping[str, Any] | None,
+        y: Mapping[str, Any] | None = None,
+        extra: int = 0,
+    ) -> Inputs:
         """Validated, converted inputs.
 
         Parameters
@@ -267,8 +293,12 @@ class Binder:
             Variables, for extents that only they have; `extra` axes (of candidates) stand before the declared ones.
         """
         declaration = self.declaration
-        values = select(declaration, "weight", declaration.weights, w) + select(declaration, "datum", declaration.data, x)
-        arrays = tuple(convert(declaration, r, s, v) for r, s, v in zip(self._roles, self._symbols, values, strict=True))
+        values = select(declaration, "weight", declaration.weights, w) + select(
+            declaration, "datum", declaration.data, x
+        )
+        arrays = tuple(
+            convert(declaration, r, s, v) for r, s, v in zip(self._roles, self._symbols, values, strict=True)
+        )
         shapes = tuple(a.shape for a in arrays)
         unknown = () if y is None else tuple(np.shape(y[s.name]) for s in declaration.variables if s.name in y)
         plan = self._plans.get((shapes, unknown, extra))
@@ -276,13 +306,25 @@ class Binder:
             plan = self._plans[shapes, unknown, extra] = self._plan(shapes, unknown, y, extra)
         table = np.array([a.__array_interface__["data"][0] for a in arrays], dtype=np.int64)
         table = np.stack([table, plan.distances], axis=1) if len(arrays) else np.empty((0, 2), dtype=np.int64)
-        inputs = Inputs(arrays, np.ascontiguousarray(table), plan.extents, plan.sizes, plan.batch, plan.weights_batched,
-                        plan.m, plan.p, plan.q, plan.batched)
+        inputs = Inputs(
+            arrays,
+            np.ascontiguousarray(table),
+            plan.extents,
+            plan.sizes,
+            plan.batch,
+            plan.weights_batched,
+            plan.m,
+            plan.p,
+            plan.q,
+            plan.batched,
+        )
         if declaration.gathered:
             self._check_gathers(inputs)
         return inputs
 
-    def _plan(self, shapes: tuple[tuple[int, ...], ...], unknown: Any, y: Mapping[str, Any] | None, extra: int) -> _Plan:
+    def _plan(
+        self, shapes: tuple[tuple[int, ...], ...], unknown: Any, y: Mapping[str, Any] | None, extra: int
+    ) -> _Plan:
         declaration = self.declaration
         extents: dict[str, int] = {}
         batched = tuple(self._is_batched(s, shape) for s, shape in zip(self._symbols, shapes, strict=True))
@@ -296,12 +338,15 @@ class Binder:
                     read_extents(declaration, extents, s, shape[len(shape) - len(s.axes) :])
         for generated, user in zip(declaration.extents, declaration.extent_names, strict=True):
             if generated not in extents:
-                raise InputError(f"energy {declaration.name!r}: extent {user} cannot be read from the weights and data; "
-                                 f"give the variables that have it ({', '.join(s.name for s in declaration.variables)})")
+                raise InputError(
+                    f"energy {declaration.name!r}: extent {user} cannot be read from the weights and data; "
+                    f"give the variables that have it ({', '.join(s.name for s in declaration.variables)})"
+                )
         labelled = [(s.name, shape, b) for s, shape, b in zip(self._symbols, shapes, batched, strict=True)]
         batch = batch_size(declaration, labelled)
-        distances = [int(np.prod(shape[1:])) if b and shape[0] != 1 else 0
-                     for shape, b in zip(shapes, batched, strict=True)]
+        distances = [
+            int(np.prod(shape[1:])) if b and shape[0] != 1 else 0 for shape, b in zip(shapes, batched, strict=True)
+        ]
         count = len(declaration.weights)
         weights_batched = any(b and shape[0] != 1 for b, shape in zip(batched[:count], shapes[:count], strict=True))
         plan = _Plan(
@@ -325,8 +370,10 @@ class Binder:
             return True
         inner = symbol.shape_text.strip("()").rstrip(",")
         batched = f"(B, {inner})" if inner else "(B,)"
-        raise InputError(f"energy {self.declaration.name!r}: {symbol.name} has shape {shape}; expected "
-                         f"{symbol.shape_text} or {batched}; reshape to one batch axis")
+        raise InputError(
+            f"energy {self.declaration.name!r}: {symbol.name} has shape {shape}; expected "
+            f"{symbol.shape_text} or {batched}; reshape to one batch axis"
+        )
 
     def variables(self, y: Mapping[str, Any] | None, inputs: Inputs) -> tuple[Floats, bool]:
         """Variables, packed: (B or 1, m), and whether they carry a batch axis."""
@@ -335,25 +382,33 @@ class Binder:
     def packed(self, role: str, y: Mapping[str, Any] | None, inputs: Inputs) -> tuple[Floats, bool]:
         declaration = self.declaration
         symbols = declaration.variables
-        arrays = [convert(declaration, role, s, v)
-                  for s, v in zip(symbols, select(declaration, role, symbols, y), strict=True)]
+        arrays = [
+            convert(declaration, role, s, v)
+            for s, v in zip(symbols, select(declaration, role, symbols, y), strict=True)
+        ]
         batched = [self._is_batched(s, a.shape) for s, a in zip(symbols, arrays, strict=True)]
         for s, a, b in zip(symbols, arrays, batched, strict=True):
             read_extents(declaration, inputs.sizes, s, a.shape[1:] if b else a.shape)
         if not any(batched):
             return np.concatenate([a.ravel() for a in arrays]).reshape(1, -1), False
-        count = batch_size(declaration, [(s.name, a.shape, b) for s, a, b in zip(symbols, arrays, batched, strict=True)])
+        count = batch_size(
+            declaration, [(s.name, a.shape, b) for s, a, b in zip(symbols, arrays, batched, strict=True)]
+        )
         assert count is not None
         if inputs.batch is not None and count not in (1, inputs.batch) and inputs.batch != 1:
             name = next(s.name for s, b in zip(symbols, batched, strict=True) if b)
-            raise InputError(f"energy {declaration.name!r}: batch sizes disagree: {name} has {count}, weights and data "
-                             f"have {inputs.batch}")
+            raise InputError(
+                f"energy {declaration.name!r}: batch sizes disagree: {name} has {count}, weights and data "
+                f"have {inputs.batch}"
+            )
         return pack_rows(arrays, batched, count), True
 
     def _check_gathers(self, inputs: Inputs) -> None:
         """Every index array within the extents of what it is used to read."""
-        values = {f"w{k}" if r == "weight" else f"x{k - len(self.declaration.weights)}": (s, a)
-                  for k, (r, s, a) in enumerate(zip(self._roles, self._symbols, inputs.arrays, strict=True))}
+        values = {
+            f"w{k}" if r == "weight" else f"x{k - len(self.declaration.weights)}": (s, a)
+            for k, (r, s, a) in enumerate(zip(self._roles, self._symbols, inputs.arrays, strict=True))
+        }
         limits = {}
         for generated in self.declaration.gathered:
             symbol, array = values[generated]
@@ -379,8 +434,13 @@ class _Plan:
     batched: tuple[bool, ...]
 
 
-def check_access(declaration: Declaration, access: Access, extents: Mapping[str, int],
-                 limits: Mapping[str, tuple[int, int]], values: Mapping[str, Any] | None = None) -> None:
+def check_access(
+    declaration: Declaration,
+    access: Access,
+    extents: Mapping[str, int],
+    limits: Mapping[str, tuple[int, int]],
+    values: Mapping[str, Any] | None = None,
+) -> None:
     """Refuse a subscript that can leave its array; gathers are looked at only where their limits are known."""
     intervals: dict[Any, tuple[int, int]] = {n: (v, v) for n, v in extents.items()}
     for loop, limit in access.loops:
@@ -405,19 +465,31 @@ def check_access(declaration: Declaration, access: Access, extents: Mapping[str,
             raise InputError(_left(declaration, access, axis, (low, high), size, subscript, limits, values))
 
 
-def _left(declaration: Declaration, access: Access, axis: int, reached: tuple[int, int], size: int, subscript: Affine,
-          limits: Mapping[str, tuple[int, int]], values: Mapping[str, Any] | None) -> str:
+def _left(
+    declaration: Declaration,
+    access: Access,
+    axis: int,
+    reached: tuple[int, int],
+    size: int,
+    subscript: Affine,
+    limits: Mapping[str, tuple[int, int]],
+    values: Mapping[str, Any] | None,
+) -> str:
     worst = reached[0] if reached[0] < 0 else reached[1]
     for item, _ in subscript.terms:
         if isinstance(item, Gather) and values is not None:
             symbol, array = values[item.array]
             extreme = limits[item.array][0 if reached[0] < 0 else 1]
             where = ", ".join(map(str, np.argwhere(array == extreme)[0]))
-            return (f"energy {declaration.name!r}: index data {symbol.name} has {extreme} at [{where}], but "
-                    f"{access.text} reads axis {axis} of extent {size}, allowed 0..{size - 1} (negative indices do not "
-                    "count from the end here)")
-    return (f"energy {declaration.name!r}: {access.text} reaches {worst} on axis {axis}, which has extent {size}; "
-            "make the array longer or the range of the index shorter")
+            return (
+                f"energy {declaration.name!r}: index data {symbol.name} has {extreme} at [{where}], but "
+                f"{access.text} reads axis {axis} of extent {size}, allowed 0..{size - 1} (negative indices do not "
+                "count from the end here)"
+            )
+    return (
+        f"energy {declaration.name!r}: {access.text} reaches {worst} on axis {axis}, which has extent {size}; "
+        "make the array longer or the range of the index shorter"
+    )
 
 
 def accesses_of(program: Program) -> tuple[Access, ...]:

@@ -92,14 +92,18 @@ def write_folder(key: str, parts: dict[str, bytes]) -> None:
 
 @cache
 def _warn_unwritable(root: str, error: str) -> None:
-    logger.warning("kernel cache %s is not writable (%s): compiling in memory each time; set WIBERG_CACHE_DIR",
-                   root, error)
+    logger.warning(
+        "kernel cache %s is not writable (%s): compiling in memory each time; set WIBERG_CACHE_DIR", root, error
+    )
 
 
 @cache
 def _warn_shared(root: str) -> None:
-    logger.warning("kernel cache %s can be written by other users and is not used; chmod 700 it, "
-                   "or set WIBERG_CACHE_DIR to a private folder", root)
+    logger.warning(
+        "kernel cache %s can be written by other users and is not used; chmod 700 it, "
+        "or set WIBERG_CACHE_DIR to a private folder",
+        root,
+    )
 
 
 def _is_private(root: Path) -> bool:

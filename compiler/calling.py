@@ -28,8 +28,16 @@ from .native import Signature, double, double_pointer, integer, integer_pointer
 
 EVALUATE = Signature(
     double,
-    (double_pointer, double_pointer, integer_pointer, integer_pointer, integer, double_pointer, double_pointer,
-     double_pointer),
+    (
+        double_pointer,
+        double_pointer,
+        integer_pointer,
+        integer_pointer,
+        integer,
+        double_pointer,
+        double_pointer,
+        double_pointer,
+    ),
 )
 PREPARE = Signature(double, (integer_pointer, integer_pointer, integer, double_pointer))
 
@@ -49,19 +57,19 @@ def _caller(signature: Signature) -> Any:
     return typer
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def call_evaluate(typing_context, address, y, v, table, extents, instance, prepared, scratch, out):  # type: ignore[no-untyped-def]
     """Call the kernel at an address."""
     return _caller(EVALUATE)(typing_context, address, y, v, table, extents, instance, prepared, scratch, out)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def call_prepare(typing_context, address, table, extents, instance, prepared):  # type: ignore[no-untyped-def]
     """Call the preparation of a kernel at an address."""
     return _caller(PREPARE)(typing_context, address, table, extents, instance, prepared)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def shifted(typing_context, pointer, count):  # type: ignore[no-untyped-def]
     """The pointer `count` numbers further on: pointer + count in C."""
 
@@ -83,13 +91,13 @@ def _pointer_to(element: Any) -> Any:
     return typer
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def double_pointer_at(typing_context, address):  # type: ignore[no-untyped-def]
     """The address as a pointer to float64."""
     return _pointer_to(types.float64)(typing_context, address)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def integer_pointer_at(typing_context, address):  # type: ignore[no-untyped-def]
     """The address as a pointer to int64."""
     return _pointer_to(types.int64)(typing_context, address)

@@ -1,11 +1,11 @@
 """What each kind of kernel computes: the passes from an energy to a scheduled program, in order.
 
-    lower              SymPy to the indexed program                      lower.py
-    differentiate      the outputs of that kind are added                differentiate.py
-    simplify           prune, merge, inline, factor                      simplify.py
-    prepare, hoist     work is moved to where it is done less often      prepare.py
-    schedule           loop nests                                        schedule.py
-    emit               text                                              emit.py
+lower              SymPy to the indexed program                      lower.py
+differentiate      the outputs of that kind are added                differentiate.py
+simplify           prune, merge, inline, factor                      simplify.py
+prepare, hoist     work is moved to where it is done less often      prepare.py
+schedule           loop nests                                        schedule.py
+emit               text                                              emit.py
 """
 
 from __future__ import annotations
@@ -102,13 +102,16 @@ KINDS: dict[str, Kind] = {
     "hessian": Kind(_hessian, ("hessian",), "the Hessian in the variables"),
     "value_gradient": Kind(_gradient, ("value", "gradient"), "the energy and its gradient"),
     "value_gradient_hessian": Kind(
-        _gradient_hessian, ("value", "gradient", "hessian"), "the energy, its gradient and its Hessian"),
+        _gradient_hessian, ("value", "gradient", "hessian"), "the energy, its gradient and its Hessian"
+    ),
     "cross": Kind(_cross, ("cross",), "the derivative of the gradient in the weights"),
     "hvp": Kind(lambda e: _along(e, "variable", "hvp"), ("hvp",), "the Hessian times the direction v"),
-    "cross_adjoint": Kind(lambda e: _along(e, "weight", "cross_adjoint"), ("cross_adjoint",),
-                          "d/dw (v . gradient)", accumulate=True),
-    "data_adjoint": Kind(lambda e: _along(e, "data", "data_adjoint"), ("data_adjoint",),
-                         "d/dx (v . gradient)", accumulate=True),
+    "cross_adjoint": Kind(
+        lambda e: _along(e, "weight", "cross_adjoint"), ("cross_adjoint",), "d/dw (v . gradient)", accumulate=True
+    ),
+    "data_adjoint": Kind(
+        lambda e: _along(e, "data", "data_adjoint"), ("data_adjoint",), "d/dx (v . gradient)", accumulate=True
+    ),
     "many_values": Kind(many_values, ("value",), "the energy at many points"),
     "candidates": Kind(lower_candidates, ("candidates",), "the declared candidates"),
 }
@@ -185,7 +188,9 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
             where = sizes.plus(after_gradient, sizes.times(offset, m), other)
             places[f"hessian_{a}_{b}"] = Place(where, ((ranks[a], m), (ranks[b], one)))
         for b, other in weights_at.items():
-            places[f"cross_{a}_{b}"] = Place(sizes.plus(sizes.times(offset, p), other), ((ranks[a], p), (ranks[b], one)))
+            places[f"cross_{a}_{b}"] = Place(
+                sizes.plus(sizes.times(offset, p), other), ((ranks[a], p), (ranks[b], one))
+            )
     for b, other in weights_at.items():
         places[f"cross_adjoint_{b}"] = Place(other, ((ranks[b], one),))
     for b, other in data_at.items():
@@ -194,7 +199,7 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
     outputs = {n: place for n, place in places.items() if n in program.arrays}
     blocks = [s for s in program.statements if s.target.startswith("hessian_")]
     mirror = (after_gradient, m) if blocks and (len(at) > 1 or any(s.loops for s in blocks)) else None
-    steps = {a: m for a in at} if kind == "many_values" else {}
+    steps = dict.fromkeys(at, m) if kind == "many_values" else {}
     return Memory(variables, table, outputs, KINDS[kind].accumulate, mirror, steps)
 
 
@@ -208,4 +213,3 @@ def out_size(kind: str, program: Program) -> sizes.Size:
         _, m = offsets(program, "variable")
         total = sizes.plus(sizes.times(m, m), m if "gradient" in KINDS[kind].outputs else sizes.ZERO_SIZE)
     return total
-

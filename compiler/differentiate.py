@@ -98,9 +98,7 @@ class Builder:
             return expression
         target = self.local([self.ranges[i] for i in free], note)
         subscripts = tuple(map(name, free))
-        self.statements.append(
-            Statement(target, subscripts, (*free, *summed), expression, accumulate=True, note=note)
-        )
+        self.statements.append(Statement(target, subscripts, (*free, *summed), expression, accumulate=True, note=note))
         return read(target, subscripts)
 
 
@@ -221,7 +219,9 @@ def _gather(builder: Builder, array: Array, indices: Sequence[str], items: Seque
     subscripts = tuple(map(name, indices))
     builder.statements.append(Statement(target, subscripts, tuple(indices), ZERO, note=f"adjoint of {array.name}"))
     for c in scattered:
-        builder.statements.append(Statement(target, c.subscripts, c.loops, c.expression, True, f"adjoint of {array.name}"))
+        builder.statements.append(
+            Statement(target, c.subscripts, c.loops, c.expression, True, f"adjoint of {array.name}", adds=True)
+        )
     return add(total, read(target, subscripts))
 
 
@@ -268,7 +268,9 @@ def _assemble(builder: Builder, target: str, axes: Sequence[Range], items: Seque
         builder.statements.append(Statement(target, full([name(i) for i in indices]), indices, total, note=note))
         for c in group:
             if c not in direct:
-                builder.statements.append(Statement(target, full(c.subscripts), c.loops, c.expression, True, note))
+                builder.statements.append(
+                    Statement(target, full(c.subscripts), c.loops, c.expression, True, note, adds=True)
+                )
 
 
 def tangent(program: Program, *, of: str = "value") -> Program:
@@ -284,13 +286,18 @@ def tangent(program: Program, *, of: str = "value") -> Program:
     for statement in program.statements:
         if statement.target not in active:
             continue
-        terms = [mul(value, read(dots[item.args[0]], item.args[1]))
-                 for item, value in partials(statement.expression, active, memo).items()]
+        terms = [
+            mul(value, read(dots[item.args[0]], item.args[1]))
+            for item, value in partials(statement.expression, active, memo).items()
+        ]
         dot = f"{of}_dot" if statement.target == of else f"{statement.target}_dot"
         dots[statement.target] = dot
-        builder.arrays[dot] = Array(dot, program.arrays[statement.target].axes, "local",
-                                    origin=f"along the direction: {statement.target}")
-        builder.statements.append(replace(statement, target=dot, expression=add(*terms), note=f"tangent of {statement.note}"))
+        builder.arrays[dot] = Array(
+            dot, program.arrays[statement.target].axes, "local", origin=f"along the direction: {statement.target}"
+        )
+        builder.statements.append(
+            replace(statement, target=dot, expression=add(*terms), note=f"tangent of {statement.note}")
+        )
     return builder.program()
 
 
@@ -358,9 +365,9 @@ def _pull(
                 for item, value in partials(statement.expression, active, memo).items():
                     subscripts = tuple(s.replaced(mapping) for s in item.args[1])
                     expression = mul(piece.expression, replace_indices(value, mapping))
-                    sides = (subscripts, piece.right) if side == 0 else (piece.left, subscripts)
+                    left, right = (subscripts, piece.right) if side == 0 else (piece.left, subscripts)
                     key = (item.args[0], pair[1]) if side == 0 else (pair[0], item.args[0])
-                    pulled.setdefault(key, []).append(Piece(loops, *sides, expression))
+                    pulled.setdefault(key, []).append(Piece(loops, left, right, expression))
     _add_pieces(builder, pieces, pulled)
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import sizes
-from .expression import ZERO, Affine, Op, gathers, number
+from .expression import ZERO, Affine, Op, add, gathers, name, number, replace_indices
 from .freeze import Placement, freeze
 from .primitives import PRIMITIVES
 from .program import Array, Program, Range, Statement
@@ -69,9 +69,7 @@ def emit(plan: Schedule, memory: Memory, out: sizes.Size, title: str, legend: It
     prepare = _Function(plan.program, memory, plan.scalars, prepared_at, scratch_at)
     prepare.body("def prepare(table, extents, instance, prepared):", plan.prepare, prepared=False)
     evaluate = _Function(plan.program, memory, plan.scalars, prepared_at, scratch_at)
-    evaluate.body(
-        "def evaluate(y, v, table, extents, instance, prepared, scratch, out):", plan.evaluate, prepared=True
-    )
+    evaluate.body("def evaluate(y, v, table, extents, instance, prepared, scratch, out):", plan.evaluate, prepared=True)
     source = "\n".join([*head, *prepare.lines, "", "", *evaluate.lines, ""])
     return Emitted(source, prepared_size, scratch_size, out)
 
@@ -173,8 +171,32 @@ class _Function:
         maps = {s.target for s in statements if not s.accumulate and s.is_definition and len(s.kept) == len(nest.loops)}
         maps = {m for m in maps if self.program.arrays[m].role == "local"}
         placement = Placement(nest.loops, maps if nest.loops else ())
-        roots = freeze([s.expression for s in statements], placement)
-        _Nest(self, nest.loops, statements, roots, placement, frozenset(maps)).write()
+        whole = _Nest(self, nest.loops, statements, placement, frozenset(maps), self._triangle(nest.loops, statements))
+        unrolled = whole.unrolled()
+        if not unrolled:
+            whole.write()
+            return
+        whole.zero()
+        for part in unrolled:
+            part.write(zero=False)
+
+    def _triangle(self, loops: Sequence[str], statements: Sequence[Statement]) -> dict[str, str]:
+        """The range of the inner loop where all statements add to one symmetric matrix: from the diagonal on.
+
+        Only where the lower triangle is copied from the upper one afterwards. It begins at a multiple of 8, so that the
+        loop still vectorises.
+        """
+        if self.memory.mirror is None or len(loops) < 2:
+            return {}
+        row, column = loops[0], loops[-1]
+        ranges = self.program.ranges
+        blocks = {f"hessian_{a}_{a}" for a in self.memory.variables}
+        whole = str(ranges[row]) == str(ranges[column]) and self.integer(ranges[row].start) == "0"
+        fits = all(
+            s.target in blocks and s.accumulate and [x.single for x in s.subscripts] == [row, column]
+            for s in statements
+        )
+        return {column: f"{row}//8*8, {self.integer(ranges[column].stop)}"} if whole and fits else {}
 
     def _is_void(self, statement: Statement) -> bool:
         """Zeroing an output that the kernel adds to."""
@@ -250,21 +272,63 @@ class _Nest:
     function: _Function
     loops: tuple[str, ...]
     statements: Sequence[Statement]
-    roots: Sequence[Op]
     placement: Placement
     maps: frozenset[str]
+    ranges: Mapping[str, str]
 
-    def write(self) -> None:
+    def write(self, *, zero: bool = True) -> None:
         self.names: dict[Op, str] = {}
+        self.roots = freeze([s.expression for s in self.statements], self.placement)
         self._choose_temporaries()
-        self.register: dict[int, tuple[str, int]] = {}
-        for k, statement in enumerate(self.statements):
-            if statement.accumulate:
-                level = max((self.loops.index(i) + 1 for i in statement.kept), default=0)
-                if level == len(statement.kept) and statement.is_definition or not statement.kept:
-                    self.register[k] = (self._accumulator(statement), level)
-        self._zero([s for k, s in enumerate(self.statements) if s.accumulate and s.is_definition and k not in self.register])
+        self.register = {
+            k: (self._accumulator(s), self._register_level(s))
+            for k, s in enumerate(self.statements)
+            if self._in_register(s)
+        }
+        if zero:
+            self.zero()
         self._level(0)
+
+    def _register_level(self, statement: Statement) -> int:
+        return max((self.loops.index(i) + 1 for i in statement.kept), default=0)
+
+    def _in_register(self, statement: Statement) -> bool:
+        """Whether a sum is kept in a register: all loops inside those of its target are summed."""
+        if not statement.accumulate:
+            return False
+        outermost = self._register_level(statement) == len(statement.kept) and statement.is_definition
+        return outermost or not statement.kept
+
+    def zero(self) -> None:
+        """Zero the memory of the sums that are not kept in registers."""
+        self._zero([s for s in self.statements if s.accumulate and s.is_definition and not self._in_register(s)])
+
+    def unrolled(self) -> list[_Nest]:
+        """Two nests in place of this one, if all of it adds to memory in an inner loop inside a summed loop.
+
+        The first takes several values of the summed loop at once, so that each entry is loaded and stored once for
+        all of them; the second takes what is left.
+        """
+        if len(self.loops) < 2 or self.maps:
+            return []
+        summed = self.loops[-2]
+        fits = all(s.accumulate and not self._in_register(s) and summed in s.summed for s in self.statements)
+        if not fits:
+            return []
+        plain = all(_is_arithmetic(s.expression) for s in self.statements)
+        count = 4 if plain else 2
+        limits = self.function.program.ranges[summed]
+        start, stop = self.function.integer(limits.start), self.function.integer(limits.stop)
+        rest = f"max(0, {stop} - {start})//{count}*{count}" if start != "0" else f"max(0, {stop})//{count}*{count}"
+        several = [
+            replace(
+                s, expression=add(*(replace_indices(s.expression, {summed: name(summed) + u}) for u in range(count)))
+            )
+            for s in self.statements
+        ]
+        first = {**self.ranges, summed: f"{start}, {stop} - {count - 1}, {count}"}
+        last = {**self.ranges, summed: f"{rest}, {stop}" if start == "0" else f"{start} + {rest}, {stop}"}
+        return [replace(self, statements=several, ranges=first), replace(self, ranges=last)]
 
     def _accumulator(self, statement: Statement) -> str:
         array = self.function.program.arrays[statement.target]
@@ -323,7 +387,8 @@ class _Nest:
         function = self.function
         limits = function.program.ranges[loop]
         start, stop = function.integer(limits.start), function.integer(limits.stop)
-        function.line(f"for {loop} in range({stop}):" if start == "0" else f"for {loop} in range({start}, {stop}):")
+        values = self.ranges.get(loop, stop if start == "0" else f"{start}, {stop}")
+        function.line(f"for {loop} in range({values}):")
         function.depth += 1
 
     def _level(self, level: int) -> None:
@@ -367,14 +432,18 @@ class _Nest:
         array = function.program.arrays[statement.target]
         if k in self.register:
             accumulator = self.register[k][0]
-            if value.startswith("-"):
-                function.line(f"{accumulator} -= {self.text(root.args[0], product=True)}" if root.name == "negative"
-                              else f"{accumulator} += {value}")
+            if value.startswith("-") and self.loops:
+                function.line(
+                    f"{accumulator} -= {self.text(root.args[0], product=True)}"
+                    if root.name == "negative"
+                    else f"{accumulator} += {value}"
+                )
             else:
                 function.line(f"{accumulator} {'+=' if self.loops else '='} {value}")
             return
         if self._is_variable(array):
             function.line(f"{statement.target} = {value}")
+            self._publish(array)
             return
         if statement.target in self.maps:
             function.line(f"{self._map_name(statement.target)} = {value}")
@@ -382,14 +451,17 @@ class _Nest:
             if statement.target in function.scalars:
                 return
         where = f"{statement.target}[{function.address(array, statement.subscripts)}]"
-        if not array.axes and array.role == "prepared":
-            where = f"prepared[{sizes.text(function.prepared_at[array.name])}]"
         adds = statement.accumulate or (array.role == "output" and function.memory.accumulate)
         function.line(f"{where} {'+=' if adds else '='} {value}")
 
     def _is_variable(self, array: Array) -> bool:
         """Whether the array is a number that lives in a variable of the function."""
-        return not array.axes and (array.role == "local" or array.name == "value")
+        return not array.axes and (array.role in ("local", "prepared") or array.name == "value")
+
+    def _publish(self, array: Array) -> None:
+        """Store a prepared number, which `prepare` has in a variable, for `evaluate`."""
+        if array.role == "prepared" and not array.axes:
+            self.function.line(f"prepared[{sizes.text(self.function.prepared_at[array.name])}] = {array.name}")
 
     def _map_name(self, target: str) -> str:
         return f"{target}_" if self.function.program.arrays[target].axes else target
@@ -398,19 +470,11 @@ class _Nest:
         function = self.function
         array = function.program.arrays[statement.target]
         if accumulator == statement.target:
+            self._publish(array)
             return
         where = f"{statement.target}[{function.address(array, statement.subscripts)}]"
-        if not array.axes and array.role == "prepared":
-            where = f"prepared[{sizes.text(function.prepared_at[array.name])}]"
-        adds = not statement.is_definition and not self._is_component(statement)
-        adds = adds or (array.role == "output" and function.memory.accumulate)
+        adds = statement.adds or (array.role == "output" and function.memory.accumulate)
         function.line(f"{where} {'+=' if adds else '='} {accumulator}")
-
-    def _is_component(self, statement: Statement) -> bool:
-        """Whether this is the only statement that writes this entry of an output."""
-        program = self.function.program
-        same = [s for s in program.statements if s.target == statement.target and s.subscripts == statement.subscripts]
-        return all(s.is_constant for s in statement.subscripts) and len(same) == 1
 
     # ---------------------------------------------------------------------------------- formulas
 
@@ -454,9 +518,7 @@ class _Nest:
 
     def _sum_text(self, node: Op) -> str:
         def is_negative(term: Op) -> bool:
-            return term not in self.names and (
-                term.name == "negative" or (term.name == "number" and term.args[0] < 0)
-            )
+            return term not in self.names and (term.name == "negative" or (term.name == "number" and term.args[0] < 0))
 
         parts: list[str] = []
         for term in sorted(node.args, key=is_negative):
@@ -483,6 +545,11 @@ def _float_text(value: float) -> str:
     if value != value or value in (float("inf"), float("-inf")):
         return f'float("{value}")'
     return repr(value)
+
+
+def _is_arithmetic(node: Op) -> bool:
+    """Whether there are only sums and products of reads and numbers."""
+    return node.name in ("number", "read", "affine", "add", "mul") and all(map(_is_arithmetic, node.children))
 
 
 def _inner(node: Op) -> list[Op]:

@@ -1,4 +1,4 @@
-"""One kind of kernel, ready to be called: machine code from the cache or compiled now, or the interpreter in its place."""
+"""One kind of kernel, ready to be called: machine code, from the cache or compiled now, or the interpreter instead."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import linecache
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Entry:
     scratch: sizes.Size
     out: sizes.Size
     source: str
+    failures: list[Exception] = field(default_factory=list)  # what an interpreter could not raise through C
 
     @property
     def accumulate(self) -> bool:
@@ -70,10 +71,10 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
     names = tuple(f"{f}.{part}" for f in FUNCTIONS for part in PARTS)
     parts = read_folder(key, ("source", "sizes", *names))
     if parts is not None:
-        loaded = {f: load({p: parts[f"{f}.{p}"] for p in PARTS}, s) for f, s in FUNCTIONS.items()}
-        if None not in loaded.values():
-            needs = [sizes.from_json(s) for s in json.loads(parts["sizes"])]
-            return Entry(kind, loaded["evaluate"], loaded["prepare"], *needs, parts["source"].decode())  # type: ignore[arg-type]
+        evaluate, prepare = (load({p: parts[f"{f}.{p}"] for p in PARTS}, s) for f, s in FUNCTIONS.items())
+        if evaluate is not None and prepare is not None:
+            prepared, scratch, out = (sizes.from_json(s) for s in json.loads(parts["sizes"]))
+            return Entry(kind, evaluate, prepare, prepared, scratch, out, parts["source"].decode())
     emitted = compile_text(energy, kind)
     functions = functions_of(emitted.source, f"<wiberg kernel {key[:12]}>")
     stored: dict[str, bytes] = {
@@ -85,7 +86,9 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
         made[name], own = compile_function(functions[name], signature, fastmath=KERNEL_FASTMATH)
         stored |= {f"{name}.{part}": data for part, data in own.items()}
     write_folder(key, stored)
-    return Entry(kind, made["evaluate"], made["prepare"], emitted.prepared, emitted.scratch, emitted.out, emitted.source)
+    return Entry(
+        kind, made["evaluate"], made["prepare"], emitted.prepared, emitted.scratch, emitted.out, emitted.source
+    )
 
 
 def functions_of(source: str, filename: str) -> dict[str, Callable[..., Any]]:
@@ -114,8 +117,25 @@ def compiler_sources() -> tuple[str, ...]:
 def reference_entry(energy: Energy, kind: str) -> Entry:
     """The entry of an energy run by the interpreter: slow, and needs no compiler."""
     interpreter = Interpreter(energy, kind)
-    return Entry(kind, _callback(EVALUATE, interpreter.evaluate), _callback(PREPARE, lambda *_: 0.0),
-                 sizes.ZERO_SIZE, sizes.ZERO_SIZE, out_size(kind, interpreter.program), str(interpreter.program))
+    failures: list[Exception] = []
+
+    def evaluate(*arguments: int) -> float:
+        try:
+            return interpreter.evaluate(*arguments)
+        except Exception as error:
+            failures.append(error)
+            return math.nan
+
+    return Entry(
+        kind,
+        _callback(EVALUATE, evaluate),
+        _callback(PREPARE, lambda *_: 0.0),
+        sizes.ZERO_SIZE,
+        sizes.ZERO_SIZE,
+        out_size(kind, interpreter.program),
+        str(interpreter.program),
+        failures,
+    )
 
 
 def _callback(signature: Signature, function: Callable[..., float]) -> Native:
@@ -137,8 +157,9 @@ class Interpreter:
     def inputs(self) -> list[Any]:
         return [a for a in self.program.arrays.values() if a.role not in ("local", "output")]
 
-    def evaluate(self, y: int, v: int, table: int, extents: int, instance: int, prepared: int, scratch: int,
-                 out: int) -> float:
+    def evaluate(
+        self, y: int, v: int, table: int, extents: int, instance: int, prepared: int, scratch: int, out: int
+    ) -> float:
         names = self.program.extents
         counts = dict(zip(names, map(int, _memory(extents, len(names), np.int64)), strict=True))
         values = {}
@@ -148,7 +169,9 @@ class Interpreter:
             kind = np.int64 if array.integer else np.float64
             if array.role in ("variable", "direction"):
                 offset = sizes.value(self.memory.variables[array.name], counts)
-                values[array.name] = self._variable(array.name, y if array.role == "variable" else v, offset, shape, counts)
+                values[array.name] = self._variable(
+                    array.name, y if array.role == "variable" else v, offset, shape, counts
+                )
             else:
                 row = self.memory.table[array.name]
                 address, distance = map(int, _memory(table + 16 * row, 2, np.int64))
@@ -196,6 +219,4 @@ def _memory(address: int, length: int, kind: Any) -> Any:
     if length == 0:
         return np.empty(0, dtype=kind)
     buffer = (ctypes.c_char * (8 * length)).from_address(address)
-    return np.frombuffer(buffer, dtype=kind, count=length)
-
-
+    return np.frombuffer(memoryview(buffer), dtype=kind, count=length)

@@ -10,6 +10,9 @@ Sums over a batch run over fixed blocks of 64 instances, and the blocks are adde
 any number of threads.
 """
 
+# Arguments of compiled functions are typed by numba, when `native` compiles them.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
 from __future__ import annotations
 
 from functools import cache
@@ -54,6 +57,8 @@ class Entry(Protocol):
     def prepare(self) -> Native: ...
     @property
     def accumulate(self) -> bool: ...
+    @property
+    def failures(self) -> list[Exception]: ...
     def prepared_size(self, inputs: Any) -> int: ...
     def scratch_size(self, inputs: Any) -> int: ...
     def out_size(self, inputs: Any) -> int: ...
@@ -62,8 +67,25 @@ class Entry(Protocol):
 # ---------------------------------------------------------------------------------------------- compiled
 
 
-def _evaluate_slice(evaluate, prepare, prepare_each, y, y_stride, v, v_stride, table, extents, prepared, scratch,  # type: ignore[no-untyped-def]
-                    out, out_stride, values, begin, end, stop):
+def _evaluate_slice(
+    evaluate,
+    prepare,
+    prepare_each,
+    y,
+    y_stride,
+    v,
+    v_stride,
+    table,
+    extents,
+    prepared,
+    scratch,
+    out,
+    out_stride,
+    values,
+    begin,
+    end,
+    stop,
+):
     """Evaluate the instances [begin, end); returns where it ended, before `end` if the stop flag was raised.
 
     evaluate, prepare    addresses of the kernel's two functions
@@ -78,13 +100,38 @@ def _evaluate_slice(evaluate, prepare, prepare_each, y, y_stride, v, v_stride, t
         if prepare_each != 0:
             call_prepare(prepare, table, extents, instance, prepared)
         values[instance] = call_evaluate(
-            evaluate, shifted(y, instance * y_stride), shifted(v, instance * v_stride), table, extents, instance,
-            prepared, scratch, shifted(out, instance * out_stride))
+            evaluate,
+            shifted(y, instance * y_stride),
+            shifted(v, instance * v_stride),
+            table,
+            extents,
+            instance,
+            prepared,
+            scratch,
+            shifted(out, instance * out_stride),
+        )
     return end
 
 
-def _accumulate_blocks(evaluate, prepare, prepare_each, y, y_stride, v, v_stride, table, extents, prepared, scratch,  # type: ignore[no-untyped-def]
-                       rows, size, count, begin, end, stop):
+def _accumulate_blocks(
+    evaluate,
+    prepare,
+    prepare_each,
+    y,
+    y_stride,
+    v,
+    v_stride,
+    table,
+    extents,
+    prepared,
+    scratch,
+    rows,
+    size,
+    count,
+    begin,
+    end,
+    stop,
+):
     """For each block in [begin, end): zero its row of `size` numbers and let its instances add to it.
 
     Block k holds the instances [64 k, min(count, 64 (k + 1))); its row is rows + k*size. The rest as above.
@@ -98,27 +145,50 @@ def _accumulate_blocks(evaluate, prepare, prepare_each, y, y_stride, v, v_stride
                 return block
             if prepare_each != 0:
                 call_prepare(prepare, table, extents, instance, prepared)
-            call_evaluate(evaluate, shifted(y, instance * y_stride), shifted(v, instance * v_stride), table, extents,
-                          instance, prepared, scratch, row)
+            call_evaluate(
+                evaluate,
+                shifted(y, instance * y_stride),
+                shifted(v, instance * v_stride),
+                table,
+                extents,
+                instance,
+                prepared,
+                scratch,
+                row,
+            )
     return end
 
 
-_SHARED = (integer, integer, integer, double_pointer, integer, double_pointer, integer, integer_pointer,
-           integer_pointer, double_pointer, double_pointer, double_pointer)
+_SHARED = (
+    integer,
+    integer,
+    integer,
+    double_pointer,
+    integer,
+    double_pointer,
+    integer,
+    integer_pointer,
+    integer_pointer,
+    double_pointer,
+    double_pointer,
+    double_pointer,
+)
 
 
 @cache
 def evaluate_slice() -> Native:
     """The compiled `_evaluate_slice`."""
-    return native(_evaluate_slice, Signature(
-        integer, (*_SHARED, integer, double_pointer, integer, integer, integer_pointer)))
+    return native(
+        _evaluate_slice, Signature(integer, (*_SHARED, integer, double_pointer, integer, integer, integer_pointer))
+    )
 
 
 @cache
 def accumulate_blocks() -> Native:
     """The compiled `_accumulate_blocks`."""
-    return native(_accumulate_blocks, Signature(
-        integer, (*_SHARED, integer, integer, integer, integer, integer_pointer)))
+    return native(
+        _accumulate_blocks, Signature(integer, (*_SHARED, integer, integer, integer, integer, integer_pointer))
+    )
 
 
 # ---------------------------------------------------------------------------------------------- Python
@@ -147,8 +217,9 @@ class Prepared:
             entry.prepare.call(inputs.table.ctypes.data, inputs.extents.ctypes.data, 0, self.address)
 
 
-def run(entry: Entry, inputs: Inputs, y: Floats, v: Floats | None = None, *,
-        count: int | None = None) -> tuple[Floats, Floats]:
+def run(
+    entry: Entry, inputs: Inputs, y: Floats, v: Floats | None = None, *, count: int | None = None
+) -> tuple[Floats, Floats]:
     """Evaluate an entry for every instance.
 
     Parameters
@@ -179,8 +250,9 @@ def run(entry: Entry, inputs: Inputs, y: Floats, v: Floats | None = None, *,
     return values, out
 
 
-def run_accumulated(entry: Entry, inputs: Inputs, y: Floats, v: Floats | None = None, *,
-                    count: int | None = None) -> Floats:
+def run_accumulated(
+    entry: Entry, inputs: Inputs, y: Floats, v: Floats | None = None, *, count: int | None = None
+) -> Floats:
     """The sum over the batch, out_size numbers, of an entry that adds to its output (adjoints).
 
     Summed over blocks of 64 instances, then over blocks in order. Parameters as for `run`.
@@ -219,8 +291,17 @@ class _bound:
         y_address, y_stride = _address_and_stride(y)
         v_address, v_stride = (y_address, y_stride) if v is None else _address_and_stride(v)
         self.call, self._keep = call, (prepared, y, v, inputs)
-        self._first = (entry.evaluate.address, entry.prepare.address, prepared.each, y_address, y_stride, v_address,
-                       v_stride, inputs.table.ctypes.data, inputs.extents.ctypes.data)
+        self._first = (
+            entry.evaluate.address,
+            entry.prepare.address,
+            prepared.each,
+            y_address,
+            y_stride,
+            v_address,
+            v_stride,
+            inputs.table.ctypes.data,
+            inputs.extents.ctypes.data,
+        )
         self._shared, self._own = prepared.address, prepared.own
         self.workspace = prepared.own + entry.scratch_size(inputs)
 

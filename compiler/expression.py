@@ -117,7 +117,8 @@ class Op:
         if self.name == "read":
             return frozenset().union(*(s.names for s in self.args[1]))
         if self.name == "affine":
-            return self.args[0].names
+            names: frozenset[str] = self.args[0].names
+            return names
         return frozenset().union(*(c.indices for c in self.children))
 
     @cached_property

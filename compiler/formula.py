@@ -219,7 +219,9 @@ class _Formula:
             ranges = [range(low(at), high(at) + 1) for _, low, high in limits]
             scope, result = at.scope, self.arithmetic.number(0)
             for choice in product(*ranges):
-                inner = _Place({**scope, **{s: k for (s, _, _), k in zip(limits, choice, strict=True)}}, at.point, at.lets)
+                inner = _Place(
+                    {**scope, **{s: k for (s, _, _), k in zip(limits, choice, strict=True)}}, at.point, at.lets
+                )
                 result = result + body(inner)
             return result
 

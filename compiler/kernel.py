@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from ..energies.energy import Energy
 from ..energies.errors import InputError, InputTypeError
-from .binding import Affine, Binder, Declaration, Inputs, Layout, Symbol, accesses_of
+from .binding import Binder, Declaration, Inputs, Layout, Symbol, accesses_of
 from .cache import digest, read_folder, write_folder
 from .derive import KINDS, compile_text, value
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
 from .evaluate import BLOCK, run, run_accumulated
+from .expression import Affine
 from .program import Program
 from .stored import from_text, to_text
 
@@ -50,8 +51,10 @@ def compile(energy: Energy, *, backend: str = "numba") -> Kernel:
            [0.]])
     """
     if not isinstance(energy, Energy):
-        raise InputTypeError(f"compile takes a wb.Energy; got {type(energy).__name__}; declare it with "
-                             "wb.Energy(expression, variables=..., weights=..., data=...)")
+        raise InputTypeError(
+            f"compile takes a wb.Energy; got {type(energy).__name__}; declare it with "
+            "wb.Energy(expression, variables=..., weights=..., data=...)"
+        )
     if backend not in ("numba", "reference"):
         raise InputError(f"energy {energy.name!r}: unknown backend {backend!r}; one of 'numba', 'reference'")
     return Kernel(energy, backend)
@@ -169,28 +172,45 @@ class Kernel:
 
     def data_adjoint(self, v: Any, y: Values, w: Values | None = None, x: Values | None = None) -> dict[str, Any]:
         """d/dx (v . gradient), a dict shaped like x without index data: summed over the batch for shared arrays."""
-        return self._adjoint("data_adjoint", v, y, w, x, self.data, self.declaration.data, len(self.declaration.weights))
+        return self._adjoint(
+            "data_adjoint", v, y, w, x, self.data, self.declaration.data, len(self.declaration.weights)
+        )
 
     def _out(self, kind: str, y: Values, w: Values | None, x: Values | None, shape: tuple[str, ...]) -> Floats:
         inputs, packed, count = self._arguments(y, w, x)
         _, out = run(self.entry(kind), inputs, packed, count=count or _one(count))
-        result: Floats = out.reshape((-1 if len(out) else 0, *(getattr(inputs, s) for s in shape)))
+        result: Floats = out.reshape((len(out), *(getattr(inputs, s) for s in shape)))
         return result[0] if count is None else result
 
-    def _directed(self, v: Any, y: Values, w: Values | None, x: Values | None) -> tuple[Inputs, Floats, Floats, int | None]:
+    def _directed(
+        self, v: Any, y: Values, w: Values | None, x: Values | None
+    ) -> tuple[Inputs, Floats, Floats, int | None]:
         inputs, packed, count = self._arguments(y, w, x)
         direction = np.ascontiguousarray(np.asarray(v, dtype=np.float64))
         if direction.ndim not in (1, 2) or direction.shape[-1] != inputs.m:
-            raise InputError(f"energy {self.name!r}: the direction v has shape {direction.shape}; expected "
-                             f"({inputs.m},) or (B, {inputs.m}), all variables flattened in declared order")
+            raise InputError(
+                f"energy {self.name!r}: the direction v has shape {direction.shape}; expected "
+                f"({inputs.m},) or (B, {inputs.m}), all variables flattened in declared order"
+            )
         if direction.ndim == 2:
             if count is not None and len(direction) not in (1, count) and count != 1:
-                raise InputError(f"energy {self.name!r}: batch sizes disagree: v has {len(direction)}, the rest {count}")
+                raise InputError(
+                    f"energy {self.name!r}: batch sizes disagree: v has {len(direction)}, the rest {count}"
+                )
             count = len(direction) if count is None or count == 1 else count
         return inputs, packed, direction.reshape(-1, inputs.m), count
 
-    def _adjoint(self, kind: str, v: Any, y: Values, w: Values | None, x: Values | None, layout: Layout,
-                 symbols: tuple[Symbol, ...], first: int) -> dict[str, Any]:
+    def _adjoint(
+        self,
+        kind: str,
+        v: Any,
+        y: Values,
+        w: Values | None,
+        x: Values | None,
+        layout: Layout,
+        symbols: tuple[Symbol, ...],
+        first: int,
+    ) -> dict[str, Any]:
         inputs, packed, direction, count = self._directed(v, y, w, x)
         own = inputs.batched[first : first + len(symbols)]
         batched = {s.name: b for s, b in zip(symbols, own, strict=True) if not s.integer}
@@ -206,8 +226,12 @@ class Kernel:
     def source(self) -> str:
         """The text of every kind of kernel, as numba compiles it."""
         kinds = [k for k in KINDS if k != "candidates" or self.energy.candidates]
-        texts = (self._entries[k].source if k in self._entries and self.backend == "numba"
-                 else compile_text(self.energy, k).source for k in kinds)
+        texts = (
+            self._entries[k].source
+            if k in self._entries and self.backend == "numba"
+            else compile_text(self.energy, k).source
+            for k in kinds
+        )
         return "\n\n".join(f"# ---- {kind}\n{text}" for kind, text in zip(kinds, texts, strict=True))
 
     def program(self) -> Program:
@@ -266,7 +290,13 @@ def _declare(energy: Energy) -> Declaration:
 
     accesses = accesses_of(program)
     gathered = frozenset(n for s in program.statements for n in s.expression.arrays if program.arrays[n].integer)
-    return Declaration(energy.name, symbols("variable", energy.variables), symbols("weight", energy.weights),
-                       symbols("data", energy.data), program.extents, tuple(map(str, energy.extents)), accesses, gathered)
-
-
+    return Declaration(
+        energy.name,
+        symbols("variable", energy.variables),
+        symbols("weight", energy.weights),
+        symbols("data", energy.data),
+        program.extents,
+        tuple(map(str, energy.extents)),
+        accesses,
+        gathered,
+    )

@@ -80,9 +80,13 @@ def lower_candidates(energy: Energy) -> Program:
         loops = [i for i in axes if not i.is_Integer]
         for choice, extra in lowering.spread([(i, i.lower, i.upper) for i in loops], {}):
             scope: dict[Any, Affine] = {**({index: name(outer)} if outer else {}), **choice}
-            lowering.output(f"candidates_{lowering.array_names[str(base.name)]}",
-                            (row, *(lowering.subscript(i, scope) for i in axes)), (*([outer] if outer else []), *extra),
-                            lowering.scalar(formula, scope), note="candidates of a variable")
+            lowering.output(
+                f"candidates_{lowering.array_names[str(base.name)]}",
+                (row, *(lowering.subscript(i, scope) for i in axes)),
+                (*([outer] if outer else []), *extra),
+                lowering.scalar(formula, scope),
+                note="candidates of a variable",
+            )
     return lowering.program()
 
 
@@ -99,7 +103,10 @@ class Lowering:
         self.lets: dict[tuple[str, tuple[int, ...]], str] = {}
         self.definitions = {_base_name(key): (key, value) for key, value in energy.where.items()}
         roles: tuple[tuple[Role, str, Sequence[Any]], ...] = (
-            ("variable", "y", energy.variables), ("weight", "w", energy.weights), ("data", "x", energy.data))
+            ("variable", "y", energy.variables),
+            ("weight", "w", energy.weights),
+            ("data", "x", energy.data),
+        )
         for role, letter, symbols in roles:
             for k, symbol in enumerate(symbols):
                 self._declare(f"{letter}{k}", str(symbol.name if hasattr(symbol, "name") else symbol), role)
@@ -161,7 +168,9 @@ class Lowering:
         outer = [s.single for s in scope.values() if s.single in self.ranges]
         free = tuple(i for i in dict.fromkeys(outer) if i is not None and i in body.indices)
         target = self.local(free)
-        self.statements.append(Statement(target, tuple(map(name, free)), free + loops, body, accumulate=True, note="sum"))
+        self.statements.append(
+            Statement(target, tuple(map(name, free)), free + loops, body, accumulate=True, note="sum")
+        )
         return read(target, map(name, free))
 
     def let(self, base: str, subscripts: Sequence[Affine]) -> Op:
@@ -206,8 +215,10 @@ class Lowering:
         if isinstance(node, sp.Indexed):
             array = self.array_names[node.base.name]
             return Affine(((Gather(array, tuple(self.subscript(i, scope) for i in node.indices)), 1),))
-        raise UnsupportedError(f"energy {self.energy.name!r}: the subscript {node} is not a sum of indices, extents and "
-                               "integers; write it as i + c, 2*i, n - 1 or a gather e[k] through integer data")
+        raise UnsupportedError(
+            f"energy {self.energy.name!r}: the subscript {node} is not a sum of indices, extents and "
+            "integers; write it as i + c, 2*i, n - 1 or a gather e[k] through integer data"
+        )
 
     # ------------------------------------------------------------------------------------ numbers
 
@@ -217,7 +228,7 @@ class Lowering:
             return affine(self.subscript(node, scope))
         if node.is_Rational:
             return number(Fraction(int(node.p), int(node.q)))
-        if node.is_number and not node.args or node.is_Float or node.is_NumberSymbol:
+        if (node.is_number and not node.args) or node.is_Float or node.is_NumberSymbol:
             return number(float(node))
         if isinstance(node, sp.Sum):
             return self.sum(node, scope)
@@ -234,7 +245,8 @@ class Lowering:
             return self.let(node.name, ()) if node.name in self.definitions else read(self.array_names[node.name])
         rule = RULES.get(type(node))
         if rule is not None:
-            return rule(self, node, scope)
+            lowered: Op = rule(self, node, scope)
+            return lowered
         kind = FUNCTIONS.get(type(node))
         if kind is not None:
             return function(kind, *(self.scalar(a, scope) for a in node.args))

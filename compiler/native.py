@@ -75,13 +75,20 @@ def native(function: Callable[..., Any], signature: Signature, *, fastmath: froz
     `function` is plain Python in numba's language; it may call jitted functions of the package. Its key is the hash
     of the sources of every module of the package that it can reach.
     """
-    key = digest("function", f"{function.__module__}.{function.__qualname__}", str(signature), *sorted(fastmath),
-                 *reachable_sources(function), *platform_key())
+    key = digest(
+        "function",
+        f"{function.__module__}.{function.__qualname__}",
+        str(signature),
+        *sorted(fastmath),
+        *reachable_sources(function),
+        *platform_key(),
+    )
     return native_from_key(key, lambda: function, signature, fastmath=fastmath)
 
 
-def native_from_key(key: str, make: Callable[[], Callable[..., Any]], signature: Signature, *,
-                    fastmath: frozenset[str] = frozenset()) -> Native:
+def native_from_key(
+    key: str, make: Callable[[], Callable[..., Any]], signature: Signature, *, fastmath: frozenset[str] = frozenset()
+) -> Native:
     """The machine code stored under `key`; `make` gives the function to compile where nothing sound is stored."""
     parts = read_folder(key, PARTS)
     loaded = None if parts is None else load(parts, signature)
@@ -95,11 +102,13 @@ def native_from_key(key: str, make: Callable[[], Callable[..., Any]], signature:
 PARTS = ("object", "bitcode", "symbol")
 
 
-def compile_function(function: Callable[..., Any], signature: Signature, *,
-                     fastmath: frozenset[str] = frozenset()) -> tuple[Native, dict[str, bytes]]:
+def compile_function(
+    function: Callable[..., Any], signature: Signature, *, fastmath: frozenset[str] = frozenset()
+) -> tuple[Native, dict[str, bytes]]:
     """Compile a function; the machine code, and the parts from which `load` makes it again."""
-    compiled = cfunc(signature.result(*signature.arguments), fastmath=set(fastmath) or False,
-                     error_model="numpy", boundscheck=False)(function)
+    compiled = cfunc(
+        signature.result(*signature.arguments), fastmath=set(fastmath) or False, error_model="numpy", boundscheck=False
+    )(function)
     _, _, (object_code, bitcode) = compiled._library.serialize_using_object_code()
     parts = {"object": object_code, "bitcode": bitcode, "symbol": compiled.native_name.encode()}
     return Native(compiled.address, signature.c_type(compiled.address), compiled), parts
@@ -133,8 +142,12 @@ def _codegen() -> Any:
 @cache
 def platform_key() -> tuple[str, ...]:
     """What machine code depends on besides its source: numba, LLVM, the interpreter and the CPU."""
-    return (numba.__version__, llvmlite.__version__, sys.implementation.cache_tag,
-            *map(str, cpu_target.target_context.codegen().magic_tuple()))
+    return (
+        numba.__version__,
+        llvmlite.__version__,
+        sys.implementation.cache_tag,
+        *map(str, cpu_target.target_context.codegen().magic_tuple()),
+    )
 
 
 @cache

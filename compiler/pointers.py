@@ -33,7 +33,7 @@ class _Model(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, kind, manager.lookup(kind.element).get_data_type().as_pointer())
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def separate(typing_context, pointer, scope, count):  # type: ignore[no-untyped-def]
     """The pointer, marked as the scope-th of count parts of memory that do not overlap (literal integers)."""
     if not isinstance(scope, types.IntegerLiteral) or not isinstance(count, types.IntegerLiteral):

@@ -5,7 +5,7 @@ A program is a list of statements
     target[subscripts]  =  f(reads)        for every value of the loops            (a map)
     target[subscripts] +=  f(reads)        summed over the loops that are not subscripts of the target
 
-over named indices with one range each. f is pointwise (expression.py). Example, the energy -Sum(exp(-(x[i] - t)**2), i):
+over named indices with one range each. f is pointwise (expression.py). Example, -Sum(exp(-(x[i] - t)**2), i):
 
     E[]  +=  -exp(-(x0[i] - y0[])**2)      loops i in 0 .. n0
 
@@ -49,7 +49,10 @@ class Array:
 
 @dataclass(frozen=True)
 class Statement:
-    """One assignment; see the top of this file. `note` says what it computes."""
+    """One assignment; see the top of this file.
+
+    `note` says what it computes. A sum starts from 0, unless it `adds` to what earlier statements wrote.
+    """
 
     target: str
     subscripts: tuple[Affine, ...]
@@ -57,6 +60,7 @@ class Statement:
     expression: Op
     accumulate: bool = False
     note: str = ""
+    adds: bool = False
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -74,7 +78,12 @@ class Statement:
     def is_definition(self) -> bool:
         """Whether it defines its whole target: the subscripts are distinct loops and nothing else."""
         singles = [s.single for s in self.subscripts]
-        return None not in singles and len(set(singles)) == len(singles) and set(singles) <= set(self.loops)
+        return (
+            not self.adds
+            and None not in singles
+            and len(set(singles)) == len(singles)
+            and set(singles) <= set(self.loops)
+        )
 
     def __str__(self) -> str:
         where = f"[{', '.join(map(str, self.subscripts))}]"
@@ -156,7 +165,7 @@ def each_local_has_one_definition(program: Program) -> Problems:
         if before is statement:
             if not statement.is_definition:
                 yield position, f"{statement.target} is not defined over all of its entries"
-        elif before.accumulate or before.expression.name != "number" or not statement.accumulate:
+        elif before.accumulate or before.expression.name != "number" or not statement.adds:
             yield position, f"{statement.target} is defined twice"
 
 
@@ -215,9 +224,9 @@ def outputs_are_written(program: Program) -> Problems:
 
 
 INVARIANTS = (
+    arrays_are_defined_before_use,
     ranks_match,
     subscripts_are_loops,
-    arrays_are_defined_before_use,
     each_local_has_one_definition,
     assignments_sum_nothing,
     functions_are_primitives,

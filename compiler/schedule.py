@@ -191,7 +191,9 @@ def _copy_strided_weights(
                     axes = tuple(program.ranges[i] for i in loops)
                     arrays[target] = Array(target, axes, "prepared", origin=f"copy of {array.name}")
                     subscripts = tuple(map(name, loops))
-                    extra.append(Statement(target, subscripts, loops, item, note="a weight, laid out for the inner loop"))
+                    extra.append(
+                        Statement(target, subscripts, loops, item, note="a weight, laid out for the inner loop")
+                    )
                 mapping[item] = read(copies[canonical], map(name, loops))
         result.append(replace(nest, statements=tuple(_replace_reads(s, mapping) for s in nest.statements)))
     program = replace(program, arrays=arrays)
@@ -210,9 +212,7 @@ def _replace_reads(statement: Statement, mapping: Mapping[Op, Op]) -> Statement:
     return replace(statement, expression=transform(statement.expression, lambda leaf: mapping.get(leaf, leaf)))
 
 
-def _lay_out(
-    program: Program, prepared: list[Nest], evaluated: list[Nest]
-) -> tuple[Program, list[Nest], list[Nest]]:
+def _lay_out(program: Program, prepared: list[Nest], evaluated: list[Nest]) -> tuple[Program, list[Nest], list[Nest]]:
     """Order the axes of our own arrays as the loops of the nest that writes them."""
     orders: dict[str, tuple[int, ...]] = {}
     for nest in (*prepared, *evaluated):

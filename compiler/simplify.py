@@ -114,8 +114,8 @@ def inline(program: Program) -> Program:
     widest: dict[str, int] = {}
     for statement in program.statements:
         counts[statement.target] = counts.get(statement.target, 0) + 1
-        for array in statement.expression.arrays:
-            widest[array] = max(widest.get(array, 0), len(statement.loops))
+        for read_array in statement.expression.arrays:
+            widest[read_array] = max(widest.get(read_array, 0), len(statement.loops))
     formulas: dict[str, tuple[tuple[Affine, ...], Op]] = {}
     statements = []
     for statement in program.statements:

@@ -1,6 +1,6 @@
 """Sizes as polynomials in the extents: how much memory a kernel needs, and where each part of it begins.
 
-    n0*n1*2 + 3      is      {("n0", "n1"): 2, (): 3}
+n0*n1*2 + 3      is      {("n0", "n1"): 2, (): 3}
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ONE_SIZE: Size = {(): 1}
 
 def size_of(value: Affine) -> Size:
     """The polynomial of an affine combination of extents."""
-    result = {(str(n),): c for n, c in value.terms}
+    result: Size = {(str(n),): c for n, c in value.terms}
     return plus(result, {(): value.constant})
 
 

@@ -43,8 +43,10 @@ class Deviation:
     trial: int
 
     def __str__(self) -> str:
-        return (f"{self.derivative} {self.entry}: got {self.got:.17g}, expected {self.expected:.17g} "
-                f"(relative error {self.error:.1e}, trial {self.trial})")
+        return (
+            f"{self.derivative} {self.entry}: got {self.got:.17g}, expected {self.expected:.17g} "
+            f"(relative error {self.error:.1e}, trial {self.trial})"
+        )
 
 
 @dataclass
@@ -71,14 +73,21 @@ class DerivativeReport:
 
     def __str__(self) -> str:
         verdict = "all derivatives agree" if self.ok else "a derivative is WRONG"
-        lines = [f"energy {self.energy!r}: {verdict} with the outside reference ({self.trials} trials, "
-                 f"tolerance {self.tolerance:g})"]
+        lines = [
+            f"energy {self.energy!r}: {verdict} with the outside reference ({self.trials} trials, "
+            f"tolerance {self.tolerance:g})"
+        ]
         lines += [f"  {kind:14} worst relative error {d.error:.1e}" for kind, d in self.by_kind.items()]
         return "\n".join([*lines, f"  worst entry: {self.worst}"])
 
 
 def check_derivatives(
-    energy: Energy, trials: int = 20, seed: int = 0, *, tolerance: float = TOLERANCE, backend: str = "numba",
+    energy: Energy,
+    trials: int = 20,
+    seed: int = 0,
+    *,
+    tolerance: float = TOLERANCE,
+    backend: str = "numba",
     kernel: Kernel | None = None,
 ) -> DerivativeReport:
     """Compare every derivative of an energy with an outside reference, at random sizes and points.
@@ -137,7 +146,9 @@ def compare(kernel: Kernel, points: Sequence[Point], report: DerivativeReport, t
     if references[0].data:
         got["data_adjoint"] = _rows(kernel.data_adjoint(directions, *batch), len(points))
     fused = kernel.value_gradient_hessian(*batch)
-    got["value+gradient+hessian"] = np.concatenate([fused[0][:, None], fused[1], fused[2].reshape(len(points), -1)], axis=1)
+    got["value+gradient+hessian"] = np.concatenate(
+        [fused[0][:, None], fused[1], fused[2].reshape(len(points), -1)], axis=1
+    )
     for k, reference in enumerate(references):
         expected = reference.everything(directions[k])
         for kind, values in got.items():
@@ -181,8 +192,14 @@ class _Reference:
 
     def entry(self, kind: str, k: int) -> str:
         """What the k-th number of a derivative is."""
-        label = {"gradient": [self.variables], "hvp": [self.variables], "hessian": [self.variables, self.variables],
-                 "cross": [self.variables, self.weights], "cross_adjoint": [self.weights], "data_adjoint": [self.data]}
+        label = {
+            "gradient": [self.variables],
+            "hvp": [self.variables],
+            "hessian": [self.variables, self.variables],
+            "cross": [self.variables, self.weights],
+            "cross_adjoint": [self.weights],
+            "data_adjoint": [self.data],
+        }
         parts = label.get(kind)
         if parts is None:
             return f"entry {k}"
@@ -196,7 +213,9 @@ class _Reference:
             for name, array in self.point.items():
                 numbers = np.empty(array.shape, dtype=object)
                 for where in np.ndindex(array.shape):
-                    numbers[where] = int(array[where]) if name in self.energy.integer else arithmetic.number(float(array[where]))
+                    numbers[where] = (
+                        int(array[where]) if name in self.energy.integer else arithmetic.number(float(array[where]))
+                    )
                 point[name] = numbers
             self.bases[arithmetic] = point
         return self.bases[arithmetic]
@@ -225,7 +244,7 @@ class _Reference:
         return self._precise(changes)
 
     def _mixed(self, rows: Sequence[Direction], columns: Sequence[Direction], *, symmetric: bool = False) -> Any:
-        """Second derivatives along each pair of directions, by forward differences: their error is of the order STEP."""
+        """Second derivatives along each pair of directions, by forward differences; the error is of order STEP."""
         here = self._precise({})
         left = [self._stepped(a) for a in rows]
         right = left if symmetric else [self._stepped(b) for b in columns]
@@ -244,8 +263,9 @@ class _Reference:
                 return np.array([self.value(formula.COMPLEX, {e: 1j * step}).imag / step for e in self.variables])
             except (OverflowError, ValueError, ZeroDivisionError):
                 pass
-        return np.array([float((self._precise({e: STEP}) - self._precise({e: -STEP})) / (2 * STEP))
-                         for e in self.variables])
+        return np.array(
+            [float((self._precise({e: STEP}) - self._precise({e: -STEP})) / (2 * STEP)) for e in self.variables]
+        )
 
     def everything(self, direction: Any) -> dict[str, Any]:
         variables, weights, data = ([((e, 1.0),) for e in part] for part in (self.variables, self.weights, self.data))
@@ -256,9 +276,16 @@ class _Reference:
             hessian = self._mixed(variables, variables, symmetric=True)
             cross = self._mixed(variables, weights)
             data_adjoint = self._mixed([along], data)[0]
-        return {"value": value, "gradient": gradient, "hessian": hessian, "hvp": hessian @ direction, "cross": cross,
-                "cross_adjoint": direction @ cross if self.weights else np.empty(0), "data_adjoint": data_adjoint,
-                "value+gradient+hessian": np.concatenate([[value], gradient, hessian.ravel()])}
+        return {
+            "value": value,
+            "gradient": gradient,
+            "hessian": hessian,
+            "hvp": hessian @ direction,
+            "cross": cross,
+            "cross_adjoint": direction @ cross if self.weights else np.empty(0),
+            "data_adjoint": data_adjoint,
+            "value+gradient+hessian": np.concatenate([[value], gradient, hessian.ravel()]),
+        }
 
 
 def _label(name: str, where: tuple[int, ...]) -> str:
@@ -285,8 +312,10 @@ def draw_point(kernel: Kernel, generator: Any, count: int = 2, attempts: int = 2
         points = [_random_point(kernel.energy, sizes, generator, positive=attempt % 4 == 3) for _ in range(count)]
         if all(_is_moderate(kernel, p) for p in points):
             return points
-    raise NumericalError(f"energy {kernel.energy.name!r}: no point was found in {attempts} attempts at which the energy "
-                         "and its derivatives are finite; check_derivatives draws numbers of about unit size")
+    raise NumericalError(
+        f"energy {kernel.energy.name!r}: no point was found in {attempts} attempts at which the energy "
+        "and its derivatives are finite; check_derivatives draws numbers of about unit size"
+    )
 
 
 def _random_point(energy: Energy, sizes: Mapping[Any, int], generator: Any, *, positive: bool) -> Point:
@@ -365,10 +394,19 @@ def random_energy(source: random.Random) -> Energy:
         expression, lets, symbols = _Grammar(source).energy()
         lets = {key: value for key, value in lets.items() if _uses(expression, key.base)}
         used = {s for s in symbols if any(_uses(e, s) for e in (expression, *lets.values()))}
-        roles: dict[str, list[Any]] = {r: [s for s in symbols if symbols[s] == r and (s in used or r == "data")]
-                                       for r in ("variables", "weights", "data")}
+        roles: dict[str, list[Any]] = {
+            r: [s for s in symbols if symbols[s] == r and (s in used or r == "data")]
+            for r in ("variables", "weights", "data")
+        }
         if roles["variables"]:
-            return Energy(expression, where=lets, name=f"random{source.randrange(10**6)}", **roles)
+            return Energy(
+                expression,
+                variables=roles["variables"],
+                weights=roles["weights"],
+                data=roles["data"],
+                where=lets,
+                name=f"random{source.randrange(10**6)}",
+            )
 
 
 def _uses(expression: Any, symbol: Any) -> bool:
@@ -390,11 +428,30 @@ class _Grammar:
             "x": base("x", shape=(n,)), "X": base("X", shape=(n, k, 2)), "e": base("e", shape=(n,), integer=True),
             "A": base("A", shape=(n, n)),
         }  # fmt: skip
-        self.scalars = {"t": sp.Symbol("t", real=True), "s": sp.Symbol("s"), "a": sp.Symbol("a", positive=True),
-                        "b": sp.Symbol("b", real=True), "c": sp.Symbol("c", real=True)}
-        self.roles = {"y": "variables", "z": "variables", "Y": "variables", "t": "variables", "s": "variables",
-                      "w": "weights", "W": "weights", "u": "weights", "a": "weights", "b": "weights",
-                      "x": "data", "X": "data", "A": "data", "c": "data", "e": "data"}
+        self.scalars = {
+            "t": sp.Symbol("t", real=True),
+            "s": sp.Symbol("s"),
+            "a": sp.Symbol("a", positive=True),
+            "b": sp.Symbol("b", real=True),
+            "c": sp.Symbol("c", real=True),
+        }
+        self.roles = {
+            "y": "variables",
+            "z": "variables",
+            "Y": "variables",
+            "t": "variables",
+            "s": "variables",
+            "w": "weights",
+            "W": "weights",
+            "u": "weights",
+            "a": "weights",
+            "b": "weights",
+            "x": "data",
+            "X": "data",
+            "A": "data",
+            "c": "data",
+            "e": "data",
+        }
         self.counter = 0
         self.lets: dict[Any, Any] = {}
 
@@ -437,12 +494,14 @@ class _Grammar:
 
     def _read(self, scope: dict[Any, Any]) -> Any:
         """A symbol that fits the indices in scope."""
-        choices: list[Any] = list(self.scalars.values()) + [self.arrays["z"][self.source.randrange(2)],
-                                                            self.arrays["u"][self.source.randrange(3)]]
+        entries = (self.arrays["z"][self.source.randrange(2)], self.arrays["u"][self.source.randrange(3)])
+        choices: list[Any] = [*self.scalars.values(), *entries]
         for index, (extent, partial) in scope.items():
             if extent == self.n:
-                choices += [self.arrays[a][index] for a in "ywx"] * 2 + [self.arrays["y"][self.arrays["e"][index]],
-                                                                        self.arrays["A"][index, index]]
+                choices += [self.arrays[a][index] for a in "ywx"] * 2 + [
+                    self.arrays["y"][self.arrays["e"][index]],
+                    self.arrays["A"][index, index],
+                ]
                 if partial:
                     choices += [self.arrays["y"][index + 1], self.arrays["w"][index + 1]] * 2
             if extent == self.k:
@@ -456,7 +515,10 @@ class _Grammar:
                 choices += [let[index]] * 3
             for other, (second, _) in scope.items():
                 if extent == self.k and second == self.n:
-                    choices += [self.arrays["W"][index, other], self.arrays["X"][other, index, self.source.randrange(2)]] * 2
+                    choices += [
+                        self.arrays["W"][index, other],
+                        self.arrays["X"][other, index, self.source.randrange(2)],
+                    ] * 2
                 if extent == self.n and second == self.n and other != index:
                     choices += [self.arrays["A"][index, other]]
         return self.source.choice(choices)
@@ -467,8 +529,11 @@ class _Grammar:
     def _expression(self, depth: int, scope: dict[Any, Any]) -> Any:
         source = self.source
         if depth == 0 or source.random() < 0.1:
-            return self._read(scope) if source.random() < 0.85 else source.choice(
-                [sp.Integer(2), sp.Rational(1, 3), sp.Float(0.7), *(list(scope)[:1])])
+            return (
+                self._read(scope)
+                if source.random() < 0.85
+                else source.choice([sp.Integer(2), sp.Rational(1, 3), sp.Float(0.7), *(list(scope)[:1])])
+            )
 
         def part() -> Any:
             return self._expression(depth - 1, scope)
@@ -478,7 +543,8 @@ class _Grammar:
             lambda: part() ** 2, lambda: part() ** 3, lambda: part() / (1 + part() ** 2),
             lambda: sp.exp(-part() ** 2), lambda: sp.exp(-((part() - part()) ** 2)), lambda: sp.sin(part()),
             lambda: sp.cos(part()), lambda: sp.tanh(part()), lambda: sp.atan(part()), lambda: sp.erf(part()),
-            lambda: sp.log(1 + part() ** 2), lambda: sp.sqrt(1 + part() ** 2), lambda: sp.sqrt(1 + (part() - part()) ** 2),
+            lambda: sp.log(1 + part() ** 2), lambda: sp.sqrt(1 + part() ** 2),
+            lambda: sp.sqrt(1 + (part() - part()) ** 2),
             lambda: sp.Abs(part()), lambda: sp.Max(part(), part()), lambda: sp.Min(part(), part()),
             lambda: sp.Piecewise((part(), self._read(scope) > 0), (part(), True)),
             lambda: (1 + part() ** 2) ** self.scalars["b"], lambda: (1 + part() ** 2) ** sp.Rational(-3, 2),

@@ -59,7 +59,7 @@ def _power_of_two(builder: Any, k: Any) -> Any:
     return builder.bitcast(builder.shl(builder.add(bits, one), ir.Constant(_BITS, 52)), _DOUBLE)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def exp(typing_context, x):  # type: ignore[no-untyped-def]
     """exp(x), inlined and without branches."""
 
@@ -90,19 +90,19 @@ def _two_arguments(name: str) -> Any:
     return typer
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def maximum(typing_context, a, b):  # type: ignore[no-untyped-def]
     """The larger of two numbers; NaN if either is."""
     return _two_arguments("llvm.maximum.f64")(typing_context, a, b)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def minimum(typing_context, a, b):  # type: ignore[no-untyped-def]
     """The smaller of two numbers; NaN if either is."""
     return _two_arguments("llvm.minimum.f64")(typing_context, a, b)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def sign(typing_context, x):  # type: ignore[no-untyped-def]
     """-1, 0 or 1; NaN for NaN."""
 

@@ -7,10 +7,12 @@ For one instance with Hessian H (n x n) and damping d > 0 the matrix that is inv
 so that |A^-1| <= 1/d at every point, a saddle or a maximum too. That this also holds for the numbers that come out of
 a floating-point solve is seen as follows. A Cholesky solve of an n x n system returns the exact solution of a system
 whose matrix differs by at most n(3n + 1) u |A| (Higham, Accuracy and Stability of Numerical Algorithms, theorem 10.4;
-u = 2^-53). Let pad be twice that for |H|, |H| being its largest row sum.
+u = 2^-53). Let pad be three times that for |H|, |H| being its largest row sum.
  - If the Cholesky factorisation of H - 2 pad I succeeds, the lowest eigenvalue of H is at least pad, and s = 0: what
    the solve loses is made up by it. (Or the minimiser has computed a lowest eigenvalue far above pad.)
- - Otherwise the lowest eigenvalue is computed, within a few u |H|, and s = max(0, -lowest) + pad.
+ - Otherwise the lowest eigenvalue is computed, and s = max(0, -lowest) + pad: |A| is at most 2 |H| + d + pad, so that
+   two thirds of pad make up for the solve, and the rest for the error of the eigenvalue, a few u |H|.
+The bound is then exceeded by less than the rounding of d itself: n(3n + 1) u of it.
 For n = 1 the matrix is max(h, 0) + d, exactly, and h is the curvature that the minimiser has computed.
 
 With d = 0 nothing is added (Samuel and Tappen's derivative, defined at saddles too). A matrix is reported as singular
@@ -70,7 +72,7 @@ def factor_damped(h, n, damping, size, curvature, space):
     `size` is row_sum(h, n), `curvature` the lowest eigenvalue of H or NaN; `space` has n*n + 5 n numbers. Where the
     answer is INDEFINITE, there is no U and h is as it was, but for rounding.
     """
-    pad = n * (3 * n + 1) * EPSILON * size
+    pad = 1.5 * n * (3 * n + 1) * EPSILON * size
     margin = 2.0 * pad if damping > 0.0 else n * SINGULAR_AT * size
     definite = curvature > SAFE * size
     if not definite:
@@ -189,7 +191,7 @@ def solve_two(h, damping, c, p, space):
     size = max(abs(a), abs(d)) + abs(b)
     if not size < math.inf:
         return NOT_FINITE
-    pad, shift, code = 14.0 * EPSILON * size, damping, USED
+    pad, shift, code = 21.0 * EPSILON * size, damping, USED
     lowest, _ = spectrum(h, 2, space)
     if lowest < pad:
         shift += max(0.0, -lowest) + pad
@@ -230,7 +232,7 @@ def solve_damped(h, n, damping, curvature, c, p, space):
             else:
                 solve_rows(space, n, c, p)
     if code != SINGULAR and not is_finite(c, n * p):
-        return NOT_FINITE
+        return SINGULAR if damping == 0.0 else NOT_FINITE
     return code
 
 

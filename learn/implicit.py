@@ -28,11 +28,12 @@ from ..compiler.kernel import Kernel, unpack_adjoint
 from ..compiler.threads import run_slices
 from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
 from ..runtime.solution import Solution, Status
-from .damped import LEFT_OUT, SINGULAR, USED, adjoint_blocks, jacobian_slice, workspace_numbers
+from .damped import LEFT_OUT, NOT_FINITE, SINGULAR, USED, adjoint_blocks, jacobian_slice, workspace_numbers
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
+STALLED, NOT_FINITE_STATUS = int(Status.STALLED), int(Status.NOT_FINITE)
 POLICIES = ("zero", "nan", "use", "raise")
 
 _AT_ONCE = 256
@@ -67,7 +68,7 @@ def implicit_gradient(
         What instances contribute whose status is ITERATION_LIMIT, NOT_FINITE, UNBOUNDED or SADDLE (STALLED counts as
         converged): nothing, with a warning; NaN, which makes every sum NaN; what the formula gives, bounded as ever;
         or an error that names them. NOT_FINITE instances, and those whose Hessian or derivative is not finite, never
-        count.
+        count; that is warned of too.
 
     Returns
     -------
@@ -101,12 +102,14 @@ def implicit_gradient(
             f"implicit_gradient: loss_gradient of energy {kernel.name!r} is NaN or infinite, "
             f"first{where}: check the loss"
         )
-    left_out = _report_unconverged(solution, codes, unconverged)
     gradient = damped_gradient(kernel, solution, slopes, strength, codes)
     if strength == 0.0:
         refuse_singular(kernel, solution, codes, "implicit_gradient")
-    if unconverged == "nan" and left_out is not None:
-        gradient[left_out if gradient.ndim == 2 else ...] = math.nan
+    dropped = (codes == LEFT_OUT) | (codes == NOT_FINITE)
+    if dropped.any():
+        _report_dropped(solution, codes, unconverged)
+        if unconverged == "nan":
+            gradient[dropped if gradient.ndim == 2 else ...] = math.nan
     return _unpacked(kernel, solution.inputs, gradient)
 
 
@@ -278,32 +281,37 @@ class _Pair:
 
 def unusable(solution: Solution) -> NDArray[np.bool_]:
     """Which instances have one of the statuses that `unconverged=` speaks of, (B,)."""
-    marked: NDArray[np.bool_] = solution.integers[:, 2] > Status.STALLED
+    marked: NDArray[np.bool_] = solution.integers[:, 2] > STALLED
     return marked
 
 
 def not_finite(solution: Solution) -> NDArray[np.bool_]:
     """Which instances have nothing to differentiate, (B,)."""
-    marked: NDArray[np.bool_] = solution.integers[:, 2] == Status.NOT_FINITE
+    marked: NDArray[np.bool_] = solution.integers[:, 2] == NOT_FINITE_STATUS
     return marked
 
 
-def _report_unconverged(solution: Solution, codes: Codes, unconverged: str) -> NDArray[np.bool_] | None:
-    """Warn or raise; returns which instances are left out, or None where none is."""
-    left_out: NDArray[np.bool_] = codes == LEFT_OUT
-    if not left_out.any():
-        return None
-    summary = unconverged_summary(solution, left_out)
+def _report_dropped(solution: Solution, codes: Codes, unconverged: str) -> None:
+    """Warn that instances do not count, or raise."""
+    parts = []
+    left_out, broken = codes == LEFT_OUT, codes == NOT_FINITE
+    if left_out.any():
+        parts.append(unconverged_summary(solution, left_out))
+    if broken.any():
+        parts.append(
+            f"{int(broken.sum())} of {len(codes)} instances have a Hessian or a derivative that is not finite "
+            f"(first: {_listed(broken)})"
+        )
+    summary = "; ".join(parts)
     if unconverged == "raise":
         raise NumericalError(f"implicit_gradient: {summary}; allow more iterations, or use unconverged='zero' / 'use'")
-    if unconverged == "zero":
+    if unconverged != "nan":
         warnings.warn(
-            f"implicit_gradient: {summary}: their gradient is set to 0; "
-            f"unconverged='nan' / 'use' / 'raise' decides otherwise",
+            f"implicit_gradient: {summary}: their gradient is set to 0; unconverged='nan' / 'use' / 'raise' decides "
+            f"otherwise",
             UnconvergedWarning,
             stacklevel=3,
         )
-    return left_out
 
 
 def unconverged_summary(solution: Solution, marked: NDArray[np.bool_]) -> str:

@@ -262,11 +262,9 @@ class Learner:
         """
         _refuse_options("fit", unknown, ("batches", "steps", "progress", "callback"))
         count = _check_steps(steps)
-        taken = 0
         with progress_bar(progress, self.steps, _length(batches, count)) as show:
             for batch in self._stream(batches, count):
                 loss = self._step(batch)
-                taken += 1
                 show(self.steps, loss)
                 if callback is not None and callback(self):
                     break
@@ -276,11 +274,12 @@ class Learner:
         """Take one step; returns the mean loss before it."""
         state = self._state
         loss, gradient, shares = self._judge(batch, state)
-        gradient = self._coordinates.gradient(gradient, state.weights)
-        learnt, memory = self.optimiser.step(state.learnt, gradient, state.optimiser, self._rates)
-        learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
-        weights = self._coordinates.shown(learnt)
-        norm = math.sqrt(gradient @ gradient)
+        with np.errstate(all="ignore"):
+            gradient = self._coordinates.gradient(gradient, state.weights)
+            learnt, memory = self.optimiser.step(state.learnt, gradient, state.optimiser, self._rates)
+            learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
+            weights = self._coordinates.shown(learnt)
+        norm = math.sqrt(np.einsum("i,i", gradient, gradient))
         if not (math.isfinite(norm) and np.isfinite(weights).all()):
             self._refuse(batch, gradient, weights)
         self._record.write(state.steps, (loss, norm, *shares), weights)

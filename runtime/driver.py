@@ -1,4 +1,4 @@
-"""From a kernel and bound inputs to a call of the compiled driver `trust_region.minimise_slice`.
+"""From a kernel and bound inputs to a call of the compiled driver `descend.minimise_slice`.
 
 Which entries a call needs and how much memory they want depends on shapes alone, and is worked out once for each set
 of shapes: learning calls with the same shapes thousands of times.
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ..compiler.threads import run_slices
 from ..energies.errors import InputError
+from .descend import FIELDS, minimise_slice, workspace_size
 from .seeding import Seeds
-from .trust_region import FIELDS, minimise_slice, workspace_size
 
 _Problem = struct.Struct(f"={FIELDS}q")
 
@@ -63,12 +63,15 @@ def declared_seeds(kernel: Any, inputs: Any) -> Seeds:
         If it declares none, or none for these extents.
     """
     if not kernel.energy.candidates:
-        raise InputError("minimise: give start={...} or candidates={...} (got neither); candidates have one axis more, "
-                         "after the batch axis")
+        raise InputError(
+            "minimise: give start={...} or candidates={...} (got neither); candidates have one axis more, "
+            "after the batch axis"
+        )
     number = _remembered(kernel, inputs.extents.tobytes(), lambda: kernel.candidate_count(inputs))
     if number < 1:
-        raise InputError(f"minimise: energy {kernel.name!r}: its candidates= are none for these extents; give start= "
-                         "or candidates=")
+        raise InputError(
+            f"minimise: energy {kernel.name!r}: its candidates= are none for these extents; give start= or candidates="
+        )
     return Seeds(None, number, None)
 
 
@@ -91,12 +94,22 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
     return _Plan(tuple(entries), inputs.extents, np.append(inputs.extents, number), sum(e[3] for e in entries), scratch)
 
 
-def run_driver(kernel: Any, inputs: Any, seeds: Seeds | None, y: NDArray[np.float64], energies: NDArray[np.float64],
-               reals: NDArray[np.float64], integers: NDArray[np.int64], *, gtol: float, max_iterations: int) -> None:
+def run_driver(
+    kernel: Any,
+    inputs: Any,
+    seeds: Seeds | None,
+    y: NDArray[np.float64],
+    energies: NDArray[np.float64],
+    reals: NDArray[np.float64],
+    integers: NDArray[np.int64],
+    *,
+    gtol: float,
+    max_iterations: int,
+) -> None:
     """Minimise every instance of a batch, over slices on threads.
 
     y holds the starts, or is filled from `seeds`, and becomes the minimisers, (B, m); energies (B,), reals (B, 2) and
-    integers (B, 3) are written as `trust_region.descend` says.
+    integers (B, 3) are written as `descend.descend` says.
     """
     number = 0 if seeds is None else seeds.number
     points = None if seeds is None else seeds.points
@@ -116,19 +129,39 @@ def run_driver(kernel: Any, inputs: Any, seeds: Seeds | None, y: NDArray[np.floa
             place += 8 * size
     where, stride = 0, 0
     if points is not None:
-        points = np.require(points, requirements="W")
+        points = np.require(points, requirements=["C", "W"])
         where, stride = address_of(points), points[0].size if points.ndim == 3 else 0
     problem = ctypes.create_string_buffer(_Problem.size)
-    _Problem.pack_into(problem, 0, *fields, table, extents, counted, inputs.m, plan.scratch, where, stride, number,
-                       address_of(y), address_of(energies), address_of(reals), address_of(integers), max_iterations)
+    _Problem.pack_into(
+        problem,
+        0,
+        *fields,
+        table,
+        extents,
+        counted,
+        inputs.m,
+        plan.scratch,
+        where,
+        stride,
+        number,
+        address_of(y),
+        address_of(energies),
+        address_of(reals),
+        address_of(integers),
+        max_iterations,
+    )
     address, call = ctypes.addressof(problem), minimise_slice().call
 
     def run_slice(begin: int, end: int, workspace: int, stop: int) -> None:
         call(address, gtol, begin, end, workspace, stop)
 
     own = plan.prepared if inputs.weights_batched else 0
-    run_slices(run_slice, len(y), key=("minimise", plan.entries[0][0], *key),
-               workspace=workspace_size(inputs.m, number, plan.scratch, own))
+    run_slices(
+        run_slice,
+        len(y),
+        key=("minimise", plan.entries[0][0], *key),
+        workspace=workspace_size(inputs.m, number, plan.scratch, own),
+    )
 
 
 def address_of(array: NDArray[Any]) -> int:

@@ -44,6 +44,17 @@ def dot(a, b, n):
 
 
 @linked
+def largest(a, n):
+    """The infinity norm; infinite if a number is NaN."""
+    size = 0.0
+    for i in range(n):
+        value = abs(a[i])
+        if not value <= size:
+            size = value if value >= 0.0 else math.inf
+    return size
+
+
+@linked
 def cholesky(h, n, u):
     """Write U with H = U'U into the upper triangle of u; False if H is not positive definite to working precision.
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..energies.errors import InputError, InputTypeError, nearest
+from .checks import check_finite, check_positive, finite_instances
+from .descend import NOT_FINITE
 from .driver import declared_seeds, run_driver
-from .finite import check_finite, finite_instances
 from .seeding import Seeds, given_seeds
 from .solution import Solution
-from .trust_region import NOT_FINITE
 
 METHODS = ("trust-region", "l-bfgs", "newton-cg")
 OPTIONS = ("start", "candidates", "method", "gtol", "max_iterations", "check")
@@ -27,13 +27,22 @@ HINTS = {
 }
 
 
-def minimise(kernel: Any, w: Mapping[str, Any] | None = None, x: Mapping[str, Any] | None = None, *,
-             start: Mapping[str, Any] | Solution | None = None, candidates: Mapping[str, Any] | None = None,
-             method: str = "trust-region", gtol: float = 1e-8, max_iterations: int = 100, check: bool = True,
-             **unknown: Any) -> Solution:
+def minimise(
+    kernel: Any,
+    w: Mapping[str, Any] | None = None,
+    x: Mapping[str, Any] | None = None,
+    *,
+    start: Mapping[str, Any] | Solution | None = None,
+    candidates: Mapping[str, Any] | None = None,
+    method: str = "trust-region",
+    gtol: float = 1e-8,
+    max_iterations: int = 100,
+    check: bool = True,
+    **unknown: Any,
+) -> Solution:
     """Minimise the energy over its variables, for every instance of a batch.
 
-    Newton's method with an exact trust region (see trust_region.py), compiled, on as many threads as `set_threads`
+    Newton's method with an exact trust region (see descend.py), compiled, on as many threads as `set_threads`
     allows. The result of an instance has the same bits in any batch and on any number of threads.
 
     Parameters
@@ -66,12 +75,15 @@ def minimise(kernel: Any, w: Mapping[str, Any] | None = None, x: Mapping[str, An
     """
     _check_options(method, gtol, max_iterations, unknown)
     if start is not None and candidates is not None:
-        raise InputError("minimise: give start={...} or candidates={...} (got both); candidates have one axis more, "
-                         "after the batch axis")
+        raise InputError(
+            "minimise: give start={...} or candidates={...} (got both); candidates have one axis more, "
+            "after the batch axis"
+        )
     if isinstance(start, Solution):
         start = start.variables
     given = candidates if start is None else start
     inputs = kernel.bind(w, x, given if isinstance(given, Mapping) else None, 0 if candidates is None else 1)
+    check_positive(kernel, inputs)
     if check:
         check_finite(kernel, inputs)
     finite = None if check else finite_instances(kernel, inputs)
@@ -91,14 +103,26 @@ def minimise(kernel: Any, w: Mapping[str, Any] | None = None, x: Mapping[str, An
     if packed is not None:
         y[:] = packed
     energies, reals, integers = np.empty(rows), np.empty((rows, 2)), np.empty((rows, 3), np.int64)
-    run_driver(kernel, inputs, seeds, y, energies, reals, integers, gtol=float(gtol), max_iterations=max_iterations)
+    run_driver(
+        kernel, inputs, seeds, y, energies, reals, integers, gtol=float(gtol), max_iterations=min(max_iterations, 2**62)
+    )
     if finite is not None:
         bad = np.broadcast_to(~finite, rows)
         if packed is not None:
             y[bad] = np.broadcast_to(packed, y.shape)[bad]
         reals[bad], integers[bad] = np.nan, (0, 0, NOT_FINITE)
-    return Solution(kernel, None if w is None else dict(w), None if x is None else dict(x), inputs, y,
-                    batch is not None, float(gtol), energies, reals, integers)
+    return Solution(
+        kernel,
+        None if w is None else dict(w),
+        None if x is None else dict(x),
+        inputs,
+        y,
+        batch is not None,
+        float(gtol),
+        energies,
+        reals,
+        integers,
+    )
 
 
 def _check_options(method: Any, gtol: Any, max_iterations: Any, unknown: Mapping[str, Any]) -> None:
@@ -108,8 +132,10 @@ def _check_options(method: Any, gtol: Any, max_iterations: Any, unknown: Mapping
     if method != "trust-region":
         if method in METHODS:
             raise InputError(f"minimise: method '{method}' is not in this version; it has 'trust-region'")
-        raise InputError(f"minimise: unknown method {method!r}; one of {', '.join(map(repr, METHODS))}"
-                         f"{nearest(str(method), METHODS)}")
+        raise InputError(
+            f"minimise: unknown method {method!r}; one of {', '.join(map(repr, METHODS))}"
+            f"{nearest(str(method), METHODS)}"
+        )
     try:
         fits = 0.0 < gtol < np.inf
     except (TypeError, ValueError):
@@ -121,5 +147,7 @@ def _check_options(method: Any, gtol: Any, max_iterations: Any, unknown: Mapping
     except TypeError:
         fits = False
     if not fits:
-        raise InputError(f"minimise: max_iterations must be an integer >= 0 (got {max_iterations!r}); 0 returns the "
-                         "start, status ITERATION_LIMIT")
+        raise InputError(
+            f"minimise: max_iterations must be an integer >= 0 (got {max_iterations!r}); 0 returns the "
+            "start, status ITERATION_LIMIT"
+        )

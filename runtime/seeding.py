@@ -46,13 +46,16 @@ def given_seeds(kernel: Any, candidates: Any, inputs: Any) -> Seeds:
     for name, array in arrays.items():
         extra = array.ndim - ranks[name]
         if extra not in (1, 2):
-            raise InputError(f"{where}: candidates {name} has shape {array.shape}; expected one axis more than the "
-                             f"variable has ({ranks[name]}), or two: (count, ...) or (B, count, ...)")
+            raise InputError(
+                f"{where}: candidates {name} has shape {array.shape}; expected one axis more than the "
+                f"variable has ({ranks[name]}), or two: (count, ...) or (B, count, ...)"
+            )
         if array.shape[extra - 1] == 0:
             raise InputError(f"{where}: candidates {name} has shape {array.shape}: at least one candidate per instance")
         if number not in (None, array.shape[extra - 1]):
-            raise InputError(f"{where}: candidates {name} has shape {array.shape}, another variable has {number} "
-                             "candidates")
+            raise InputError(
+                f"{where}: candidates {name} has shape {array.shape}, another variable has {number} candidates"
+            )
         number = array.shape[extra - 1]
         if extra == 2 and rows in (None, 1):
             rows = len(array)
@@ -64,7 +67,7 @@ def given_seeds(kernel: Any, candidates: Any, inputs: Any) -> Seeds:
     lead = 1 if rows is None else rows
     flat = {}
     for name, array in arrays.items():
-        shape = array.shape[array.ndim - ranks[name]:]
+        shape = array.shape[array.ndim - ranks[name] :]
         flat[name] = np.broadcast_to(array, (lead, number, *shape)).reshape(lead * number, *shape)
     packed, _ = kernel.bind_variables(flat, replace(inputs, batch=lead * number))
     points = packed.reshape(lead, number, inputs.m)
@@ -74,12 +77,15 @@ def given_seeds(kernel: Any, candidates: Any, inputs: Any) -> Seeds:
 def _arrays(kernel: Any, candidates: Any) -> dict[str, Floats]:
     where, names = f"minimise: energy {kernel.name!r}", kernel.variables.names
     if not isinstance(candidates, Mapping):
-        raise InputTypeError(f"{where}: candidates must be a dict of variables ({', '.join(names)}); got "
-                             f"{type(candidates).__name__}")
+        raise InputTypeError(
+            f"{where}: candidates must be a dict of variables ({', '.join(names)}); got {type(candidates).__name__}"
+        )
     for name in candidates:
         if name not in names:
-            raise NameMissingError(f"{where}: unknown variable {name!r} in candidates{nearest(str(name), names)}; "
-                                   f"variables: {', '.join(names)}")
+            raise NameMissingError(
+                f"{where}: unknown variable {name!r} in candidates{nearest(str(name), names)}; "
+                f"variables: {', '.join(names)}"
+            )
     arrays = {}
     for name in names:
         if name not in candidates:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..energies.errors import NumericalError
-from .trust_region import CONVERGED, ITERATION_LIMIT, NOT_FINITE, SADDLE, STALLED, UNBOUNDED
+from .descend import CONVERGED, ITERATION_LIMIT, NOT_FINITE, SADDLE, STALLED, UNBOUNDED
 
 
 class Status(IntEnum):
@@ -78,7 +78,8 @@ class Solution:
     def variables(self) -> dict[str, Any]:
         """Minimisers by name."""
         unpacked: dict[str, Any] = self.kernel.variables.unpack(
-            self.y if self.batched else self.y[0], self.inputs.sizes)
+            self.y if self.batched else self.y[0], self.inputs.sizes
+        )
         return unpacked
 
     @property
@@ -128,8 +129,10 @@ class Solution:
         for status in refused:
             instances = np.flatnonzero(self.integers[:, 2] == status)
             if len(instances):
-                raise NumericalError(f"minimise: energy '{self.kernel.name}': {self._which(instances)} ended as "
-                                     f"{status.name}; see solution.status")
+                raise NumericalError(
+                    f"minimise: energy '{self.kernel.name}': {self._which(instances)} ended as "
+                    f"{status.name}; see solution.status"
+                )
         return self
 
     def _which(self, instances: NDArray[np.int64]) -> str:
@@ -149,8 +152,10 @@ class Solution:
     def __repr__(self) -> str:
         rows = len(self.y)
         if not self.batched:
-            return (f"Solution({self.kernel.name}: {self.status.name}, energy {self.energy:.6g}, gradient norm "
-                    f"{self.gradient_norm:.1e}, {self.iterations} iterations)")
+            return (
+                f"Solution({self.kernel.name}: {self.status.name}, energy {self.energy:.6g}, gradient norm "
+                f"{self.gradient_norm:.1e}, {self.iterations} iterations)"
+            )
         counts = np.bincount(self.integers[:, 2], minlength=len(Status))
         parts = [f"{counts[status]} {status.name}" for status in Status if counts[status]]
         norms = self.reals[:, 0][np.isfinite(self.reals[:, 0])]

@@ -15,8 +15,11 @@ if "WIBERG_TEST_CACHE" in os.environ:
     os.environ["WIBERG_CACHE_DIR"] = os.environ["WIBERG_TEST_CACHE"]
 else:
     os.environ["WIBERG_CACHE_DIR"] = tempfile.mkdtemp(prefix="wiberg-tests-")
-    atexit.register(lambda folder, owner: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True),
-                    os.environ["WIBERG_CACHE_DIR"], os.getpid())
+    atexit.register(
+        lambda folder, owner: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True),
+        os.environ["WIBERG_CACHE_DIR"],
+        os.getpid(),
+    )
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("local", deadline=None)

@@ -44,8 +44,14 @@ def total(expression: Any, *limits: Any) -> Any:
 @energy
 def ransac():
     """The paper's one-dimensional RANSAC: inliers found by a kernel of learnt width."""
-    return Energy(-total(sp.exp(-(((x[i] - t) / sigma) ** 2)), i), variables=[t], weights=[sigma], data=[x],
-                  name="ransac", candidates={t: x[i]})
+    return Energy(
+        -total(sp.exp(-(((x[i] - t) / sigma) ** 2)), i),
+        variables=[t],
+        weights=[sigma],
+        data=[x],
+        name="ransac",
+        candidates={t: x[i]},
+    )
 
 
 @energy
@@ -54,9 +60,14 @@ def fusion():
     al, be, ls = (vector(s, n) for s in ("alpha", "beta", "log_sigma"))
     s, corner, at = vector("s", n, 2), vector("c", n, 2), vector("y", 2)
     near = sp.exp(-total((s[i, d] * corner[i, d] - at[d]) ** 2, d) / sp.exp(2 * ls[i]))
-    return Energy(-total(sp.exp(al[i] + be[i] * t) * near, i), variables=[at], weights=[al, be, ls, s],
-                  data=[corner, t], name="fusion",
-                  candidates={at[0]: s[i, 0] * corner[i, 0], at[1]: s[i, 1] * corner[i, 1]})
+    return Energy(
+        -total(sp.exp(al[i] + be[i] * t) * near, i),
+        variables=[at],
+        weights=[al, be, ls, s],
+        data=[corner, t],
+        name="fusion",
+        candidates={at[0]: s[i, 0] * corner[i, 0], at[1]: s[i, 1] * corner[i, 1]},
+    )
 
 
 @energy
@@ -66,14 +77,23 @@ def pose():
     cc, jj, kk = sp.Idx("c", cameras), sp.Idx("j", joints), sp.Idx("k", bases)
     xyz, uv = sp.Idx("d", 3), sp.Idx("e", 2)
     shape, basis, camera = vector("a", bases), vector("B", bases, joints, 3), vector("P", cameras, 2, 3)
-    omega, precision, delta = vector("omega", cameras, joints), vector("sigma", bases), sp.Symbol("delta", positive=True)
+    omega, precision, delta = (
+        vector("omega", cameras, joints),
+        vector("sigma", bases),
+        sp.Symbol("delta", positive=True),
+    )
     mean, seen, r = vector("m", bases), vector("X", cameras, joints, 2), vector("r", cameras, joints, 2)
     rho = omega[cc, jj] ** 2 * delta**2 * (sp.sqrt(1 + total(r[cc, jj, uv] ** 2, uv) / delta**2) - 1)
     prior = total((precision[kk] * (shape[kk] - mean[kk])) ** 2, kk) / 2
     point = total(shape[kk] * basis[kk, jj, xyz], kk)
-    return Energy(total(rho, cc, jj) + prior, variables=[shape], weights=[basis, omega, precision, camera, delta],
-                  data=[mean, seen], name="pose",
-                  where={r[cc, jj, uv]: seen[cc, jj, uv] - total(camera[cc, uv, xyz] * point, xyz)})
+    return Energy(
+        total(rho, cc, jj) + prior,
+        variables=[shape],
+        weights=[basis, omega, precision, camera, delta],
+        data=[mean, seen],
+        name="pose",
+        where={r[cc, jj, uv]: seen[cc, jj, uv] - total(camera[cc, uv, xyz] * point, xyz)},
+    )
 
 
 # ---------------------------------------------------------------------------------------------- classical
@@ -87,16 +107,22 @@ def denoise():
     p, q = sp.Idx("p", (0, rows - 2)), sp.Idx("q", (0, columns - 2))
     down = total(sp.sqrt(tau**2 + (image[p + 1, j] - image[p, j]) ** 2), p, j)
     right = total(sp.sqrt(tau**2 + (image[i, q + 1] - image[i, q]) ** 2), i, q)
-    return Energy(total((image[i, j] - noisy[i, j]) ** 2, i, j) / 2 + sigma * (down + right), variables=[image],
-                  weights=[sigma, tau], data=[noisy], name="denoise")
+    return Energy(
+        total((image[i, j] - noisy[i, j]) ** 2, i, j) / 2 + sigma * (down + right),
+        variables=[image],
+        weights=[sigma, tau],
+        data=[noisy],
+        name="denoise",
+    )
 
 
 @energy
 def rosenbrock():
     """The chained Rosenbrock function; without data."""
     q = sp.Idx("q", (0, n - 2))
-    return Energy(total(b * (y[q + 1] - y[q] ** 2) ** 2 + (1 - y[q]) ** 2, q), variables=[y], weights=[b],
-                  name="rosenbrock")
+    return Energy(
+        total(b * (y[q + 1] - y[q] ** 2) ** 2 + (1 - y[q]) ** 2, q), variables=[y], weights=[b], name="rosenbrock"
+    )
 
 
 @energy
@@ -104,8 +130,13 @@ def logistic():
     """Logistic regression with labels -1 and 1 and a ridge penalty."""
     features, beta = vector("X", n, k), vector("beta", k)
     margin = z[i] * total(features[i, a] * beta[a], a)
-    return Energy(total(sp.log(1 + sp.exp(-margin)), i) + tau * total(beta[a] ** 2, a), variables=[beta],
-                  weights=[tau], data=[features, z], name="logistic")
+    return Energy(
+        total(sp.log(1 + sp.exp(-margin)), i) + tau * total(beta[a] ** 2, a),
+        variables=[beta],
+        weights=[tau],
+        data=[features, z],
+        name="logistic",
+    )
 
 
 @energy
@@ -113,8 +144,13 @@ def poisson():
     """Poisson regression, its negative log-likelihood without the constant."""
     features, beta, counts = vector("X", n, k), vector("beta", k), vector("counts", n)
     linear = total(features[i, a] * beta[a], a)
-    return Energy(total(w[i] * (sp.exp(linear) - counts[i] * linear), i), variables=[beta], weights=[w],
-                  data=[features, counts], name="poisson")
+    return Energy(
+        total(w[i] * (sp.exp(linear) - counts[i] * linear), i),
+        variables=[beta],
+        weights=[w],
+        data=[features, counts],
+        name="poisson",
+    )
 
 
 @energy
@@ -123,8 +159,13 @@ def springs():
     edges = vector("e", m, 2, integer=True)
     position, rest, anchor = vector("p", n, 2), vector("rest", m), vector("anchor", n, 2)
     length = sp.sqrt(sp.Rational(1, 10) + total((position[edges[j, 0], d] - position[edges[j, 1], d]) ** 2, d))
-    return Energy(total((length - rest[j]) ** 2, j) + sigma * total((position[i, d] - anchor[i, d]) ** 2, i, d),
-                  variables=[position], weights=[rest, sigma], data=[edges, anchor], name="springs")
+    return Energy(
+        total((length - rest[j]) ** 2, j) + sigma * total((position[i, d] - anchor[i, d]) ** 2, i, d),
+        variables=[position],
+        weights=[rest, sigma],
+        data=[edges, anchor],
+        name="springs",
+    )
 
 
 @energy
@@ -133,8 +174,13 @@ def lennard_jones():
     pairs, position = vector("pairs", m, 2, integer=True), vector("p", n, 3)
     xyz = sp.Idx("xyz", 3)
     r2 = sp.Float(1.3) + total((position[pairs[j, 0], xyz] - position[pairs[j, 1], xyz]) ** 2, xyz)
-    return Energy(total(4 * b * ((sigma**2 / r2) ** 6 - (sigma**2 / r2) ** 3), j) + total(position[i, xyz] ** 2, i, xyz),
-                  variables=[position], weights=[b, sigma], data=[pairs], name="lennard_jones")
+    return Energy(
+        total(4 * b * ((sigma**2 / r2) ** 6 - (sigma**2 / r2) ** 3), j) + total(position[i, xyz] ** 2, i, xyz),
+        variables=[position],
+        weights=[b, sigma],
+        data=[pairs],
+        name="lennard_jones",
+    )
 
 
 @energy
@@ -142,8 +188,13 @@ def mixture():
     """The negative log-likelihood of a Gaussian mixture in its means."""
     mean = vector("mu", k)
     density = total(sp.exp(alpha[a] - (x[i] - mean[a]) ** 2 / (2 * sigma**2)), a)
-    return Energy(-total(sp.log(density), i) + total(mean[a] ** 2, a) / 10, variables=[mean], weights=[alpha, sigma],
-                  data=[x], name="mixture")
+    return Energy(
+        -total(sp.log(density), i) + total(mean[a] ** 2, a) / 10,
+        variables=[mean],
+        weights=[alpha, sigma],
+        data=[x],
+        name="mixture",
+    )
 
 
 @energy
@@ -152,8 +203,13 @@ def factorisation():
     left, right, matrix = vector("U", n, k), vector("V", m, k), vector("M", n, m)
     residual = matrix[i, j] - total(left[i, a] * right[j, a], a)
     size = total(left[i, a] ** 2, i, a) + total(right[j, a] ** 2, j, a)
-    return Energy(total(residual**2, i, j) / 2 + tau * size, variables=[left, right], weights=[tau], data=[matrix],
-                  name="factorisation")
+    return Energy(
+        total(residual**2, i, j) / 2 + tau * size,
+        variables=[left, right],
+        weights=[tau],
+        data=[matrix],
+        name="factorisation",
+    )
 
 
 def robust_line(name: str, penalty: Callable[..., Any]) -> None:
@@ -177,8 +233,9 @@ def circle():
     """A circle through points: centre and radius unknown, distances softened."""
     centre, points, radius = vector("centre", 2), vector("x", n, 2), sp.Symbol("radius", real=True)
     distance = sp.sqrt(total((points[i, d] - centre[d]) ** 2, d) + sp.Rational(1, 100))
-    return Energy(total(w[i] * (distance - radius) ** 2, i), variables=[centre, radius], weights=[w], data=[points],
-                  name="circle")
+    return Energy(
+        total(w[i] * (distance - radius) ** 2, i), variables=[centre, radius], weights=[w], data=[points], name="circle"
+    )
 
 
 @energy
@@ -186,16 +243,27 @@ def ising():
     """A smooth relaxation of the Ising model: spins are tanh of unknowns."""
     coupling, spin = vector("J", n, n), vector("h", n)
     i2 = sp.Idx("i2", n)
-    return Energy(-total(coupling[i, i2] * sp.tanh(spin[i]) * sp.tanh(spin[i2]), i, i2) / 2
-                  - total(b * x[i] * sp.tanh(spin[i]), i), variables=[spin], weights=[coupling, b], data=[x], name="ising")
+    return Energy(
+        -total(coupling[i, i2] * sp.tanh(spin[i]) * sp.tanh(spin[i2]), i, i2) / 2
+        - total(b * x[i] * sp.tanh(spin[i]), i),
+        variables=[spin],
+        weights=[coupling, b],
+        data=[x],
+        name="ising",
+    )
 
 
 @energy
 def quadratic():
     """A quadratic form y'Ay/2 - x'y."""
     matrix, i2 = vector("A", n, n), sp.Idx("i2", n)
-    return Energy(total(y[i] * matrix[i, i2] * y[i2], i, i2) / 2 - total(x[i] * y[i], i), variables=[y],
-                  weights=[matrix], data=[x], name="quadratic")
+    return Energy(
+        total(y[i] * matrix[i, i2] * y[i2], i, i2) / 2 - total(x[i] * y[i], i),
+        variables=[y],
+        weights=[matrix],
+        data=[x],
+        name="quadratic",
+    )
 
 
 @energy
@@ -204,8 +272,13 @@ def procrustes():
     source, target, angle = vector("p", n, 2), vector("q", n, 2), sp.Symbol("angle", real=True)
     first = sp.cos(angle) * source[i, 0] - sp.sin(angle) * source[i, 1] + t - target[i, 0]
     second = sp.sin(angle) * source[i, 0] + sp.cos(angle) * source[i, 1] - target[i, 1]
-    return Energy(total(w[i] ** 2 * (first**2 + second**2), i), variables=[angle, t], weights=[w],
-                  data=[source, target], name="procrustes")
+    return Energy(
+        total(w[i] ** 2 * (first**2 + second**2), i),
+        variables=[angle, t],
+        weights=[w],
+        data=[source, target],
+        name="procrustes",
+    )
 
 
 @energy
@@ -213,15 +286,17 @@ def bearings():
     """A position from bearings: atan2 of differences, compared by 1 - cos."""
     beacon = vector("beacon", n, 2)
     bearing = sp.atan2(beacon[i, 1] - u, beacon[i, 0] - t)
-    return Energy(total(w[i] * (1 - sp.cos(bearing - z[i])), i), variables=[t, u], weights=[w], data=[beacon, z],
-                  name="bearings")
+    return Energy(
+        total(w[i] * (1 - sp.cos(bearing - z[i])), i), variables=[t, u], weights=[w], data=[beacon, z], name="bearings"
+    )
 
 
 @energy
 def probit():
     """Probit regression: log of erfc."""
-    return Energy(-total(sp.log(sp.erfc(-b * z[i] * (x[i] - t)) / 2), i), variables=[t], weights=[b], data=[x, z],
-                  name="probit")
+    return Energy(
+        -total(sp.log(sp.erfc(-b * z[i] * (x[i] - t)) / 2), i), variables=[t], weights=[b], data=[x, z], name="probit"
+    )
 
 
 @energy
@@ -229,8 +304,13 @@ def hinge():
     """A support vector machine: Max in every term."""
     features, beta = vector("X", n, 2), vector("beta", 2)
     margin = z[i] * total(features[i, d] * beta[d], d)
-    return Energy(total(sp.Max(0, 1 - margin), i) + tau * total(beta[d] ** 2, d), variables=[beta], weights=[tau],
-                  data=[features, z], name="hinge")
+    return Energy(
+        total(sp.Max(0, 1 - margin), i) + tau * total(beta[d] ** 2, d),
+        variables=[beta],
+        weights=[tau],
+        data=[features, z],
+        name="hinge",
+    )
 
 
 # ---------------------------------------------------------------------------------------------- the language
@@ -242,40 +322,64 @@ def lets():
     first, second = vector("first", n), vector("second", n)
     q = sp.Idx("q", (0, n - 2))
     whole = sp.Symbol("whole")
-    return Energy(whole**2 + total(second[i] * first[i], i) + total(sp.sin(second[q + 1] - first[q]), q),
-                  variables=[y], weights=[b], data=[x],
-                  where={first[i]: sp.exp(-((x[i] - y[i]) ** 2)), second[i]: sp.tanh(first[i] * y[i] + b) + first[i] ** 2,
-                         whole: total(second[i] * x[i], i)}, name="lets")
+    return Energy(
+        whole**2 + total(second[i] * first[i], i) + total(sp.sin(second[q + 1] - first[q]), q),
+        variables=[y],
+        weights=[b],
+        data=[x],
+        where={
+            first[i]: sp.exp(-((x[i] - y[i]) ** 2)),
+            second[i]: sp.tanh(first[i] * y[i] + b) + first[i] ** 2,
+            whole: total(second[i] * x[i], i),
+        },
+        name="lets",
+    )
 
 
 @energy
 def matrix_let():
     """An intermediate of two indices, read transposed and on its diagonal."""
     outer, i2 = vector("outer", n, n), sp.Idx("i2", n)
-    return Energy(total(outer[i, i2] * sp.sin(outer[i2, i]), i, i2) + total(outer[i, i] ** 2, i), variables=[y],
-                  weights=[w], where={outer[i, i2]: y[i] * y[i2] + w[i] * sp.cos(y[i2])}, name="matrix_let")
+    return Energy(
+        total(outer[i, i2] * sp.sin(outer[i2, i]), i, i2) + total(outer[i, i] ** 2, i),
+        variables=[y],
+        weights=[w],
+        where={outer[i, i2]: y[i] * y[i2] + w[i] * sp.cos(y[i2])},
+        name="matrix_let",
+    )
 
 
 @energy
 def huber():
     """Huber's function as a Piecewise."""
     r = x[i] - t
-    return Energy(total(sp.Piecewise((r**2 / 2, sp.Abs(r) < sigma), (sigma * sp.Abs(r) - sigma**2 / 2, True)), i),
-                  variables=[t], weights=[sigma], data=[x], name="huber")
+    return Energy(
+        total(sp.Piecewise((r**2 / 2, sp.Abs(r) < sigma), (sigma * sp.Abs(r) - sigma**2 / 2, True)), i),
+        variables=[t],
+        weights=[sigma],
+        data=[x],
+        name="huber",
+    )
 
 
 @energy
 def kinks():
     """Abs, Max and Min of several arguments."""
-    return Energy(total(sp.Abs(x[i] - t) + sp.Max(x[i], t, u * w[i]) + sp.Min(t * u, w[i] * t, 1) ** 2, i) + t**2 + u**2,
-                  variables=[t, u], weights=[w], data=[x], name="kinks")
+    return Energy(
+        total(sp.Abs(x[i] - t) + sp.Max(x[i], t, u * w[i]) + sp.Min(t * u, w[i] * t, 1) ** 2, i) + t**2 + u**2,
+        variables=[t, u],
+        weights=[w],
+        data=[x],
+        name="kinks",
+    )
 
 
 @energy
 def conditions():
     """Piecewise with several branches and joined conditions."""
-    branch = sp.Piecewise((x[i] * t**2, sp.And(x[i] > 0, t < u)), (sp.exp(t) * b, sp.Or(x[i] < -1, sp.Not(u > 0))),
-                          (sp.sin(t * u), True))
+    branch = sp.Piecewise(
+        (x[i] * t**2, sp.And(x[i] > 0, t < u)), (sp.exp(t) * b, sp.Or(x[i] < -1, sp.Not(u > 0))), (sp.sin(t * u), True)
+    )
     return Energy(total(branch, i) + sp.Heaviside(t) * u**3, variables=[t, u], weights=[b], data=[x], name="conditions")
 
 
@@ -283,32 +387,57 @@ def conditions():
 def exponents():
     """Powers whose exponent is a weight, a variable or a fraction, and a number to a variable power."""
     positive = sp.IndexedBase("x", shape=(n,), positive=True)
-    return Energy(total(positive[i] ** w[i] * t + positive[i] ** t, i) + 2**t + (1 + t**2) ** sp.Rational(-3, 2)
-                  + (1 + t**2) ** b + (1 + t**4) ** sp.Float(0.3), variables=[t], weights=[w, b], data=[positive],
-                  name="exponents")
+    return Energy(
+        total(positive[i] ** w[i] * t + positive[i] ** t, i)
+        + 2**t
+        + (1 + t**2) ** sp.Rational(-3, 2)
+        + (1 + t**2) ** b
+        + (1 + t**4) ** sp.Float(0.3),
+        variables=[t],
+        weights=[w, b],
+        data=[positive],
+        name="exponents",
+    )
 
 
 @energy
 def index_values():
     """Index and extent as numbers."""
-    return Energy(total((i + 1) * (x[i] - t) ** 2 / n + sp.cos(i * t) / (n + i + b**2), i) + n * t**2, variables=[t],
-                  weights=[b], data=[x], name="index_values")
+    return Energy(
+        total((i + 1) * (x[i] - t) ** 2 / n + sp.cos(i * t) / (n + i + b**2), i) + n * t**2,
+        variables=[t],
+        weights=[b],
+        data=[x],
+        name="index_values",
+    )
 
 
 @energy
 def strides():
     """Every second entry."""
     pairs = vector("x", 2 * n)
-    return Energy(total((pairs[2 * i] - t) ** 2 * w[i] - sp.sin(pairs[2 * i + 1] * t), i), variables=[t], weights=[w],
-                  data=[pairs], name="strides")
+    return Energy(
+        total((pairs[2 * i] - t) ** 2 * w[i] - sp.sin(pairs[2 * i + 1] * t), i),
+        variables=[t],
+        weights=[w],
+        data=[pairs],
+        name="strides",
+    )
 
 
 @energy
 def diagonal():
     """The diagonal of a matrix of unknowns."""
     matrix, i2 = vector("Y", n, n), sp.Idx("i2", n)
-    return Energy(total(sp.exp(matrix[i, i] / 4), i) - b * total(x[i] * matrix[i, i2] * x[i2], i, i2)
-                  + total(matrix[i, i2] ** 2, i, i2), variables=[matrix], weights=[b], data=[x], name="diagonal")
+    return Energy(
+        total(sp.exp(matrix[i, i] / 4), i)
+        - b * total(x[i] * matrix[i, i2] * x[i2], i, i2)
+        + total(matrix[i, i2] ** 2, i, i2),
+        variables=[matrix],
+        weights=[b],
+        data=[x],
+        name="diagonal",
+    )
 
 
 @energy
@@ -317,16 +446,26 @@ def convolution():
     signal, kernel = vector("y", n + k - 1), vector("h", k)
     blurred = total(kernel[a] * signal[i + a], a)
     q = sp.Idx("q", (0, n + k - 2))
-    return Energy(total((z[i] - blurred) ** 2, i) / 2 + tau * total(signal[q] ** 4, q), variables=[signal],
-                  weights=[kernel, tau], data=[z], name="convolution")
+    return Energy(
+        total((z[i] - blurred) ** 2, i) / 2 + tau * total(signal[q] ** 4, q),
+        variables=[signal],
+        weights=[kernel, tau],
+        data=[z],
+        name="convolution",
+    )
 
 
 @energy
 def ends():
     """Constant subscripts, from both ends."""
     q = sp.Idx("q", (1, n - 1))
-    return Energy((y[0] - x[0]) ** 2 + b * sp.cos(y[n - 1] - x[n - 1]) + total((y[q] - y[q - 1]) ** 4, q) + y[0] * y[n - 1],
-                  variables=[y], weights=[b], data=[x], name="ends")
+    return Energy(
+        (y[0] - x[0]) ** 2 + b * sp.cos(y[n - 1] - x[n - 1]) + total((y[q] - y[q - 1]) ** 4, q) + y[0] * y[n - 1],
+        variables=[y],
+        weights=[b],
+        data=[x],
+        name="ends",
+    )
 
 
 @energy
@@ -334,15 +473,23 @@ def cross_blocks():
     """Two vectors and a scalar of unknowns, all coupled."""
     p, q = vector("p", n), vector("q", m)
     matrix = vector("A", n, m)
-    return Energy(total(sp.exp(-(p[i] * q[j] - matrix[i, j]) ** 2) * (1 + t**2), i, j) + total(sp.sin(t * p[i]), i)
-                  + total(b * t * q[j] ** 2, j), variables=[p, q, t], weights=[b], data=[matrix], name="cross_blocks")
+    return Energy(
+        total(sp.exp(-((p[i] * q[j] - matrix[i, j]) ** 2)) * (1 + t**2), i, j)
+        + total(sp.sin(t * p[i]), i)
+        + total(b * t * q[j] ** 2, j),
+        variables=[p, q, t],
+        weights=[b],
+        data=[matrix],
+        name="cross_blocks",
+    )
 
 
 @energy
 def no_weights():
     """Nothing to learn: the geometric median."""
-    return Energy(total(sp.sqrt((x[i] - t) ** 2 + (z[i] - u) ** 2 + 1), i), variables=[t, u], data=[x, z],
-                  name="no_weights")
+    return Energy(
+        total(sp.sqrt((x[i] - t) ** 2 + (z[i] - u) ** 2 + 1), i), variables=[t, u], data=[x, z], name="no_weights"
+    )
 
 
 @energy
@@ -361,8 +508,13 @@ def alone():
 def whole_sum():
     """A function of a whole sum: its Hessian is dense; and weights that no unknown meets."""
     inner = 1 + total((y[i] - x[i]) ** 2 * w[i] ** 2, i)
-    return Energy(sp.log(inner) + sp.sqrt(inner) + sp.sin(b) * total(w[i], i), variables=[y], weights=[w, b], data=[x],
-                  name="whole_sum")
+    return Energy(
+        sp.log(inner) + sp.sqrt(inner) + sp.sin(b) * total(w[i], i),
+        variables=[y],
+        weights=[w, b],
+        data=[x],
+        name="whole_sum",
+    )
 
 
 @energy
@@ -370,8 +522,13 @@ def three_sums():
     """Sums in sums in sums, each with a function around it."""
     tensor = vector("T", n, m, k)
     inner = total(tensor[i, j, a] * y[i] * alpha[a], a)
-    return Energy(total(sp.log(1 + total(sp.tanh(inner) ** 2, j)), i) + total(y[i] ** 2, i), variables=[y],
-                  weights=[alpha], data=[tensor], name="three_sums")
+    return Energy(
+        total(sp.log(1 + total(sp.tanh(inner) ** 2, j)), i) + total(y[i] ** 2, i),
+        variables=[y],
+        weights=[alpha],
+        data=[tensor],
+        name="three_sums",
+    )
 
 
 @energy
@@ -384,11 +541,17 @@ def functions():
 
 
 @energy
-def gathered_twice():
-    """A gather through a gather, and gathered weights and data."""
-    first, second = vector("first", m, integer=True), vector("second", n, integer=True)
-    return Energy(total((y[second[first[j]]] - x[first[j]]) ** 2 * w[second[first[j]]], j) + total(y[i] ** 2, i) / 2,
-                  variables=[y], weights=[w], data=[first, second, x], name="gathered_twice")
+def gathered():
+    """Gathered weights and data, two gathers in one subscript list, and a gather with an offset."""
+    first, second, table = vector("first", m, integer=True), vector("second", m, integer=True), vector("A", n, n)
+    return Energy(
+        total((y[first[j]] - x[second[j]]) ** 2 * w[second[j]] * table[first[j], second[j]], j)
+        + total(y[i] ** 2, i) / 2,
+        variables=[y],
+        weights=[w],
+        data=[first, second, x, table],
+        name="gathered",
+    )
 
 
 # ---------------------------------------------------------------------------------------------- points
@@ -401,8 +564,9 @@ def extent_sizes(energy: Energy, sizes: Mapping[str, int] | int) -> dict[Any, in
     return {extent: sizes[str(extent)] for extent in energy.extents}
 
 
-def draw(energy: Energy, sizes: Mapping[str, int] | int = 3, *, seed: int = 0, batch: int | None = None,
-         shared: str = "") -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def draw(
+    energy: Energy, sizes: Mapping[str, int] | int = 3, *, seed: int = 0, batch: int | None = None, shared: str = ""
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """A random point (y, w, x); batched in every role but those named in `shared` ("weights", "data", "variables")."""
     generator = np.random.default_rng(seed)
     values = extent_sizes(energy, sizes)
@@ -421,3 +585,19 @@ def draw(energy: Energy, sizes: Mapping[str, int] | int = 3, *, seed: int = 0, b
                 arrays[str(symbol)] = np.abs(array) + 0.3 if label.is_positive else array
         result.append(arrays)
     return tuple(result)
+
+
+def generated(energy: Energy, program: Any, point: tuple[dict[str, Any], ...], sizes: Mapping[str, int] | int = 3,
+              *, seed: int = 0) -> tuple[dict[str, Any], dict[str, int]]:
+    """What the interpreter needs for a point of `draw`: inputs and extents by generated name; directions are drawn."""
+    user: dict[str, Any] = {}
+    for part in point:
+        user |= part
+    roles = {"variable": energy.variables, "weight": energy.weights, "data": energy.data}
+    inputs = {name: user[str(roles[array.role][int(name[1:])])] for name, array in program.arrays.items()
+              if array.role in roles}
+    generator = np.random.default_rng(seed)
+    for name, symbol in enumerate(energy.variables):
+        if f"v{name}" in program.arrays:
+            inputs[f"v{name}"] = np.asarray(generator.standard_normal(user[str(symbol)].shape))
+    return inputs, dict(zip(program.extents, extent_sizes(energy, sizes).values(), strict=True))

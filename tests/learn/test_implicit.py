@@ -1,3 +1,5 @@
+import resource
+
 import numpy as np
 import pytest
 import sympy as sp
@@ -308,15 +310,41 @@ def test_an_instance_that_is_not_finite_leaves_the_sum_as_it_would_be_without_it
     broken[17, 3] = np.nan
     solution = minimise(ransac, {"sigma": 8.0}, {"x": broken}, check=False)
     assert solution.status[17] is Status.NOT_FINITE
-    slope[17] = np.nan if policy == "zero" else 1.0
-    if policy == "zero":
-        with pytest.warns(UnconvergedWarning, match=r"not finite 1; first: 17"):
-            gradient = implicit_gradient(ransac, solution, {"t": slope})
-    else:
-        gradient = implicit_gradient(ransac, solution, {"t": slope}, unconverged="use")
+    slope[17] = np.nan
+    with pytest.warns(UnconvergedWarning, match=r"not finite 1; first: 17"):
+        gradient = implicit_gradient(ransac, solution, {"t": slope}, unconverged=policy)
     rest = np.delete(np.arange(60), 17)
     without = minimise(ransac, {"sigma": 8.0}, {"x": x[rest]})
     assert gradient == implicit_gradient(ransac, without, {"t": slope[rest]})
+
+
+def test_a_derivative_that_is_not_finite_is_left_out_and_warned_of(quadratic):
+    """Row 1 of d(grad)/dw overflows although the minimum is fine."""
+    cross = np.ones((70, 2, 2))
+    cross[66, 1, 0] = 1e150
+    solution = at(quadratic, np.eye(2), cross, np.zeros((70, 2)))
+    slope = np.full((70, 2), 1.0)
+    slope[66] = 1e200
+    with pytest.warns(UnconvergedWarning, match=r"1 of 70 instances have .* not finite \(first: 66\)"):
+        gradient = implicit_gradient(quadratic, solution, {"y": slope}, damping=0, unconverged="use")["w"]
+    np.testing.assert_allclose(gradient, -69 * 2.0)
+
+
+def test_undamped_derivative_that_overflows_is_singular(spring):
+    solution = minimise(spring, {"w": 2.0}, {"a": 1e-310, "z": 1.0}, start={"t": 2.0})
+    with pytest.raises(wb.NumericalError, match=r"singular \(smallest eigenvalue 1e-310\)"):
+        implicit_gradient(spring, solution, {"t": 1.0}, damping=0)
+    assert abs(implicit_gradient(spring, solution, {"t": 1.0})["w"]) <= 1e-309
+
+
+def test_memory_stays_flat(spring):
+    data, slope = {"a": 1.0, "z": np.ones(200)}, {"t": np.ones(200)}
+    peaks = []
+    for _ in range(2):
+        for _ in range(1500):
+            implicit_gradient(spring, minimise(spring, {"w": 2.0}, data, start={"t": 0.0}), slope)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert peaks[1] - peaks[0] < 2000
 
 
 # ---------------------------------------------------------------------------------------------- refused

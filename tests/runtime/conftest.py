@@ -34,6 +34,8 @@ LINE = {
     "cliff": -sp.exp(t),
     "bump": -sp.exp(-(t**2)),
     "pole": sp.log(sp.Abs(t)),
+    "false top": sp.Abs(t) - t**2 / 2,
+    "rounding": sp.cos(t) ** 2 + sp.sin(t) ** 2,
 }
 
 PLANE = {
@@ -58,8 +60,13 @@ HEADER = "def {name}(y, v, table, extents, instance, prepared, scratch, out):\n"
 
 def compile_source(source, name, signature=EVALUATE, **names):
     def make():
-        space = {"math": math, "double_pointer_at": double_pointer_at, "shifted": shifted,
-                 "call_evaluate": call_evaluate, **names}
+        space = {
+            "math": math,
+            "double_pointer_at": double_pointer_at,
+            "shifted": shifted,
+            "call_evaluate": call_evaluate,
+            **names,
+        }
         exec(source, space)
         return space[name]
 
@@ -68,9 +75,12 @@ def compile_source(source, name, signature=EVALUATE, **names):
 
 
 def zoo_source(members, symbols):
-    lines = [HEADER.format(name="zoo"), "    c = double_pointer_at(table[0] + 8 * table[1] * instance)\n",
-             "    kind, unit, scale, offset = c[0], c[1], c[2], c[3]\n    f = math.nan\n",
-             "    if not extents[1] == 0:\n        unit *= prepared[0]\n"]
+    lines = [
+        HEADER.format(name="zoo"),
+        "    c = double_pointer_at(table[0] + 8 * table[1] * instance)\n",
+        "    kind, unit, scale, offset = c[0], c[1], c[2], c[3]\n    f = math.nan\n",
+        "    if not extents[1] == 0:\n        unit *= prepared[0]\n",
+    ]
     size = len(symbols)
     for i, symbol in enumerate(symbols):
         lines.append(f"    {symbol} = unit * y[{i}]\n")
@@ -78,8 +88,9 @@ def zoo_source(members, symbols):
         lines.append(f"    {'if' if number == 0 else 'elif'} kind == {number}.0:\n")
         gradient = [member.diff(s).doit() for s in symbols]
         hessian = [g.diff(s).doit().replace(sp.DiracDelta, lambda *_: sp.Integer(0)) for g in gradient for s in symbols]
-        for target, value in zip(["f", *(f"out[{i}]" for i in range(size + size * size))],
-                                 [member, *gradient, *hessian], strict=True):
+        for target, value in zip(
+            ["f", *(f"out[{i}]" for i in range(size + size * size))], [member, *gradient, *hessian], strict=True
+        ):
             text = sp.pycode(value).replace("t**(-2)", "1/(t*t)")  # numba raises for 0.0**(-2)
             lines.append(f"        {target} = 1.0 * {text}\n")
     lines.append(f"    for i in range({size}):\n        out[i] *= scale * unit\n")
@@ -88,7 +99,9 @@ def zoo_source(members, symbols):
     return "".join(lines)
 
 
-QUADRATIC = HEADER.format(name="quadratic") + """
+QUADRATIC = (
+    HEADER.format(name="quadratic")
+    + """
     n = extents[0]
     a = double_pointer_at(table[0] + 8 * table[1] * instance)
     matrix = double_pointer_at(table[2] + 8 * table[3] * instance)
@@ -102,13 +115,17 @@ QUADRATIC = HEADER.format(name="quadratic") + """
         energy += 0.5 * s * (y[i] - a[i])
     return energy
 """
+)
 
-MANY = HEADER.format(name="many") + """
+MANY = (
+    HEADER.format(name="many")
+    + """
     m, count = extents[0], extents[2]
     for k in range(count):
         out[k] = call_evaluate(ADDRESS, shifted(y, k * m), v, table, extents, instance, prepared, scratch, scratch)
     return 0.0
 """
+)
 
 PREPARED = """
 def prepare(table, extents, instance, prepared):
@@ -166,25 +183,36 @@ class HandKernel:
         self.declaration = types.SimpleNamespace(
             variables=[types.SimpleNamespace(name="y", axes=("m",))],
             data=[types.SimpleNamespace(name=name, axes=("m",) * rank) for name, rank in data.items()],
-            weights=[types.SimpleNamespace(name="s", axes=())])
+            weights=[types.SimpleNamespace(name="s", axes=(), positive=True)],
+        )
         prepare = compile_source(PREPARED, "prepare", PREPARE)
         many = compile_source(MANY.replace("ADDRESS", str(evaluate.address)), "many")
-        self.entries = {"value": Entry(evaluate, prepare), "value_gradient_hessian": Entry(evaluate, prepare),
-                        "many_values": Entry(many, prepare)}
+        self.entries = {
+            "value": Entry(evaluate, prepare),
+            "value_gradient_hessian": Entry(evaluate, prepare),
+            "many_values": Entry(many, prepare),
+        }
 
     def entry(self, name):
         return self.entries[name]
 
     def bind(self, w, x, y=None, extra=0):
         """Data come first in the table, then s."""
-        values = [*(x[name] for name in self.ranks), (w or {}).get("s", 0.0)]
+        values = [*(x[name] for name in self.ranks), (w or {}).get("s", 0.5)]
         arrays = tuple(np.asarray(value, float, order="C") for value in values)
         batched = tuple(a.ndim > rank for a, rank in zip(arrays, [*self.ranks.values(), 0], strict=True))
         batch = next((len(a) for a, b in zip(arrays, batched, strict=True) if b), None)
         table = [(a.ctypes.data, a[0].size if b and len(a) else 0) for a, b in zip(arrays, batched, strict=True)]
         m = self.m or arrays[0].shape[-1]
-        return Inputs((arrays[-1], *arrays[:-1]), (batched[-1], *batched[:-1]), np.array(table, np.int64),
-                      np.array([m, 1 if w else 0], np.int64), batch, batched[-1], m)
+        return Inputs(
+            (arrays[-1], *arrays[:-1]),
+            (batched[-1], *batched[:-1]),
+            np.array(table, np.int64),
+            np.array([m, 1 if w else 0], np.int64),
+            batch,
+            batched[-1],
+            m,
+        )
 
     def bind_variables(self, y, inputs):
         array = np.ascontiguousarray(y["y"], float)

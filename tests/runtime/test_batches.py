@@ -13,8 +13,17 @@ import pytest
 from wiberg.compiler.threads import set_threads
 from wiberg.runtime import minimise
 
-NAMES = ["rosenbrock", "beale", "matyas", "himmelblau", "bowl", "two wells", "bounded monkey saddle", "zakharov",
-         "half"]
+NAMES = [
+    "rosenbrock",
+    "beale",
+    "matyas",
+    "himmelblau",
+    "bowl",
+    "two wells",
+    "bounded monkey saddle",
+    "zakharov",
+    "half",
+]
 BAD = ["nowhere", "saddle", "monkey saddle", "valley"]
 
 
@@ -31,8 +40,15 @@ def mixed(plane, count, names=NAMES, seed=0):
 
 
 def bits(solution, rows=slice(None)):
-    parts = (solution.variables["y"], solution.energy, solution.gradient_norm, solution.curvature, solution.iterations,
-             solution.evaluations, solution.status.astype(np.int64))
+    parts = (
+        solution.variables["y"],
+        solution.energy,
+        solution.gradient_norm,
+        solution.curvature,
+        solution.iterations,
+        solution.evaluations,
+        solution.status.astype(np.int64),
+    )
     return [np.ascontiguousarray(part[rows]).tobytes() for part in parts]
 
 
@@ -42,10 +58,15 @@ def test_batch_equals_single_calls(plane):
     for b in range(60):
         single = minimise(plane, None, {"c": x["c"][b]}, start={"y": start["y"][b]})
         assert single.variables["y"].tobytes() == batch.variables["y"][b].tobytes()
-        assert np.array([single.energy, single.gradient_norm, single.curvature]).tobytes() == np.array(
-            [batch.energy[b], batch.gradient_norm[b], batch.curvature[b]]).tobytes()
+        assert (
+            np.array([single.energy, single.gradient_norm, single.curvature]).tobytes()
+            == np.array([batch.energy[b], batch.gradient_norm[b], batch.curvature[b]]).tobytes()
+        )
         assert (single.iterations, single.evaluations, single.status) == (
-            batch.iterations[b], batch.evaluations[b], batch.status[b])
+            batch.iterations[b],
+            batch.evaluations[b],
+            batch.status[b],
+        )
 
 
 def test_order_does_not_matter(plane):
@@ -138,8 +159,9 @@ def test_two_python_threads_at_once(plane):
     set_threads(2)
     expected = bits(minimise(plane, None, x, start=start))
     results = []
-    workers = [threading.Thread(target=lambda: results.append(bits(minimise(plane, None, x, start=start))))
-               for _ in range(4)]
+    workers = [
+        threading.Thread(target=lambda: results.append(bits(minimise(plane, None, x, start=start)))) for _ in range(4)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:

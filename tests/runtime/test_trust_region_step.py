@@ -17,7 +17,7 @@ from wiberg.compiler.native import (
     platform_key,
     reachable_sources,
 )
-from wiberg.runtime import trust_region
+from wiberg.runtime import descend
 from wiberg.runtime.trust_region import boundary_step, newton_step, spectrum
 
 KINDS = {0: "newton", 1: "boundary"}
@@ -46,7 +46,7 @@ def _spectrum(h, n, space, record):
 
 
 def _compiled(function, signature):
-    reached = reachable_sources(trust_region._minimise_slice)
+    reached = reachable_sources(descend._minimise_slice)
     key = digest("tests", inspect.getsource(function), *reached, *platform_key())
     return native_from_key(key, lambda: function, signature)
 
@@ -60,8 +60,9 @@ def step(h, g, radius):
     h, g = np.ascontiguousarray(h, float), np.ascontiguousarray(g, float)
     n = len(g)
     p, space, work, record = np.full(n, 7.0), np.empty(n * n + 5 * n), np.empty(5 * n), np.full(3, np.nan)
-    decrease = STEP.call(h.ctypes.data, g.ctypes.data, n, radius, p.ctypes.data, space.ctypes.data, work.ctypes.data,
-                         record.ctypes.data)
+    decrease = STEP.call(
+        h.ctypes.data, g.ctypes.data, n, radius, p.ctypes.data, space.ctypes.data, work.ctypes.data, record.ctypes.data
+    )
     return p, decrease, KINDS[int(record[0])], record[1]
 
 
@@ -174,11 +175,24 @@ def test_no_gradient_but_negative_curvature_moves(n, size):
     assert p == pytest.approx(still, abs=1e-13)
 
 
-@pytest.mark.parametrize("h", [
-    np.zeros((3, 3)), np.diag([0.0, 1.0, 2.0]), np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]]), np.ones((4, 4)),
-    -np.eye(4), np.eye(4), np.array([[1.0, 2], [2, 4]]), np.zeros((2, 2)), np.zeros((1, 1)), np.diag([1e-320, 1, 1]),
-    1e-200 * np.ones((3, 3)), 1e200 * np.diag([-1.0, 1, 2]), np.array([[2.0, 1e-9, 0], [1e-9, 2, 1e-9], [0, 1e-9, 2]]),
-])
+@pytest.mark.parametrize(
+    "h",
+    [
+        np.zeros((3, 3)),
+        np.diag([0.0, 1.0, 2.0]),
+        np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]]),
+        np.ones((4, 4)),
+        -np.eye(4),
+        np.eye(4),
+        np.array([[1.0, 2], [2, 4]]),
+        np.zeros((2, 2)),
+        np.zeros((1, 1)),
+        np.diag([1e-320, 1, 1]),
+        1e-200 * np.ones((3, 3)),
+        1e200 * np.diag([-1.0, 1, 2]),
+        np.array([[2.0, 1e-9, 0], [1e-9, 2, 1e-9], [0, 1e-9, 2]]),
+    ],
+)
 def test_degenerate_matrices_give_finite_steps(h):
     n = len(h)
     for g in (np.ones(n), np.eye(n)[0], np.zeros(n), 1e-12 * np.ones(n), 1e8 * np.arange(n)):
@@ -220,7 +234,8 @@ def test_lowest_eigenvalue(n, seed, size, sparse):
     h = rng.standard_normal((n, n)) * (rng.random((n, n)) < 0.1 if sparse else 1)
     h = h + h.T
     assert lowest_eigenvalue(size * h) / size == pytest.approx(
-        np.linalg.eigvalsh(h)[0], abs=4e-15 * n * max(1e-30, abs(h).max()))
+        np.linalg.eigvalsh(h)[0], abs=4e-15 * n * max(1e-30, abs(h).max())
+    )
 
 
 def test_two_unknowns_lose_no_digits():

@@ -14,16 +14,25 @@ def ransac():
     n = sp.Symbol("n", integer=True, positive=True)
     i, q = sp.Idx("i", n), sp.Idx("q", n)
     t, sigma, x = sp.Symbol("t", real=True), sp.Symbol("sigma", positive=True), sp.IndexedBase("x", shape=(n,))
-    energy = wb.Energy(-sp.Sum(sp.exp(-((x[i] - t) / sigma) ** 2), i), variables=[t], weights=[sigma], data=[x],
-                       candidates={t: x[q]}, name="ransac")
+    energy = wb.Energy(
+        -sp.Sum(sp.exp(-(((x[i] - t) / sigma) ** 2)), i),
+        variables=[t],
+        weights=[sigma],
+        data=[x],
+        candidates={t: x[q]},
+        name="ransac",
+    )
     return wb.compile(energy)
 
 
 def locations(batch=40, seed=0):
     rng = np.random.default_rng(seed)
     mean = rng.uniform(-40, 40, batch)
-    return {"x": np.concatenate([mean[:, None] + 4 * rng.standard_normal((batch, 10)),
-                                 rng.uniform(-40, 40, (batch, 100))], axis=1)}
+    return {
+        "x": np.concatenate(
+            [mean[:, None] + 4 * rng.standard_normal((batch, 10)), rng.uniform(-40, 40, (batch, 100))], axis=1
+        )
+    }
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +44,19 @@ def pose():
     basis, camera = sp.IndexedBase("B", shape=(bases, joints, 3)), sp.IndexedBase("P", shape=(cameras, 2, 3))
     image, delta = sp.IndexedBase("X", shape=(cameras, joints, 2)), sp.Symbol("delta", positive=True)
     shape, r = sp.IndexedBase("S", shape=(joints, 3)), sp.IndexedBase("r", shape=(cameras, joints, 2))
-    where = {shape[j, d]: sp.Sum(a[k] * basis[k, j, d], k),
-             r[c, j, e]: image[c, j, e] - sp.Sum(camera[c, e, d] * shape[j, d], d)}
+    where = {
+        shape[j, d]: sp.Sum(a[k] * basis[k, j, d], k),
+        r[c, j, e]: image[c, j, e] - sp.Sum(camera[c, e, d] * shape[j, d], d),
+    }
     energy = wb.Energy(
         sp.Sum(delta**2 * (sp.sqrt(1 + sp.Sum(r[c, j, e] ** 2, e) / delta**2) - 1), c, j)
         + sp.Sum((sigma[k] * (a[k] - m[k])) ** 2, k) / 2,
-        variables=[a], weights=[basis, sigma, camera, delta], data=[image, m], where=where, name="pose")
+        variables=[a],
+        weights=[basis, sigma, camera, delta],
+        data=[image, m],
+        where=where,
+        name="pose",
+    )
     return wb.compile(energy)
 
 
@@ -184,13 +200,16 @@ def test_interpreted_kernel_gives_the_same_minimum():
     assert interpreted.converged.all()
 
 
-@pytest.mark.parametrize("expression, start, allowed", [
-    (lambda t, a: -a * t**2, 0.5, {Status.UNBOUNDED}),
-    (lambda t, a: -a * t**2, 0.0, {Status.UNBOUNDED}),
-    (lambda t, a: a * sp.exp(-t), 0.0, {Status.CONVERGED, Status.UNBOUNDED}),
-    (lambda t, a: a * (t**2 - 1) ** 2, 0.0, {Status.CONVERGED}),
-    (lambda t, a: a * t**4, 1.0, {Status.CONVERGED}),
-])
+@pytest.mark.parametrize(
+    "expression, start, allowed",
+    [
+        (lambda t, a: -a * t**2, 0.5, {Status.UNBOUNDED}),
+        (lambda t, a: -a * t**2, 0.0, {Status.UNBOUNDED}),
+        (lambda t, a: a * sp.exp(-t), 0.0, {Status.CONVERGED, Status.UNBOUNDED}),
+        (lambda t, a: a * (t**2 - 1) ** 2, 0.0, {Status.CONVERGED}),
+        (lambda t, a: a * t**4, 1.0, {Status.CONVERGED}),
+    ],
+)
 def test_status_of_declared_energies(expression, start, allowed):
     t, a = sp.Symbol("t", real=True), sp.Symbol("a", positive=True)
     kernel = wb.compile(wb.Energy(expression(t, a), variables=[t], weights=[a]))
