@@ -247,6 +247,8 @@ def run(
         call(workspace, out_address, size, values_address, begin, end, stop)
 
     run_slices(slice_, rows, key=(entry.evaluate.address, inputs.extents.tobytes()), workspace=call.workspace)
+    if entry.failures:
+        raise entry.failures.pop()
     return values, out
 
 
@@ -267,6 +269,8 @@ def run_accumulated(
         call(workspace, address, size, rows, begin, end, stop)
 
     run_slices(slice_, blocks, key=(-entry.evaluate.address, inputs.extents.tobytes()), workspace=call.workspace)
+    if entry.failures:
+        raise entry.failures.pop()
     total: Floats = np.zeros(size)
     for row in sums:
         total += row

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 from numba import njit
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
@@ -109,5 +110,10 @@ class _LinkedCompiler(Compiler):  # type: ignore[misc]
         return pipelines
 
 
-linked = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_LinkedCompiler)
+TESTED = ("0.68",)
+"""Versions of numba whose internals are as this file expects. Others compile these functions in the ordinary way."""
+
+_options: dict[str, Any] = {"pipeline_class": _LinkedCompiler} if numba.__version__.startswith(TESTED) else {}
+
+linked = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, **_options)
 """A decorator, for functions that are called by compiled functions only (`native` compiles those)."""

@@ -71,7 +71,7 @@ class _Extraction:
     pick: Pick
     role: Role
     note: str
-    made: dict[tuple[Op, Loops], str] = field(default_factory=dict)
+    made: dict[tuple[Op, Loops, Role], str] = field(default_factory=dict)
     before: list[Statement] = field(default_factory=list)
 
     def run(self) -> Program:
@@ -93,7 +93,7 @@ class _Extraction:
             return node
         loops = self.pick(statement, node)
         if loops is not None:
-            return self._array(node, loops)
+            return self._array(statement, node, loops)
         if node.name in ("add", "mul"):
             combine = add if node.name == "add" else mul
             fixed = [a for a in node.args if a.name == "number" or self.pick(statement, a) is not None]
@@ -101,15 +101,16 @@ class _Extraction:
             loops = self.pick(statement, part) if part.children and not _is_multiple(part) else None
             if loops is not None:
                 others = [self._visit(statement, a, memo) for a in node.args if a not in fixed]
-                return combine(self._array(part, loops), *others)
+                return combine(self._array(statement, part, loops), *others)
         return rebuild(node, tuple(self._visit(statement, a, memo) if isinstance(a, Op) else a for a in node.args))
 
-    def _array(self, node: Op, loops: Loops) -> Op:
-        target = self.made.get((node, loops))
+    def _array(self, statement: Statement, node: Op, loops: Loops) -> Op:
+        role: Role = "prepared" if self.arrays[statement.target].role == "prepared" else self.role
+        target = self.made.get((node, loops, role))
         if target is None:
-            target = self.made[node, loops] = unused(self.arrays, self.role[0])
+            target = self.made[node, loops, role] = unused(self.arrays, role[0])
             axes = tuple(self.program.ranges[i] for i in loops)
-            self.arrays[target] = Array(target, axes, self.role, origin=self.note)
+            self.arrays[target] = Array(target, axes, role, origin=self.note)
             self.before.append(Statement(target, tuple(map(name, loops)), loops, node, note=self.note))
         return read(target, map(name, loops))
 
