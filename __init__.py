@@ -1,13 +1,13 @@
 """wiberg: declare an energy in SymPy, minimise it in batches, learn its weights end to end.
 
-Imports run one way: energies <- compiler <- runtime <- learn. `wiberg.testing` (derivative checks and hypothesis
-strategies for users' own tests) is imported when first asked for.
+Imports run one way: energies <- compiler <- runtime <- learn. `wiberg.testing` is compiler/testing.py: derivative checks,
+and hypothesis strategies for users' own tests.
 """
 
-from importlib import import_module
-from typing import Any
+import sys
 
-from .compiler import Kernel, compile, set_threads, supported_functions
+from .compiler import Kernel, compile, set_threads, supported_functions, testing
+from .compiler.testing import check_derivatives
 from .energies import (
     CheckpointError,
     DeclarationError,
@@ -41,15 +41,7 @@ from .runtime import Solution, Status, minimise
 
 __version__ = "0.1.0"
 
-_LAZY = {"testing": (".compiler.testing", None), "check_derivatives": (".compiler.testing", "check_derivatives")}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        module, attribute = _LAZY[name]
-        found = import_module(module, __name__)
-        return found if attribute is None else getattr(found, attribute)
-    raise AttributeError(f"module 'wiberg' has no attribute {name!r}")
+sys.modules[f"{__name__}.testing"] = testing  # so that `from wiberg.testing import energies` works
 
 
 __all__ = [

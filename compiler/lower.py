@@ -22,7 +22,7 @@ import sympy as sp
 from sympy.codegen.cfunctions import expm1, log1p
 
 from ..energies.energy import Energy
-from ..energies.errors import UnsupportedError
+from ..energies.errors import DeclarationError, UnsupportedError
 from .expression import (
     ONE,
     ZERO,
@@ -60,7 +60,7 @@ def lower(energy: Energy) -> Program:
     """The program that computes the energy: its last statement defines the output `value`."""
     lowering = Lowering(energy)
     result = lowering.scalar(energy.expression, {})
-    lowering.output("value", (), (), result, note="energy")
+    lowering.output("value", (), (), (), result, note="energy")
     return lowering.program()
 
 
@@ -69,19 +69,21 @@ def lower_candidates(energy: Energy) -> Program:
     lowering = Lowering(energy)
     index = energy.candidate_index
     outer = ""
-    first = constant(0)
+    first, rows = constant(0), constant(1)
     if index is not None:
-        first = lowering.subscript(index.lower, {})
-        outer = lowering.index(Range(first, lowering.subscript(index.upper, {}) + 1))
+        first, last = lowering.subscript(index.lower, {}), lowering.subscript(index.upper, {})
+        outer, rows = lowering.index(Range(first, last + 1)), last + 1 + first * -1
     row = name(outer) + first * -1 if outer else constant(0)
     for target, formula in energy.candidates.items():
         base = target.base if isinstance(target, sp.Indexed) else target
         axes = list(target.indices) if isinstance(target, sp.Indexed) else []
         loops = [i for i in axes if not i.is_Integer]
+        variable = lowering.array_names[str(base.name)]
         for choice, extra in lowering.spread([(i, i.lower, i.upper) for i in loops], {}):
             scope: dict[Any, Affine] = {**({index: name(outer)} if outer else {}), **choice}
             lowering.output(
-                f"candidates_{lowering.array_names[str(base.name)]}",
+                f"candidates_{variable}",
+                (Range(constant(0), rows), *lowering.arrays[variable].axes),
                 (row, *(lowering.subscript(i, scope) for i in axes)),
                 (*([outer] if outer else []), *extra),
                 lowering.scalar(formula, scope),
@@ -129,17 +131,17 @@ class Lowering:
         self.arrays[fresh] = Array(fresh, tuple(self.ranges[i] for i in loops), "local", origin=origin)
         return fresh
 
-    def output(self, target: str, subscripts: tuple[Affine, ...], loops: tuple[str, ...], value: Op, note: str) -> None:
-        if target not in self.arrays:
-            axes = tuple(self._axis(s) for s in subscripts)
-            self.arrays[target] = Array(target, axes, "output", origin=note)
+    def output(
+        self,
+        target: str,
+        axes: tuple[Range, ...],
+        subscripts: tuple[Affine, ...],
+        loops: tuple[str, ...],
+        value: Op,
+        note: str,
+    ) -> None:
+        self.arrays[target] = Array(target, axes, "output", origin=note)
         self.statements.append(Statement(target, subscripts, loops, value, note=note))
-
-    def _axis(self, subscript: Affine) -> Range:
-        single = subscript.single
-        if single in self.ranges:
-            return Range(constant(0), self.ranges[single].stop)
-        return Range(constant(0), subscript + 1)
 
     # ------------------------------------------------------------------------------------ sums
 
@@ -305,7 +307,12 @@ def _extreme(kind: str) -> Any:
 
 
 def _piecewise(self: Lowering, node: Any, scope: Scope) -> Op:
-    *branches, (last, _) = node.args
+    *branches, (last, default) = node.args
+    if default != sp.true:
+        raise DeclarationError(
+            f"energy {self.energy.name!r}: a Piecewise has no (expression, True) branch, so the energy is undefined where "
+            f"{sp.Not(default)}; add a last branch"
+        )
     result = self.scalar(last, scope)
     for value, condition in reversed(branches):
         result = select(_condition(self, condition, scope), self.scalar(value, scope), result)

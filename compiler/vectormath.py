@@ -2,8 +2,9 @@
 
 numba calls libm once for each element. `exp` here is branch-free LLVM IR, inlined: exp(x) = 2**k * exp(r) with
 k = rint(x/log 2), r = x - k*log 2 in two steps with fused multiply-add (Cody and Waite), a polynomial of degree 11 in
-Estrin's order, and the power of two applied in two halves, so that results underflow gradually and overflow to
-infinity. NaN and infinity keep their meaning; the error is at most 1 unit in the last place.
+Estrin's order, to which what the rounding of r lost is added, and the power of two applied in two halves, so that
+results underflow gradually and overflow to infinity. NaN and infinity keep their meaning; the error is at most 1 unit
+in the last place.
 """
 
 from __future__ import annotations

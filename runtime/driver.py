@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiler.evaluate import address_of
 from ..compiler.threads import run_slices
 from ..energies.errors import InputError
 from .descend import FIELDS, minimise_slice, workspace_size
@@ -29,11 +30,13 @@ class _Plan:
     """What a call of given shapes needs.
 
     entries      for each of the four kinds (address of evaluate, of prepare, prepare itself, prepared numbers)
-    prepared     numbers of all of them together
+    failures     where the kernels put exceptions that cannot pass through machine code
+    counted      the extents, then the number of candidates
+    prepared     prepared numbers of all entries together
     """
 
     entries: tuple[tuple[int, int, Callable[..., Any] | None, int], ...]
-    extents: NDArray[np.int64]
+    failures: tuple[list[Exception], ...]
     counted: NDArray[np.int64]
     prepared: int
     scratch: int
@@ -83,6 +86,7 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
         if seeds.points is None:
             wanted[2] = "candidates"
     entries: list[tuple[int, int, Callable[..., Any] | None, int]] = []
+    failures: list[list[Exception]] = []
     scratch = 0
     for kind in wanted:
         if kind is None:
@@ -90,8 +94,10 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
             continue
         entry = kernel.entry(kind)
         scratch = max(scratch, entry.scratch_size(inputs, number))
+        failures.append(entry.failures)
         entries.append((entry.evaluate.address, entry.prepare.address, entry.prepare.call, entry.prepared_size(inputs)))
-    return _Plan(tuple(entries), inputs.extents, np.append(inputs.extents, number), sum(e[3] for e in entries), scratch)
+    counted = np.append(inputs.extents, number)
+    return _Plan(tuple(entries), tuple(failures), counted, sum(e[3] for e in entries), scratch)
 
 
 def run_driver(
@@ -115,7 +121,7 @@ def run_driver(
     points = None if seeds is None else seeds.points
     key = (inputs.extents.tobytes(), number, points is None)
     plan: _Plan = _remembered(kernel, key, lambda: _plan(kernel, inputs, seeds))
-    table, extents, counted = (a.__array_interface__["data"][0] for a in (inputs.table, inputs.extents, plan.counted))
+    table, extents, counted = address_of(inputs.table), address_of(inputs.extents), address_of(plan.counted)
     fields: list[int] = []
     shared = np.empty(plan.prepared)
     place = address_of(shared)
@@ -129,7 +135,7 @@ def run_driver(
             place += 8 * size
     where, stride = 0, 0
     if points is not None:
-        points = np.require(points, requirements=["C", "W"])
+        points = np.ascontiguousarray(points)
         where, stride = address_of(points), points[0].size if points.ndim == 3 else 0
     problem = ctypes.create_string_buffer(_Problem.size)
     _Problem.pack_into(
@@ -162,8 +168,8 @@ def run_driver(
         key=("minimise", plan.entries[0][0], *key),
         workspace=workspace_size(inputs.m, number, plan.scratch, own),
     )
-
-
-def address_of(array: NDArray[Any]) -> int:
-    """The address of a writable array: a third of the time of `array.ctypes.data`."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(array.data)) if array.size else 0
+    for failures in plan.failures:
+        if failures:
+            failure = failures[0]
+            failures.clear()
+            raise failure

@@ -72,6 +72,17 @@ def minimise(
     ------
     InputError, InputTypeError, NameMissingError
         If an argument does not fit; it says which.
+
+    Examples
+    --------
+    >>> import sympy as sp, wiberg as wb
+    >>> t, a, x = sp.Symbol("t", real=True), sp.Symbol("a", positive=True), sp.Symbol("x", real=True)
+    >>> kernel = wb.compile(wb.Energy(a*(t - x)**2, variables=[t], weights=[a], data=[x]), backend="reference")
+    >>> solution = minimise(kernel, {"a": 2.0}, {"x": [1.0, 5.0]}, start={"t": 0.0})
+    >>> solution.variables["t"]
+    array([1., 5.])
+    >>> solution
+    Solution(energy: 2 instances: 2 CONVERGED, worst gradient norm 0.0e+00, 1.0 iterations on average)
     """
     _check_options(method, gtol, max_iterations, unknown)
     if start is not None and candidates is not None:

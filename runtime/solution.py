@@ -46,13 +46,8 @@ class Solution:
 
     Attributes
     ----------
-    variables : dict of arrays
-        Shapes as declared, with the batch axis in front if there is one.
-    energy, gradient_norm, curvature : (B,) float64
-        Energy by `kernel.value`; infinity norm of the gradient and lowest eigenvalue of the Hessian at the end.
-    iterations, evaluations : (B,) int64
-        Steps tried; calls of the energy's kernel for them (one more than the steps, and one for ranking candidates).
-    status : (B,) array of `Status` members, or one member
+    variables, energy, gradient_norm, curvature, iterations, evaluations, status, converged
+        See each; `failed` and `raise_if` look at the statuses.
     w, x : dict or None
         Weights and data as they were given.
     inputs : Inputs
@@ -84,26 +79,33 @@ class Solution:
 
     @property
     def energy(self) -> Any:
+        """`kernel.value` of the variables, (B,) float64."""
         return self.energies if self.batched else float(self.energies[0])
 
     @property
     def gradient_norm(self) -> Any:
+        """Infinity norm of the gradient at the end, (B,)."""
         return self.reals[:, 0] if self.batched else float(self.reals[0, 0])
 
     @property
     def curvature(self) -> Any:
+        """Lowest eigenvalue of the Hessian at the end, (B,)."""
         return self.reals[:, 1] if self.batched else float(self.reals[0, 1])
 
     @property
     def iterations(self) -> Any:
+        """Steps tried, taken or refused, (B,) int64."""
         return self.integers[:, 0] if self.batched else int(self.integers[0, 0])
 
     @property
     def evaluations(self) -> Any:
+        """Calls of the kernel for them, (B,) int64: the start, each step, each step shortened along its line, and one
+        for ranking candidates."""
         return self.integers[:, 1] if self.batched else int(self.integers[0, 1])
 
     @property
     def status(self) -> Any:
+        """How each instance ended: (B,) array of `Status` members, or one member."""
         return _MEMBERS[self.integers[:, 2]] if self.batched else Status(int(self.integers[0, 2]))
 
     @property

@@ -143,7 +143,7 @@ class Layout:
 
 
 class Entry:
-    accumulate = False
+    accumulate, failures = False, ()
 
     def __init__(self, evaluate, prepare):
         self.evaluate, self.prepare = evaluate, prepare

@@ -200,6 +200,17 @@ def test_interpreted_kernel_gives_the_same_minimum():
     assert interpreted.converged.all()
 
 
+def test_failure_of_an_interpreted_kernel_is_raised():
+    t = sp.Symbol("t", real=True)
+    kernel = wb.compile(wb.Energy(sp.cosh(t), variables=[t]), backend="reference")
+    entry = kernel.entry("value_gradient_hessian")
+    minimise(kernel, start={"t": 0.3})
+    entry.failures.append(ValueError("as if the interpreter had failed"))
+    with pytest.raises(ValueError, match="interpreter"):
+        minimise(kernel, start={"t": 0.3})
+    assert minimise(kernel, start={"t": 0.3}).converged
+
+
 @pytest.mark.parametrize(
     "expression, start, allowed",
     [

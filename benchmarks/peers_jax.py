@@ -1,0 +1,183 @@
+"""The peer: JAX as an expert writes it. float64, everything compiled, inputs already on the device.
+
+Energies of one instance are plain functions E(y, w, x); vmap makes batches of them. Minimisation is Newton's method in
+a while_loop: H is shifted until it is positive definite and the step halved until E falls. Batches are minimised by
+vmap (all instances step until the last one is done) or by lax.map (one after the other); whichever is faster counts.
+dl/dw is the adjoint damped derivative: one linear solve and one reverse sweep over a directional derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpy.typing import NDArray
+from workloads import Workload
+
+jax.config.update("jax_enable_x64", True)
+
+Array = jax.Array
+Energy = Callable[[Array, Any, Any], Array]
+DAMPING, GTOL, MAX_STEPS = 0.1, 1e-8, 100
+
+
+# ---------------------------------------------------------------------------------------------- energies
+
+
+def ransac(y: Array, w: Any, x: Any) -> Array:
+    return -jnp.exp(-(((x["x"] - y[0]) / w["sigma"]) ** 2)).sum()
+
+
+def fusion(y: Array, w: Any, x: Any) -> Array:
+    distance2 = ((w["s"] * x["c"] - y) ** 2).sum(axis=1)
+    return -jnp.exp(w["alpha"] + w["beta"] * x["t"] - distance2 * jnp.exp(-2 * w["log_sigma"])).sum()
+
+
+def pose(a: Array, w: Any, x: Any) -> Array:
+    shape = jnp.tensordot(a, w["B"], 1)
+    r2 = ((x["X"] - jnp.einsum("ced,jd->cje", w["P"], shape)) ** 2).sum(axis=-1)
+    delta2 = w["delta"] ** 2
+    fit = (w["omega"] ** 2 * delta2 * (jnp.sqrt(1 + r2 / delta2) - 1)).sum()
+    return fit + ((w["sigma"] * (a - x["m"])) ** 2).sum() / 2
+
+
+ENERGIES: dict[str, Energy] = {"W1": ransac, "W2": fusion, "W3": pose}
+
+
+# ---------------------------------------------------------------------------------------------- one instance
+
+
+def evaluate(energy: Energy, y: Array, w: Any, x: Any) -> tuple[Array, Array, Array]:
+    value, gradient = jax.value_and_grad(energy)(y, w, x)
+    return value, gradient, jax.hessian(energy)(y, w, x)
+
+
+def solve(matrix: Array, b: Array) -> Array:
+    """In closed form for 1 and 2 unknowns, else by Cholesky."""
+    if len(b) == 1:
+        return b / matrix[0]
+    if len(b) == 2:
+        (p, q), (_, r) = matrix
+        return jnp.array([r * b[0] - q * b[1], p * b[1] - q * b[0]]) / (p * r - q * q)
+    return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix), b)
+
+
+def lifted(hessian: Array) -> Array:
+    """H with enough on the diagonal to be positive definite (the energy of more than 2 unknowns here is convex)."""
+    n = len(hessian)
+    if n > 2:
+        return hessian
+    if n == 1:
+        lowest = hessian[0, 0]
+    else:
+        half = (hessian[0, 0] - hessian[1, 1]) / 2
+        lowest = (hessian[0, 0] + hessian[1, 1]) / 2 - jnp.hypot(half, hessian[0, 1])
+    return hessian + jnp.where(lowest > 1e-6, 0.0, 1e-3 - 2 * lowest) * jnp.eye(n)
+
+
+def minimise_one(energy: Energy, start: Array, w: Any, x: Any) -> tuple[Array, Array, Array]:
+    """The minimiser, the gradient there, and the number of steps."""
+
+    def unfinished(state: Any) -> Array:
+        _, (_, gradient, _), steps = state
+        return (jnp.abs(gradient).max() > GTOL) & (steps < MAX_STEPS)
+
+    def step(state: Any) -> Any:
+        y, (value, gradient, hessian), steps = state
+        direction = -solve(lifted(hessian), gradient)
+        slope = gradient @ direction
+        noise = 1e-13 * jnp.abs(value)
+
+        def too_long(size: Array) -> Array:
+            return (energy(y + size * direction, w, x) > value + 1e-4 * size * slope + noise) & (size > 1e-10)
+
+        y = y + lax.while_loop(too_long, lambda size: size / 2, 1.0) * direction
+        return y, evaluate(energy, y, w, x), steps + 1
+
+    y, (_, gradient, _), steps = lax.while_loop(unfinished, step, (start, evaluate(energy, start, w, x), 0))
+    return y, gradient, steps
+
+
+# ---------------------------------------------------------------------------------------------- batches
+
+
+class Peer:
+    """Compiled functions of one workload; every method returns a call that waits for its result."""
+
+    def __init__(self, work: Workload) -> None:
+        self.work, self.energy = work, ENERGIES[work.name]
+        self.w = jax.tree.map(jnp.asarray, work.weights)
+        batched = {name: array.ndim > 0 and len(array) == work.size for name, array in work.data.items()}
+        self.x = {name: jnp.asarray(array) for name, array in work.data.items()}
+        self.axes = {name: 0 if batched[name] else None for name in self.x}
+
+    def point(self) -> Array:
+        (point,) = self.work.point.values()
+        return jnp.asarray(point).reshape(self.work.size, -1)
+
+    def _each(self, function: Callable[..., Any], rows: int = 1) -> Callable[..., Any]:
+        """`function(*rows of an instance, w, x)` over the batch."""
+        return jax.vmap(function, (0,) * rows + (None, self.axes))
+
+    def value_gradient_hessian(self) -> Callable[[], Any]:
+        call, point = jax.jit(self._each(partial(evaluate, self.energy))), self.point()
+        return lambda: jax.block_until_ready(call(point, self.w, self.x))
+
+    def seeds(self, w: Any, x: Any) -> Array:
+        """Where to start, (B, m): the candidate of lowest energy, or the given start."""
+        if self.work.start is not None:
+            (start,) = self.work.start.values()
+            return jnp.asarray(start)
+        candidates = x["x"][:, :, None] if self.work.name == "W1" else w["s"] * x["c"]
+        energies = self._each(jax.vmap(self.energy, (0, None, None)))(candidates, w, x)
+        return jnp.take_along_axis(candidates, energies.argmin(axis=1)[:, None, None], axis=1)[:, 0]
+
+    def minimise(self, devices: int = 1) -> dict[str, Callable[[], Any]]:
+        """Ways to minimise the batch, each giving minimisers (B, m), gradients (B, m) and steps (B,)."""
+
+        def by_vmap(w: Any, x: Any) -> Any:
+            return self._each(partial(minimise_one, self.energy))(self.seeds(w, x), w, x)
+
+        def by_map(start: Array, w: Any, x: Any) -> Any:
+            shared = {name: array for name, array in x.items() if self.axes[name] is None}
+            batched = {name: array for name, array in x.items() if self.axes[name] == 0}
+            return lax.map(lambda a: minimise_one(self.energy, a[0], w, {**shared, **a[1]}), (start, batched))
+
+        def in_turn(w: Any, x: Any) -> Any:
+            return by_map(self.seeds(w, x), w, x)
+
+        def on_devices(w: Any, x: Any) -> Any:
+            from jax.sharding import Mesh, PartitionSpec
+
+            rows, all_of = PartitionSpec("batch"), PartitionSpec()
+            inputs = {name: rows if axis == 0 else all_of for name, axis in self.axes.items()}
+            mesh = Mesh(np.array(jax.devices()[:devices]), ("batch",))
+            share = jax.shard_map(by_map, mesh=mesh, in_specs=(rows, all_of, inputs), out_specs=rows, check_vma=False)
+            return share(self.seeds(w, x), w, x)
+
+        ways = {"vmap": jax.jit(by_vmap), "map": jax.jit(in_turn)}
+        if devices > 1:
+            ways[f"map on {devices} devices"] = jax.jit(on_devices)
+        return {
+            name: partial(lambda way: jax.block_until_ready(way(self.w, self.x)), way) for name, way in ways.items()
+        }
+
+    def implicit(self, y: NDArray[np.float64], slopes: NDArray[np.float64]) -> Callable[[], Any]:
+        """dl/dw summed over the batch, a dict like the weights, at given minima and dl/dy, (B, m)."""
+
+        def along(y: Array, direction: Array, w: Any, x: Any) -> Array:
+            return jax.jvp(lambda y: self.energy(y, w, x), (y,), (direction,))[1]
+
+        def gradient(y: Array, slopes: Array, w: Any, x: Any) -> Any:
+            hessians = self._each(jax.hessian(self.energy))(y, w, x)
+            directions = jax.vmap(solve)(hessians + DAMPING * jnp.eye(y.shape[1]), slopes)
+            total = jax.grad(lambda w: self._each(along, rows=2)(y, directions, w, x).sum())(w)
+            return jax.tree.map(jnp.negative, total)
+
+        call, minima, down = jax.jit(gradient), jnp.asarray(y), jnp.asarray(slopes)
+        return lambda: jax.block_until_ready(call(minima, down, self.w, self.x))
