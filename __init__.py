@@ -1,7 +1,7 @@
 """wiberg: declare an energy in SymPy, minimise it in batches, learn its weights end to end.
 
-Imports run one way: energies <- compiler <- runtime <- learn. `wiberg.testing` is compiler/testing.py: derivative checks,
-and hypothesis strategies for users' own tests.
+Imports run one way: energies <- compiler <- runtime <- learn. `wiberg.testing` is compiler/testing.py: derivative
+checks, and hypothesis strategies for users' own tests.
 """
 
 import sys

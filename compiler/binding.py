@@ -193,7 +193,13 @@ def convert(declaration: Declaration, role: str, symbol: Symbol, value: Any) -> 
     kind = np.int64 if symbol.integer else np.float64
     if type(value) is np.ndarray and value.dtype == kind and value.flags.c_contiguous:
         return value
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InputTypeError(
+            f"energy {declaration.name!r}: {role} {symbol.name} is no array: its rows differ in length; "
+            f"expected {symbol.shape_text}, or one axis more in front for a batch"
+        ) from None
     if array.dtype.kind not in ("iu" if symbol.integer else "fiub"):
         raise InputTypeError(f"energy {declaration.name!r}: {role} {symbol.name} {_odd_entry(symbol, array)}")
     return np.ascontiguousarray(array, dtype=kind) if array.ndim else np.array(array, dtype=kind)

@@ -54,7 +54,7 @@ def read_folder(key: str, names: tuple[str, ...]) -> dict[str, bytes] | None:
             return None
         manifest = json.loads((folder / "manifest.json").read_bytes())
         parts = {name: (folder / name).read_bytes() for name in names}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir():
             _discard(folder, "a part is missing")
         return None

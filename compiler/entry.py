@@ -121,7 +121,7 @@ def reference_entry(energy: Energy, kind: str) -> Entry:
 
     def evaluate(*arguments: int) -> float:
         try:
-            return interpreter.evaluate(*arguments)
+            return interpreter.evaluate(*(a or 0 for a in arguments))  # ctypes gives None for a null pointer
         except Exception as error:
             failures.append(error)
             return math.nan

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..energies.energy import Energy
 from ..energies.errors import InputError, InputTypeError
-from .binding import Binder, Declaration, Inputs, Layout, Symbol, accesses_of
+from .binding import Binder, Declaration, Inputs, Layout, Symbol, accesses_of, convert
 from .cache import digest, read_folder, write_folder
 from .derive import KINDS, compile_text, value
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
@@ -186,7 +186,7 @@ class Kernel:
         self, v: Any, y: Values, w: Values | None, x: Values | None
     ) -> tuple[Inputs, Floats, Floats, int | None]:
         inputs, packed, count = self._arguments(y, w, x)
-        direction = np.ascontiguousarray(np.asarray(v, dtype=np.float64))
+        direction = convert(self.declaration, "direction", Symbol("v", (), "(m,)"), v)
         if direction.ndim not in (1, 2) or direction.shape[-1] != inputs.m:
             raise InputError(
                 f"energy {self.name!r}: the direction v has shape {direction.shape}; expected "

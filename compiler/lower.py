@@ -310,8 +310,8 @@ def _piecewise(self: Lowering, node: Any, scope: Scope) -> Op:
     *branches, (last, default) = node.args
     if default != sp.true:
         raise DeclarationError(
-            f"energy {self.energy.name!r}: a Piecewise has no (expression, True) branch, so the energy is undefined where "
-            f"{sp.Not(default)}; add a last branch"
+            f"energy {self.energy.name!r}: a Piecewise has no (expression, True) branch, so the energy is undefined "
+            f"where {sp.Not(default)}; add a last branch"
         )
     result = self.scalar(last, scope)
     for value, condition in reversed(branches):

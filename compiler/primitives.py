@@ -14,7 +14,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from .expression import ONE, ZERO, Op, add, function, mul, negative, number, power, select
 
@@ -84,6 +83,9 @@ def _numpy_sign(x: Any) -> Any:
     return np.sign(x)
 
 
+_erf, _erfc = np.vectorize(math.erf, otypes=[float]), np.vectorize(math.erfc, otypes=[float])
+
+
 PRIMITIVES: dict[str, Primitive] = {
     "exp": Primitive(_unary(lambda f, x: f), np.exp, "exp({})"),
     "log": Primitive(_unary(lambda f, x: power(x, -1)), np.log, "math.log({})", "x > 0"),
@@ -115,12 +117,12 @@ PRIMITIVES: dict[str, Primitive] = {
     "atan2": Primitive(_atan2_partials, np.arctan2, "math.atan2({}, {})", kink="(0, 0)"),
     "erf": Primitive(
         _unary(lambda f, x: mul(number(2 / math.sqrt(math.pi)), function("exp", negative(_square(x))))),
-        special.erf,
+        _erf,
         "math.erf({})",
     ),
     "erfc": Primitive(
         _unary(lambda f, x: mul(number(-2 / math.sqrt(math.pi)), function("exp", negative(_square(x))))),
-        special.erfc,
+        _erfc,
         "math.erfc({})",
     ),
     "pow": Primitive(

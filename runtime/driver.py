@@ -63,13 +63,8 @@ def declared_seeds(kernel: Any, inputs: Any) -> Seeds:
     Raises
     ------
     InputError
-        If it declares none, or none for these extents.
+        If there are none for these extents.
     """
-    if not kernel.energy.candidates:
-        raise InputError(
-            "minimise: give start={...} or candidates={...} (got neither); candidates have one axis more, "
-            "after the batch axis"
-        )
     number = _remembered(kernel, inputs.extents.tobytes(), lambda: kernel.candidate_count(inputs))
     if number < 1:
         raise InputError(

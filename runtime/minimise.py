@@ -85,11 +85,7 @@ def minimise(
     Solution(energy: 2 instances: 2 CONVERGED, worst gradient norm 0.0e+00, 1.0 iterations on average)
     """
     _check_options(method, gtol, max_iterations, unknown)
-    if start is not None and candidates is not None:
-        raise InputError(
-            "minimise: give start={...} or candidates={...} (got both); candidates have one axis more, "
-            "after the batch axis"
-        )
+    _check_start(kernel, start, candidates)
     if isinstance(start, Solution):
         start = start.variables
     given = candidates if start is None else start
@@ -115,7 +111,15 @@ def minimise(
         y[:] = packed
     energies, reals, integers = np.empty(rows), np.empty((rows, 2)), np.empty((rows, 3), np.int64)
     run_driver(
-        kernel, inputs, seeds, y, energies, reals, integers, gtol=float(gtol), max_iterations=min(max_iterations, 2**62)
+        kernel,
+        inputs,
+        seeds,
+        y,
+        energies,
+        reals,
+        integers,
+        gtol=float(gtol),
+        max_iterations=min(int(max_iterations), 2**62),
     )
     if finite is not None:
         bad = np.broadcast_to(~finite, rows)
@@ -134,6 +138,17 @@ def minimise(
         reals,
         integers,
     )
+
+
+def _check_start(kernel: Any, start: Any, candidates: Any) -> None:
+    if not hasattr(kernel, "entry"):
+        raise InputTypeError(f"minimise takes a kernel from wb.compile; got {type(kernel).__name__}")
+    got = "both" if start is not None and candidates is not None else "neither"
+    if got == "both" or (start is None and candidates is None and not kernel.energy.candidates):
+        raise InputError(
+            f"minimise: energy {kernel.name!r}: give start={{...}} or candidates={{...}} (got {got}); candidates have "
+            "one axis more, after the batch axis"
+        )
 
 
 def _check_options(method: Any, gtol: Any, max_iterations: Any, unknown: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from wiberg.energies import robust
 from wiberg.energies.energy import Energy
 
 TABLE: dict[str, Callable[[], Energy]] = {}
+RANDOM_SEEDS = range(1000, 1040)  # of the random energies that tests compile to machine code
 
 n, m, k = (sp.Symbol(s, integer=True, positive=True) for s in "nmk")
 i, j, a = sp.Idx("i", n), sp.Idx("j", m), sp.Idx("a", k)

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 import wiberg as wb
-from energies_table import TABLE
-
-RANDOM_SEEDS = range(1000, 1040)
-"""Seeds of the random energies that go through numba."""
+from energies_table import RANDOM_SEEDS, TABLE
 
 AHEAD = """
 import random, sys

@@ -200,6 +200,22 @@ def test_interpreted_kernel_gives_the_same_minimum():
     assert interpreted.converged.all()
 
 
+def test_what_is_not_a_kernel_is_refused():
+    t = sp.Symbol("t", real=True)
+    with pytest.raises(wb.InputTypeError, match=r"wb\.compile; got Energy"):
+        minimise(wb.Energy(t**2, variables=[t]), start={"t": 1.0})
+
+
+def test_neither_start_nor_candidates_is_refused_first():
+    n = sp.Symbol("n", integer=True, positive=True)
+    i, y = sp.Idx("i", n), sp.IndexedBase("y", shape=(n,))
+    kernel = wb.compile(wb.Energy(sp.Sum(y[i] ** 2, i), variables=[y], name="ball"))
+    with pytest.raises(wb.InputError, match=r"energy 'ball': give start=.*got neither"):
+        minimise(kernel)
+    assert minimise(kernel, start={"y": np.ones(5)}).variables["y"] == pytest.approx(0, abs=1e-15)
+    assert minimise(kernel, candidates={"y": np.ones((3, 5))}).variables["y"].shape == (5,)
+
+
 def test_failure_of_an_interpreted_kernel_is_raised():
     t = sp.Symbol("t", real=True)
     kernel = wb.compile(wb.Energy(sp.cosh(t), variables=[t]), backend="reference")

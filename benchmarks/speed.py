@@ -1,0 +1,154 @@
+"""Speed of one process on one core, or on two: prints a row as a line of JSON for `run.py`.
+
+    python benchmarks/speed.py --threads 1
+
+On one core the process is pinned to it and its CPU time is measured, of all its threads; on two, the wall clock.
+Answers are compared before times are: values, gradients and Hessians with the hand-written kernels, minimisers and
+dl/dw with JAX.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from typing import Any
+
+import numpy as np
+import timing
+from numpy.typing import NDArray
+from timing import Row
+
+Floats = NDArray[np.float64]
+
+HAND_BOUNDS = {"W1": 1.2, "W2": 1.2, "W3": 1.4}
+MINIMISE_BOUNDS = {"W1": 3.0, "W2": 6.0, "W3": 2.0}
+IMPLICIT_BOUNDS = {"W1": 4.0, "W2": 10.0, "W3": 5.0}
+
+
+def pin(threads: int) -> None:
+    """Before NumPy's, numba's and JAX's pools exist."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    for name in ("NUMBA_NUM_THREADS", "WIBERG_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    if threads > 1:
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={threads}"
+
+
+def difference(ours: Any, theirs: Any) -> float:
+    """The largest difference, relative to the largest entry."""
+    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-300))
+
+
+def agree(what: str, ours: Any, theirs: Any, tolerance: float) -> None:
+    found = difference(ours, theirs)
+    if not found <= tolerance:
+        raise SystemExit(f"{what}: the answers differ by {found:.2g} (allowed {tolerance:g}); no times are compared")
+
+
+def against_hand(work: Any, kernel: Any, clock: timing.Clock, section: str) -> Row:
+    import hand
+
+    title, bound = f"{work.name} value+gradient+Hessian", HAND_BOUNDS[work.name]
+    module = hand.kernels()
+    if module is None:
+        return timing.skipped(section, title, "the shared hand-written kernels are not here (WIBERG_SHARED)")
+
+    def ours() -> Any:
+        return kernel.value_gradient_hessian(work.point, work.weights, work.data)
+
+    theirs = hand.value_gradient_hessian(module, work)
+    for what, one, other in zip(("value", "gradient", "Hessian"), ours(), theirs(), strict=True):
+        agree(f"{work.name} {what}", one, other, 1e-11)
+    (least, median), (peer_least, peer_median) = timing.compare(ours, theirs, clock)
+    unit = 1e6 / work.size
+    return Row(
+        section, title, "us/inst", least * unit, peer_least * unit, "hand numba",
+        least / peer_least, median / peer_median, "<=", bound,
+    )  # fmt: skip
+
+
+def against_jax(work: Any, kernel: Any, clock: timing.Clock, section: str, threads: int) -> list[Row]:
+    import wiberg as wb
+
+    try:
+        from peers_jax import GTOL, Peer
+    except ModuleNotFoundError as missing:
+        return [
+            timing.skipped(section, f"{work.name} against JAX", f"{missing.name} is not installed: make bench-setup")
+        ]
+    peer = Peer(work)
+    unit = 1e6 / work.size
+
+    def minimise() -> Any:
+        return wb.minimise(kernel, work.weights, work.data, start=work.start)
+
+    ways = peer.minimise(devices=threads)
+    best = timing.fastest(ways, clock)
+    solution, (minima, gradients, steps) = minimise(), (np.asarray(a) for a in ways[best]())
+    (ours,) = solution.variables.values()
+    ours = ours.reshape(work.size, -1)
+    for who, norm in (("wiberg", solution.gradient_norm.max()), ("JAX", np.abs(gradients).max())):
+        if not norm <= GTOL:
+            raise SystemExit(f"{work.name}: {who} ends with a gradient of {norm:.2g}, above {GTOL:g}")
+    same = float((np.abs(ours - minima).max(axis=1) < 1e-6).mean())
+    if same < 0.999:
+        raise SystemExit(f"{work.name}: only {100 * same:.1f} % of the minimisers are the same")
+    (least, median), (peer_least, peer_median) = timing.compare(minimise, ways[best], clock, repeats=15, target=0.05)
+    seeded = "minimise" if work.start else "seed + minimise"
+    rows = [
+        Row(
+            section, f"{work.name} {seeded}", "us/inst", least * unit, peer_least * unit, f"JAX ({best})",
+            peer_least / least, peer_median / median, ">=", MINIMISE_BOUNDS[work.name],
+            f"{solution.iterations.mean():.2f} steps, JAX {steps.mean():.2f}",
+        )
+    ]  # fmt: skip
+
+    slopes = work.slopes(ours)
+    ((variable, shape),) = ((name, array.shape) for name, array in solution.variables.items())
+
+    def implicit() -> Any:
+        return wb.implicit_gradient(kernel, solution, {variable: slopes.reshape(shape)})
+
+    theirs = peer.implicit(ours, slopes)
+    for name, gradient in theirs().items():
+        agree(f"{work.name} dl/d{name}", implicit()[name], gradient, 1e-8)
+    (least, median), (peer_least, peer_median) = timing.compare(implicit, theirs, clock)
+    rows.append(
+        Row(
+            section, f"{work.name} implicit dl/dw", "us/inst", least * unit, peer_least * unit, "JAX",
+            peer_least / least, peer_median / median, ">=", IMPLICIT_BOUNDS[work.name],
+        )
+    )  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    threads = parser.parse_args().threads
+    pin(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    section = "one core" if threads == 1 else f"{threads} threads"
+
+    import wiberg as wb
+    import workloads
+
+    import energies
+
+    wb.set_threads(threads)
+    declared = {"W1": energies.ransac, "W2": energies.fusion, "W3": energies.pose}
+    works = workloads.workloads()
+    kernels = {name: wb.compile(energy()) for name, energy in declared.items()}
+    for name, work in works.items():
+        print(json.dumps(against_hand(work, kernels[name], clock, section).record()), flush=True)
+    for name, work in works.items():
+        for row in against_jax(work, kernels[name], clock, section, threads):
+            print(json.dumps(row.record()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
