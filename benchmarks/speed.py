@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,15 @@ def against_jax(work: Any, kernel: Any, clock: timing.Clock, section: str, threa
     def minimise() -> Any:
         return wb.minimise(kernel, work.weights, work.data, start=work.start)
 
+    theirs, evaluate = peer.value_gradient_hessian(), partial(kernel.value_gradient_hessian, work.point, work.weights)
+    (least, median), (peer_least, peer_median) = timing.compare(lambda: evaluate(work.data), theirs, clock)
+    rows = [
+        Row(
+            section, f"{work.name} value+gradient+Hessian", "us/inst", least * unit, peer_least * unit, "JAX",
+            peer_least / least, peer_median / median, ">=", None,
+        )
+    ]  # fmt: skip
+
     ways = peer.minimise(devices=threads)
     best = timing.fastest(ways, clock)
     solution, (minima, gradients, steps) = minimise(), (np.asarray(a) for a in ways[best]())
@@ -99,13 +109,13 @@ def against_jax(work: Any, kernel: Any, clock: timing.Clock, section: str, threa
         raise SystemExit(f"{work.name}: only {100 * same:.1f} % of the minimisers are the same")
     (least, median), (peer_least, peer_median) = timing.compare(minimise, ways[best], clock, repeats=15, target=0.05)
     seeded = "minimise" if work.start else "seed + minimise"
-    rows = [
+    rows.append(
         Row(
             section, f"{work.name} {seeded}", "us/inst", least * unit, peer_least * unit, f"JAX ({best})",
             peer_least / least, peer_median / median, ">=", MINIMISE_BOUNDS[work.name],
             f"{solution.iterations.mean():.2f} steps, JAX {steps.mean():.2f}",
         )
-    ]  # fmt: skip
+    )  # fmt: skip
 
     slopes = work.slopes(ours)
     ((variable, shape),) = ((name, array.shape) for name, array in solution.variables.items())

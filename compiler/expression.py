@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -154,7 +155,7 @@ def gathers(subscript: Affine) -> frozenset[str]:
     return frozenset(found)
 
 
-_nodes: dict[bytes, Op] = {}
+_nodes: weakref.WeakValueDictionary[bytes, Op] = weakref.WeakValueDictionary()
 
 
 def make(kind: str, args: tuple[Any, ...]) -> Op:

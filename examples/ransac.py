@@ -39,7 +39,7 @@ MOMENTUM = 0.999
 SPREAD, INLIERS, OUTLIERS, RANGE = 4.0, 10, 100, 40.0
 FAR = 40.0
 """A |sigma| beyond half the range of the data: every sample attracts, and the estimate is their common mean."""
-TRAINING, BANK, PICTURE = 17, 18, 19
+TRAINING, BANK, PICTURE = 17, 18, 21
 """Streams of random numbers: (seed, TRAINING) for learning, (0, BANK) for the expected loss, (0, PICTURE)."""
 
 
@@ -218,6 +218,7 @@ def draw_prediction(kernel: wb.Kernel, path: Path) -> None:
     right.plot(both, slope * both, "--", color="tab:red", label=f"predicted, $\\lambda$ = {damping:g}")
     right.plot(both, undamped * both, ":", color="grey", label="predicted, $\\lambda$ = 0")
     right.axhline(0, color="black", lw=0.5)
+    right.set_ylim(-6, 6)
     right.set(xlabel="change of $\\sigma$", ylabel="movement of t*", title="Predicted and true movement")
     right.legend(fontsize=8)
     figure.savefig(path, dpi=130)
@@ -239,8 +240,8 @@ def draw_learning(kernel: wb.Kernel, results: list[Result], path: Path) -> None:
 
     shown = {f"before, $\\sigma$ = {STARTS[0]:g}": STARTS[0]}
     for name, (_, members) in learners.items():
-        sigma = members[0].settled
-        shown[f"after, {name}, $\\sigma$ = {sigma:.1f}"] = sigma
+        sigma = float(np.median([result.settled for result in members]))
+        shown[f"after, {name}, median $\\sigma$ = {sigma:.1f}"] = sigma
     for axis, (title, sigma) in zip(axes[0], shown.items(), strict=True):
         w, x = {"sigma": sigma}, {"x": samples[0]}
         estimate = wb.minimise(kernel, w, x).variables["t"]

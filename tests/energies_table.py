@@ -588,15 +588,24 @@ def draw(
     return tuple(result)
 
 
-def generated(energy: Energy, program: Any, point: tuple[dict[str, Any], ...], sizes: Mapping[str, int] | int = 3,
-              *, seed: int = 0) -> tuple[dict[str, Any], dict[str, int]]:
+def generated(
+    energy: Energy,
+    program: Any,
+    point: tuple[dict[str, Any], ...],
+    sizes: Mapping[str, int] | int = 3,
+    *,
+    seed: int = 0,
+) -> tuple[dict[str, Any], dict[str, int]]:
     """What the interpreter needs for a point of `draw`: inputs and extents by generated name; directions are drawn."""
     user: dict[str, Any] = {}
     for part in point:
         user |= part
     roles = {"variable": energy.variables, "weight": energy.weights, "data": energy.data}
-    inputs = {name: user[str(roles[array.role][int(name[1:])])] for name, array in program.arrays.items()
-              if array.role in roles}
+    inputs = {
+        name: user[str(roles[array.role][int(name[1:])])]
+        for name, array in program.arrays.items()
+        if array.role in roles
+    }
     generator = np.random.default_rng(seed)
     for name, symbol in enumerate(energy.variables):
         if f"v{name}" in program.arrays:

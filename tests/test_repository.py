@@ -57,18 +57,13 @@ def test_what_is_public_is_documented(folder: str) -> None:
         value = getattr(package, public)
         if not (inspect.isclass(value) or inspect.isroutine(value)):
             continue
-        documented = {public: value}
-        if inspect.isclass(value):
-            documented |= {
-                f"{public}.{key}": getattr(value, key)
-                for key in vars(value)
-                if not key.startswith("_") and isinstance(vars(value)[key], property | classmethod | staticmethod)
-            }
-            documented |= {
-                f"{public}.{key}": member
-                for key, member in vars(value).items()
-                if inspect.isfunction(member) and not key.startswith("_")
-            }
+        members = vars(value) if inspect.isclass(value) else {}
+        kinds = (property, classmethod, staticmethod)
+        documented = {public: value} | {
+            f"{public}.{key}": member
+            for key, member in members.items()
+            if not key.startswith("_") and (inspect.isfunction(member) or isinstance(member, kinds))
+        }
         missing += [key for key, member in documented.items() if not inspect.getdoc(member)]
     assert not missing
 

@@ -269,8 +269,13 @@ for module, name in [("derive", "lower"), ("derive", "compile_text"), ("entry", 
 
 
 def start(script, root):
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "WIBERG_CACHE_DIR": str(root)})
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "WIBERG_CACHE_DIR": str(root)},
+    )
 
 
 @pytest.fixture(scope="module")

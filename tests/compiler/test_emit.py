@@ -75,13 +75,25 @@ def plain_results(kernel, kind, point, *, count=1):
     if kind == "many_values":
         extents, known = np.append(extents, count), {**known, COUNT: count}
     memory = Memory(inputs.arrays)
-    prepared, scratch, out = (np.full(sizes.value(s, known), np.nan) for s in (emitted.prepared, emitted.scratch, emitted.out))
+    prepared, scratch, out = (
+        np.full(sizes.value(s, known), np.nan) for s in (emitted.prepared, emitted.scratch, emitted.out)
+    )
     if KINDS[kind].accumulate:
         out[:] = 0.0
     table, extents = Pointer(inputs.table.ravel()), Pointer(extents)
     run_plainly(emitted.source, memory, table, extents, 0, Pointer(prepared), name="prepare")
-    value = run_plainly(emitted.source, memory, Pointer(packed), Pointer(direction), table, extents, 0,
-                        Pointer(prepared), Pointer(scratch), Pointer(out))
+    value = run_plainly(
+        emitted.source,
+        memory,
+        Pointer(packed),
+        Pointer(direction),
+        table,
+        extents,
+        0,
+        Pointer(prepared),
+        Pointer(scratch),
+        Pointer(out),
+    )
     return value, out, packed, direction, inputs
 
 

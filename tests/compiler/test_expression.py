@@ -81,8 +81,13 @@ def value_of_node(node, point):
     if node.name == "number":
         value = node.args[0]
         exact = isinstance(point["x"], Fraction)
-        return value if exact else mpmath.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) \
+        return (
+            value
+            if exact
+            else mpmath.mpf(value.numerator) / value.denominator
+            if isinstance(value, Fraction)
             else mpmath.mpf(value)
+        )
     if node.name == "read":
         return point[node.args[0]]
     if node.name == "power":

@@ -113,7 +113,12 @@ def test_second_derivatives_agree_with_mpmath(name):
             for other in range(count):
                 orders = tuple(int(j == k) + int(j == other) for j in range(count))
                 got = at(derivative(derivative(node, k), other), point)
-                assert got == pytest.approx(reference(name, point, orders), rel=1e-11, abs=1e-12), (name, k, other, point)
+                assert got == pytest.approx(reference(name, point, orders), rel=1e-11, abs=1e-12), (
+                    name,
+                    k,
+                    other,
+                    point,
+                )
 
 
 # ---------------------------------------------------------------------------------------------- conditions and select
@@ -199,8 +204,14 @@ def compiled():
         arguments = ["c", "d"] if name in ("and", "or", "not") else ["c", "a", "b"] if name == "select" else ["a", "b"]
         lines.append(f"    out[{k}] = 1.0 * ({form.format(*arguments[:count])})")
     lines.append("    return 0")
-    space = {"math": math, "np": np, "exp": vectormath.exp, "sign": vectormath.sign, "maximum": vectormath.maximum,
-             "minimum": vectormath.minimum}
+    space = {
+        "math": math,
+        "np": np,
+        "exp": vectormath.exp,
+        "sign": vectormath.sign,
+        "maximum": vectormath.maximum,
+        "minimum": vectormath.minimum,
+    }
     exec("\n".join(lines), space)
     signature = Signature(integer, (double_pointer, double_pointer))
     native, _ = compile_function(space["every_row"], signature, fastmath=KERNEL_FASTMATH)

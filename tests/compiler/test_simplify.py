@@ -176,9 +176,13 @@ def test_prepare_makes_nothing_larger_than_the_weights():
 def test_hoist_gives_an_expensive_part_that_lacks_a_loop_an_array():
     from wiberg.compiler.expression import function
 
-    before = program([
-        Statement("value", (), ("i", "j"), mul(function("exp", read("y0", [I])), read("x0", [I, J])), accumulate=True),
-    ])
+    before = program(
+        [
+            Statement(
+                "value", (), ("i", "j"), mul(function("exp", read("y0", [I])), read("x0", [I, J])), accumulate=True
+            ),
+        ]
+    )
     after = check(hoist(before))
     assert len(after.statements[0].loops) == 1
     assert after.statements[0].expression is function("exp", read("y0", [I]))

@@ -1,0 +1,92 @@
+"""The examples run, and say what they promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TRACKS = Path(os.environ.get("WIBERG_SHARED", EXAMPLES.parents[1] / "shared")) / "data" / "tracking" / "otb100.npz"
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / command[0]), *command[1:]], cwd=folder, capture_output=True, text=True
+    )
+
+
+def succeed(folder: Path, *command: str) -> str:
+    done = run(folder, *command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_quickstart_learns(tmp_path: Path) -> None:
+    before, after = (float(text) for text in re.findall(r"learning: ([\d.]+)", succeed(tmp_path, "quickstart.py")))
+    assert after < before / 4
+    assert (tmp_path / "output" / "quickstart.png").stat().st_size > 1000
+
+
+def test_quickstart_is_short() -> None:
+    assert len((EXAMPLES / "quickstart.py").read_text().splitlines()) <= 40
+
+
+def test_ransac_prints_a_table_and_draws_both_figures(tmp_path: Path) -> None:
+    output = succeed(tmp_path, "ransac.py", "--steps", "60", "--seeds", "1", "--bank", "200", "--processes", "1")
+    rows = re.findall(r"^ *(1e-05|0\.0001) +(0\.1|0) +(1|2|4|8|all) +([\d.]+) ", output, re.MULTILINE)
+    assert len(rows) == 20
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"ransac_prediction.png", "ransac_learning.png"}
+
+
+def tracks(path: Path) -> Path:
+    """Five trackers of two sequences of 40 frames; the first one is lost in both."""
+    random = np.random.default_rng(0)
+    frames, trackers = 80, 5
+    truth = np.concatenate([random.uniform(0, 200, (frames, 2)), np.full((frames, 2), 30.0)], axis=1)
+    boxes = truth[:, None] + random.normal(0, 1.5, (frames, trackers, 4))
+    boxes[:, 0, :2] += 300
+    sequence = np.repeat([0, 1], frames // 2)
+    np.savez(
+        path,
+        boxes=boxes.astype(np.float32),
+        gt=truth.astype(np.float32),
+        seq=sequence.astype(np.int16),
+        frame=(1 + np.arange(frames) % 40).astype(np.int32),
+        seq_len=np.array([41, 41], np.int32),
+        seq_init=truth[[0, 40]].astype(np.float32),
+        split_seq=np.array([0, 1], np.int8),
+        tracker_names=np.array([f"tracker {k}" for k in range(trackers)]),
+    )
+    return path
+
+
+def scores(output: str) -> dict[str, float]:
+    rows = re.findall(r"^  ([a-z][^\n]*?) {2,}(\d\.\d+) +\d\.\d+$", output, re.MULTILINE)
+    return {name.split(" (")[0]: float(value) for name, value in rows}
+
+
+def test_fusion_leaves_the_lost_tracker_out_and_saves(tmp_path: Path) -> None:
+    file = str(tracks(tmp_path / "tracks.npz"))
+    found = scores(succeed(tmp_path, "fusion.py", file, "--steps", "5", "--save", "learnt"))
+    assert found["fusion, learnt"] > found["mean fusion"]
+    assert len(list((tmp_path / "learnt").iterdir())) == 2
+
+
+def test_fusion_without_a_file_says_so(tmp_path: Path) -> None:
+    done = run(tmp_path, "fusion.py", "nowhere.npz")
+    assert done.returncode == 2
+    assert "nowhere.npz: no such file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not TRACKS.is_file(), reason="the shared tracker outputs are not here")
+def test_learnt_fusion_beats_the_median_on_real_trackers(tmp_path: Path) -> None:
+    found = scores(succeed(tmp_path, "fusion.py", str(TRACKS)))
+    assert found["fusion, learnt"] > found["median fusion"]
+    assert found["fusion, learnt"] > found["best single tracker"]
