@@ -9,6 +9,7 @@ No text of the user reaches the code: names are generated, and what is quoted in
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -167,7 +168,8 @@ class _Function:
         statements = [s for s in nest.statements if not self._is_void(s)]
         if not statements:
             return
-        self.line(f"# {'; '.join(dict.fromkeys(_comment(s, self.program) for s in statements))}")
+        for line in _comment(statements):
+            self.line(f"# {line}")
         maps = {s.target for s in statements if not s.accumulate and s.is_definition and len(s.kept) == len(nest.loops)}
         maps = {m for m in maps if self.program.arrays[m].role == "local"}
         placement = Placement(nest.loops, maps if nest.loops else ())
@@ -256,10 +258,13 @@ def _flat(axes: Sequence[Range], subscripts: Sequence[Affine], integer: object) 
     return result or "0"
 
 
-def _comment(statement: Statement, program: Program) -> str:
-    origin = program.arrays[statement.target].origin
-    note = statement.note or origin
-    return note.replace("\n", " ")
+def _comment(statements: Sequence[Statement]) -> list[str]:
+    """What a nest computes: targets by purpose."""
+    purposes: dict[str, list[str]] = {}
+    for s in statements:
+        purposes.setdefault(s.note or "intermediate", []).append(s.target)
+    text = "; ".join(f"{', '.join(dict.fromkeys(targets))}: {note}" for note, targets in purposes.items())
+    return textwrap.wrap(text, 100)
 
 
 # ------------------------------------------------------------------------------------------- one nest

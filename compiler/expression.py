@@ -441,9 +441,23 @@ def show(node: Op) -> str:
         array, subscripts = node.args
         return f"{array}[{', '.join(map(str, subscripts))}]" if subscripts else str(array)
     if node.name == "add":
-        return "(" + " + ".join(map(show, node.args)) + ")"
+        return f"({_show_terms(node.args)})"
     if node.name == "mul":
+        coefficient, rest = split_coefficient(node)
+        if coefficient == -1:
+            return f"-{show(rest)}"
         return "*".join(map(show, node.args))
     if node.name == "power":
         return f"{show(node.args[0])}**{show(number(node.args[1]))}"
     return f"{node.name}({', '.join(map(show, node.args))})"
+
+
+def _show_terms(terms: Iterable[Op]) -> str:
+    text = ""
+    for term in terms:
+        coefficient, rest = split_coefficient(term)
+        if text and coefficient < 0:
+            text += f" - {show(_times(-coefficient, rest))}"
+        else:
+            text += f" + {show(term)}" if text else show(term)
+    return text

@@ -210,15 +210,14 @@ def draw_prediction(kernel: wb.Kernel, path: Path) -> None:
     left.set(xlabel="t", ylabel="E(t)", title="A change of $\\sigma$ moves the minimum")
     left.legend(fontsize=7)
 
-    changes = np.linspace(0.0, 4.0, 41)
-    for sign in (-1, 1):
-        right.plot(sign * changes, follow(sigma + sign * changes) - minimum, color="tab:green",
-                   label="true movement" if sign > 0 else None)  # fmt: skip
-    both = np.array([-4.0, 4.0])
-    right.plot(both, slope * both, "--", color="tab:red", label=f"predicted, $\\lambda$ = {damping:g}")
-    right.plot(both, undamped * both, ":", color="grey", label="predicted, $\\lambda$ = 0")
+    steps = np.linspace(0.0, 4.0, 41)
+    changes = np.concatenate([-steps[:0:-1], steps])
+    movement = np.concatenate([follow(sigma - steps)[:0:-1], follow(sigma + steps)]) - minimum
+    right.plot(changes, movement, color="tab:green", label="true movement")
+    right.plot(changes, slope * changes, "--", color="tab:red", label=f"predicted, $\\lambda$ = {damping:g}")
+    right.plot(changes, undamped * changes, ":", color="grey", label="predicted, $\\lambda$ = 0")
     right.axhline(0, color="black", lw=0.5)
-    right.set_ylim(-6, 6)
+    right.set_ylim(*(1.5 * np.abs(movement).max() * np.array([-1, 1])))
     right.set(xlabel="change of $\\sigma$", ylabel="movement of t*", title="Predicted and true movement")
     right.legend(fontsize=8)
     figure.savefig(path, dpi=130)
