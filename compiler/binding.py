@@ -93,7 +93,7 @@ class Layout:
             convert(declaration, self._role, s, value)
             for s, value in zip(self._symbols, select(declaration, self._role, self._symbols, values), strict=True)
         ]
-        batched = [a.ndim > len(s.axes) for s, a in zip(self._symbols, arrays, strict=True)]
+        batched = [is_batched(declaration, s, a.shape) for s, a in zip(self._symbols, arrays, strict=True)]
         extents: dict[str, int] = {}
         for s, a, b in zip(self._symbols, arrays, batched, strict=True):
             read_extents(declaration, extents, s, a.shape[1:] if b else a.shape)
@@ -106,9 +106,13 @@ class Layout:
         return pack_rows(arrays, batched, count)
 
     def unpack(self, packed: Any, extents: Mapping[str, int] | None = None) -> dict[str, Any]:
-        """One array, (m,) or (B, m), to arrays by name; extents that only the shapes know are those last packed."""
+        """One array, (m,) or (B, m), to arrays by name.
+
+        `extents` are by generated name. Without them a single extent follows from the size; several are those of the
+        arrays that were last packed.
+        """
         packed = np.asarray(packed, dtype=np.float64)
-        known = self._extents if extents is None else extents
+        known = self._solved(packed.shape[-1]) if extents is None else extents
         result: dict[str, Any] = {}
         begin = 0
         lead = packed.shape[:-1]
@@ -123,6 +127,13 @@ class Layout:
                 f"{self._role}s {', '.join(self.names)} of size {begin}"
             )
         return result
+
+    def _solved(self, size: int) -> Mapping[str, int]:
+        names = {str(n) for s in self._symbols for e in s.axes for n, _ in e.terms}
+        if len(names) != 1:
+            return self._extents
+        (only,) = names
+        return {only: next((k for k in range(size + 2) if self.size({only: k}) >= size), 0)}
 
     def size(self, extents: Mapping[str, int]) -> int:
         """How many numbers they are together, for given extents."""
@@ -240,6 +251,21 @@ def read_extents(declaration: Declaration, extents: dict[str, int], symbol: Symb
             )
 
 
+def is_batched(declaration: Declaration, symbol: Symbol, shape: tuple[int, ...]) -> bool:
+    """Whether a shape has a batch axis in front of the declared axes; any other rank is refused."""
+    rank = len(symbol.axes)
+    if len(shape) == rank:
+        return False
+    if len(shape) == rank + 1:
+        return True
+    inner = symbol.shape_text.strip("()").rstrip(",")
+    batched = f"(B, {inner})" if inner else "(B,)"
+    raise InputError(
+        f"energy {declaration.name!r}: {symbol.name} has shape {shape}; expected "
+        f"{symbol.shape_text} or {batched}; reshape to one batch axis"
+    )
+
+
 def batch_size(declaration: Declaration, arrays: Sequence[tuple[str, tuple[int, ...], bool]]) -> int | None:
     """B from the arrays that have a batch axis; None if none has."""
     count: int | None = None
@@ -333,7 +359,7 @@ class Binder:
     ) -> _Plan:
         declaration = self.declaration
         extents: dict[str, int] = {}
-        batched = tuple(self._is_batched(s, shape) for s, shape in zip(self._symbols, shapes, strict=True))
+        batched = tuple(is_batched(declaration, s, shape) for s, shape in zip(self._symbols, shapes, strict=True))
         for _ in range(2):  # twice: an axis n - 1 may stand before the array that tells n
             for s, shape, has_batch in zip(self._symbols, shapes, batched, strict=True):
                 read_extents(declaration, extents, s, shape[1:] if has_batch else shape)
@@ -368,19 +394,6 @@ class Binder:
             check_access(declaration, access, extents, {})
         return plan
 
-    def _is_batched(self, symbol: Symbol, shape: tuple[int, ...]) -> bool:
-        rank = len(symbol.axes)
-        if len(shape) == rank:
-            return False
-        if len(shape) == rank + 1:
-            return True
-        inner = symbol.shape_text.strip("()").rstrip(",")
-        batched = f"(B, {inner})" if inner else "(B,)"
-        raise InputError(
-            f"energy {self.declaration.name!r}: {symbol.name} has shape {shape}; expected "
-            f"{symbol.shape_text} or {batched}; reshape to one batch axis"
-        )
-
     def variables(self, y: Mapping[str, Any] | None, inputs: Inputs) -> tuple[Floats, bool]:
         """Variables, packed: (B or 1, m), and whether they carry a batch axis."""
         return self.packed("variable", y, inputs)
@@ -392,7 +405,7 @@ class Binder:
             convert(declaration, role, s, v)
             for s, v in zip(symbols, select(declaration, role, symbols, y), strict=True)
         ]
-        batched = [self._is_batched(s, a.shape) for s, a in zip(symbols, arrays, strict=True)]
+        batched = [is_batched(declaration, s, a.shape) for s, a in zip(symbols, arrays, strict=True)]
         for s, a, b in zip(symbols, arrays, batched, strict=True):
             read_extents(declaration, inputs.sizes, s, a.shape[1:] if b else a.shape)
         if not any(batched):

@@ -39,8 +39,8 @@ MOMENTUM = 0.999
 SPREAD, INLIERS, OUTLIERS, RANGE = 4.0, 10, 100, 40.0
 FAR = 40.0
 """A |sigma| beyond half the range of the data: every sample attracts, and the estimate is their common mean."""
-TRAINING, BANK, PICTURE = 17, 18, 21
-"""Streams of random numbers: (seed, TRAINING) for learning, (0, BANK) for the expected loss, (0, PICTURE)."""
+TRAINING, BANK, MOVING, LEARNING = 9, 18, 21, 19
+"""Streams of random numbers: (seed, TRAINING) for learning, (0, BANK) for the expected loss, one for each figure."""
 
 
 # ---------------------------------------------------------------------------------------------- the problem
@@ -174,7 +174,7 @@ def draw_prediction(kernel: wb.Kernel, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     sigma, change, damping = 8.0, 2.5, 0.1
-    samples, _ = draw(1, 0, PICTURE)
+    samples, _ = draw(1, 0, MOVING)
     x = {"x": samples[0]}
     solution = wb.minimise(kernel, {"sigma": sigma}, x)
     minimum = solution.variables["t"]
@@ -233,7 +233,7 @@ def draw_learning(kernel: wb.Kernel, results: list[Result], path: Path) -> None:
         "damped": ("tab:blue", group(results, rate, 0.1)),
         "undamped": ("tab:orange", group(results, rate, 0.0)),
     }
-    samples, means = draw(1, 1, PICTURE)
+    samples, means = draw(1, 1, LEARNING)
     ts = np.linspace(-1.25 * RANGE, 1.25 * RANGE, 800)
     figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), constrained_layout=True)
 

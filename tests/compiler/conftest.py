@@ -27,17 +27,17 @@ def warm(make, kinds):
     except Exception:
         pass  # the test that needs the kernel will meet the same error, and show it
 
-for make in TABLE.values():
-    warm(make, KINDS)
 for seed in map(int, sys.argv[2:]):
     warm(lambda: random_energy(random.Random(seed)), [k for k in KINDS if k not in ("value_gradient", "many_values")])
+for make in reversed(TABLE.values()):
+    warm(make, KINDS)
 """
 
 _ahead = None
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that need many kernels come last, so that the second core has made them by then."""
+    """Tests that need many kernels come last, when the second core has made most of them."""
     items.sort(key=lambda item: "kernels" in getattr(item, "fixturenames", ()))
 
 
@@ -76,8 +76,6 @@ def energies():
 @pytest.fixture(scope="session")
 def kernels(energies):
     """Machine code of the energies of the table, by name."""
-    if _ahead is not None:
-        _ahead.wait()
     return Store(lambda name: wb.compile(energies[name]))
 
 

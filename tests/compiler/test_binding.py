@@ -1,4 +1,4 @@
-"""How arrays are read: what is accepted and converted, what is refused and by which names, and what is never written."""
+"""How arrays are read: what is accepted and converted, what is refused by which names, what is never written."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The disk cache: cold, warm, damaged in every part, unwritable, shared with others, and used by two processes at once."""
+"""The disk cache: cold, warm, damaged in every part, unwritable, shared with others, used by two processes at once."""
 
 import hashlib
 import json

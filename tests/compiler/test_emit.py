@@ -149,7 +149,7 @@ def test_every_loop_nest_says_what_it_computes():
     outermost = [k for k, line in enumerate(lines) if line.startswith("    for ")]
     assert outermost
     begins = [max(j for j in range(k) if lines[j].startswith("    #")) for k in outermost]
-    assert all(not lines[j].strip("# ") == "" for j in begins)
+    assert all(lines[j].strip("# ") for j in begins)
 
 
 @pytest.mark.parametrize("kind", ["value", "gradient", "hessian", "many_values"])

@@ -341,7 +341,7 @@ def test_a_kernel_shows_its_energy_and_backend(references):
 
 
 def test_an_unknown_backend_is_refused_with_the_allowed(energies):
-    with pytest.raises(wb.InputError, match="'jax'.*numba.*reference"):
+    with pytest.raises(wb.InputError, match=r"'jax'.*numba.*reference"):
         wb.compile(energies["ransac"], backend="jax")
 
 

@@ -8,7 +8,7 @@ import pytest
 from wiberg.compiler import vectormath
 from wiberg.compiler.differentiate import partials
 from wiberg.compiler.expression import ZERO, add, function, mul, read
-from wiberg.compiler.native import KERNEL_FASTMATH, Signature, compile_function, double, double_pointer, integer
+from wiberg.compiler.native import KERNEL_FASTMATH, Signature, compile_function, double_pointer, integer
 from wiberg.compiler.primitives import CONDITIONS, PRIMITIVES
 from wiberg.compiler.reference import evaluate
 
