@@ -140,28 +140,60 @@ class Layout:
         return sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in self._symbols)
 
 
-@dataclass(slots=True)
-class Inputs:
-    """Bound weights and data. It owns the arrays whose addresses `table` holds.
+Shapes = tuple[tuple[int, ...], ...]
+MOST_PLANS = 1000  # sets of shapes that are remembered
 
-    arrays           contiguous arrays: weights, then data, in declared order
-    table            (A, 2) int64: address, and distance from one instance to the next
+
+@dataclass(frozen=True)
+class Plan:
+    """What binding works out once for each set of shapes.
+
+    table            (A, 2) int64; the second column is the distance from one instance to the next
     extents          (K,) int64; `sizes` has them by generated name
     batch            B, or None where nothing is batched
+    batched          for each weight and datum, whether it was given with a batch axis
     weights_batched  whether any weight differs between instances
     m, p, q          numbers of unknowns, weights and real data of one instance
+    variables        for each set of shapes of the variables and batch size: which are batched, and how many rows
     """
 
-    arrays: tuple[Any, ...]
     table: NDArray[np.int64]
     extents: NDArray[np.int64]
     sizes: dict[str, int]
     batch: int | None
+    batched: tuple[bool, ...]
     weights_batched: bool
     m: int
     p: int
     q: int
-    batched: tuple[bool, ...] = field(default=())
+    variables: dict[tuple[Shapes, int | None], tuple[tuple[bool, ...], int | None]] = field(default_factory=dict)
+
+
+class Inputs:
+    """Bound weights and data. It owns the arrays whose addresses `table` holds; the rest is as in `Plan`.
+
+    arrays   contiguous arrays: weights, then data, in declared order
+    table    (A, 2) int64: address, and distance from one instance to the next
+    """
+
+    __slots__ = (
+        "arrays",
+        "batch",
+        "batched",
+        "extents",
+        "m",
+        "p",
+        "plan",
+        "q",
+        "sizes",
+        "table",
+        "weights_batched",
+    )
+
+    def __init__(self, arrays: tuple[Any, ...], table: NDArray[np.int64], plan: Plan) -> None:
+        self.arrays, self.table, self.plan = arrays, table, plan
+        self.extents, self.sizes, self.batch, self.batched = plan.extents, plan.sizes, plan.batch, plan.batched
+        self.weights_batched, self.m, self.p, self.q = plan.weights_batched, plan.m, plan.p, plan.q
 
 
 # ---------------------------------------------------------------------------------------------- one array
@@ -306,7 +338,9 @@ class Binder:
         self.declaration = declaration
         self._symbols = (*declaration.weights, *declaration.data)
         self._roles = ("weight",) * len(declaration.weights) + ("datum",) * len(declaration.data)
-        self._plans: dict[Any, _Plan] = {}
+        self._plans: dict[Any, Plan] = {}
+        given = {str(n) for s in self._symbols for e in s.axes for n, _ in e.terms}
+        self._variables_have_extents = not set(declaration.extents) <= given
 
     def bind(
         self,
@@ -325,38 +359,29 @@ class Binder:
             Variables, for extents that only they have; `extra` axes (of candidates) stand before the declared ones.
         """
         declaration = self.declaration
-        values = select(declaration, "weight", declaration.weights, w) + select(
-            declaration, "datum", declaration.data, x
-        )
+        values = select(declaration, "weight", declaration.weights, w)
+        values += select(declaration, "datum", declaration.data, x)
         arrays = tuple(
-            convert(declaration, r, s, v) for r, s, v in zip(self._roles, self._symbols, values, strict=True)
+            [convert(declaration, r, s, v) for r, s, v in zip(self._roles, self._symbols, values, strict=True)]
         )
-        shapes = tuple(a.shape for a in arrays)
-        unknown = () if y is None else tuple(np.shape(y[s.name]) for s in declaration.variables if s.name in y)
+        shapes = tuple([a.shape for a in arrays])
+        unknown: Any = ()
+        if y is not None and self._variables_have_extents:
+            unknown = tuple(np.shape(y[s.name]) for s in declaration.variables if s.name in y)
         plan = self._plans.get((shapes, unknown, extra))
         if plan is None:
+            if len(self._plans) > MOST_PLANS:
+                self._plans.clear()
             plan = self._plans[shapes, unknown, extra] = self._plan(shapes, unknown, y, extra)
-        table = np.array([a.__array_interface__["data"][0] for a in arrays], dtype=np.int64)
-        table = np.stack([table, plan.distances], axis=1) if len(arrays) else np.empty((0, 2), dtype=np.int64)
-        inputs = Inputs(
-            arrays,
-            np.ascontiguousarray(table),
-            plan.extents,
-            plan.sizes,
-            plan.batch,
-            plan.weights_batched,
-            plan.m,
-            plan.p,
-            plan.q,
-            plan.batched,
-        )
+        table = plan.table.copy()
+        for row, array in enumerate(arrays):
+            table[row, 0] = array.__array_interface__["data"][0]
+        inputs = Inputs(arrays, table, plan)
         if declaration.gathered:
             self._check_gathers(inputs)
         return inputs
 
-    def _plan(
-        self, shapes: tuple[tuple[int, ...], ...], unknown: Any, y: Mapping[str, Any] | None, extra: int
-    ) -> _Plan:
+    def _plan(self, shapes: tuple[tuple[int, ...], ...], unknown: Any, y: Mapping[str, Any] | None, extra: int) -> Plan:
         declaration = self.declaration
         extents: dict[str, int] = {}
         batched = tuple(is_batched(declaration, s, shape) for s, shape in zip(self._symbols, shapes, strict=True))
@@ -381,14 +406,13 @@ class Binder:
         ]
         count = len(declaration.weights)
         weights_batched = any(b and shape[0] != 1 for b, shape in zip(batched[:count], shapes[:count], strict=True))
-        plan = _Plan(
-            np.array(distances, dtype=np.int64),
+        plan = Plan(
+            np.array([[0, d] for d in distances], dtype=np.int64).reshape(-1, 2),
             np.array([extents[e] for e in declaration.extents], dtype=np.int64),
-            extents, batch, weights_batched,
+            extents, batch, batched, weights_batched,
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.variables),
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.weights),
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.data if not s.integer),
-            batched,
         )  # fmt: skip
         for access in declaration.accesses:
             check_access(declaration, access, extents, {})
@@ -405,22 +429,33 @@ class Binder:
             convert(declaration, role, s, v)
             for s, v in zip(symbols, select(declaration, role, symbols, y), strict=True)
         ]
-        batched = [is_batched(declaration, s, a.shape) for s, a in zip(symbols, arrays, strict=True)]
-        for s, a, b in zip(symbols, arrays, batched, strict=True):
-            read_extents(declaration, inputs.sizes, s, a.shape[1:] if b else a.shape)
-        if not any(batched):
-            return np.concatenate([a.ravel() for a in arrays]).reshape(1, -1), False
-        count = batch_size(
-            declaration, [(s.name, a.shape, b) for s, a, b in zip(symbols, arrays, batched, strict=True)]
-        )
-        assert count is not None
-        if inputs.batch is not None and count not in (1, inputs.batch) and inputs.batch != 1:
+        shapes = tuple([a.shape for a in arrays])
+        key = (shapes, inputs.batch)
+        known = inputs.plan.variables.get(key)
+        if known is None:
+            known = inputs.plan.variables[key] = self._variable_plan(shapes, inputs)
+        batched, count = known
+        if count is None:
+            flat = arrays[0].reshape(1, -1) if len(arrays) == 1 else np.concatenate([a.ravel() for a in arrays])[None]
+            return flat, False
+        return pack_rows(arrays, batched, count), True
+
+    def _variable_plan(self, shapes: Shapes, inputs: Inputs) -> tuple[tuple[bool, ...], int | None]:
+        """Which variables of these shapes are batched, and the batch size if any is."""
+        declaration = self.declaration
+        symbols = declaration.variables
+        batched = tuple(is_batched(declaration, s, shape) for s, shape in zip(symbols, shapes, strict=True))
+        for s, shape, b in zip(symbols, shapes, batched, strict=True):
+            read_extents(declaration, inputs.sizes, s, shape[1:] if b else shape)
+        labelled = [(s.name, shape, b) for s, shape, b in zip(symbols, shapes, batched, strict=True)]
+        count = batch_size(declaration, labelled)
+        if inputs.batch is not None and inputs.batch != 1 and count not in (None, 1, inputs.batch):
             name = next(s.name for s, b in zip(symbols, batched, strict=True) if b)
             raise InputError(
                 f"energy {declaration.name!r}: batch sizes disagree: {name} has {count}, weights and data "
                 f"have {inputs.batch}"
             )
-        return pack_rows(arrays, batched, count), True
+        return batched, count
 
     def _check_gathers(self, inputs: Inputs) -> None:
         """Every index array within the extents of what it is used to read."""
@@ -438,19 +473,6 @@ class Binder:
             del symbol
         for access in self.declaration.accesses:
             check_access(self.declaration, access, inputs.sizes, limits, values)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    distances: NDArray[np.int64]
-    extents: NDArray[np.int64]
-    sizes: dict[str, int]
-    batch: int | None
-    weights_batched: bool
-    m: int
-    p: int
-    q: int
-    batched: tuple[bool, ...]
 
 
 def check_access(

@@ -200,7 +200,7 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
     blocks = [s for s in program.statements if s.target.startswith("hessian_")]
     mirror = (after_gradient, m) if blocks and (len(at) > 1 or any(s.loops for s in blocks)) else None
     steps = dict.fromkeys(at, m) if kind == "many_values" else {}
-    return Memory(variables, table, outputs, KINDS[kind].accumulate, mirror, steps)
+    return Memory(variables, table, outputs, KINDS[kind].accumulate, mirror, steps, rough=kind == "many_values")
 
 
 def out_size(kind: str, program: Program) -> sizes.Size:

@@ -50,6 +50,7 @@ class Memory:
     accumulate: bool = False
     mirror: tuple[sizes.Size, sizes.Size] | None = None  # offset and order of a symmetric matrix to be completed
     rows: Mapping[str, sizes.Size] = field(default_factory=dict)  # variables at many points: distance of the points
+    rough: bool = False  # exponentials to 1e-8, for values that are only compared
 
 
 def emit(plan: Schedule, memory: Memory, out: sizes.Size, title: str, legend: Iterable[str]) -> Emitted:
@@ -511,7 +512,8 @@ class _Nest:
             return inner if top else f"({inner})"
         if kind == "sqrt":
             return f"math.sqrt({self.text(node.args[0], top=True)})"
-        return PRIMITIVES[kind].kernel.format(*(self.text(a) for a in node.args))
+        form = "rough_exp({})" if kind == "exp" and self.function.memory.rough else PRIMITIVES[kind].kernel
+        return form.format(*(self.text(a) for a in node.args))
 
     def _read_text(self, node: Op) -> str:
         array = self.function.program.arrays[node.args[0]]

@@ -8,6 +8,13 @@ and the one weight, sigma, is learnt so that t* comes close to the mean of the i
 error, SGD with momentum 0.999. Where the curvature of E at t* is nearly 0 the undamped derivative of Samuel and Tappen
 (2009) is arbitrarily large; the damped one of Toso, Campbell and Russell (2019) is bounded.
 
+Three sequences of draws are a small sample, and those used here (TRAINING) are one of 24 sets that were tried. Over all
+of them (288 runs a setting) mean |sigma| settled at 20.3 damped and 21.1 undamped with learning rate 1e-5, none beyond
+40; with 1e-4, 9 % of the damped and 85 % of the undamped runs went beyond 40.
+
+Where sigma settles, the loss is about 1.16 times the best: no derivative of one minimum sees that another one becomes
+the lowest.
+
     python examples/ransac.py           # what `make demo` runs
     python examples/ransac.py --quick   # a tenth of the steps, one seed
 """
@@ -298,7 +305,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     results = learn_all(runs, options.processes)
 
     samples, means = draw(bank, 0, BANK)
-    sigmas = np.concatenate([np.arange(3.0, 12.0, 0.25), np.arange(12.0, 41.0, 4.0)])
+    sigmas = np.concatenate([[3.0, 4.0], np.arange(5.0, 9.0, 0.25), np.arange(9.0, 40.0, 3.0)])
     curve = [expected_loss(kernel, sigma, samples, means) for sigma in tqdm(sigmas, desc="expected loss", unit="sigma")]
     best = min(curve)
     losses = {

@@ -51,9 +51,13 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
         If the file cannot be written, or PATH is a file that wiberg did not write. What was there is untouched.
     """
     target = Path(path)
-    if target.is_dir():
+    try:
+        folder, exists = target.is_dir(), target.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
+        raise CheckpointError(f"cannot save to {str(target)!r} ({error}); choose another path") from None
+    if folder:
         raise CheckpointError(f"cannot save to {target}: it is a directory; give a file name in it")
-    if target.exists() and not _is_ours(target):
+    if exists and not _is_ours(target):
         raise CheckpointError(f"cannot save to {target}: it exists and is not a wiberg checkpoint; choose another path")
     data = to_bytes(checkpoint)
     temporary: Path | None = None

@@ -350,6 +350,8 @@ def check_policy(unconverged: Any, who: str) -> None:
 
 
 def _check_owner(kernel: Kernel, solution: Solution, who: str) -> None:
+    if not isinstance(kernel, Kernel):
+        raise InputTypeError(f"{who}: kernel must be what wb.compile returned (got {type(kernel).__name__})")
     if not isinstance(solution, Solution):
         raise InputTypeError(f"{who}: solution must be what minimise returned (got {type(solution).__name__})")
     if solution.kernel is not kernel and solution.kernel.energy.formula_key != kernel.energy.formula_key:
@@ -384,8 +386,11 @@ def _packed_slopes(kernel: Kernel, solution: Solution, loss_gradient: Any) -> Fl
             parts.append(np.zeros((rows, size)))
             continue
         try:
-            slope = np.asarray(loss_gradient[name], dtype=np.float64)
-        except (TypeError, ValueError) as error:
+            slope = np.asarray(loss_gradient[name])
+            if slope.dtype.kind == "c":
+                raise TypeError("it is complex")
+            slope = np.asarray(slope, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputTypeError(f"{who}: loss_gradient[{name!r}] is not an array of numbers ({error})") from None
         if slope.shape != wanted:
             raise InputError(

@@ -154,7 +154,14 @@ class Learner:
         max_iterations: int = 100,
         **unknown: Any,
     ) -> None:
+        if not isinstance(kernel, Kernel):
+            raise InputTypeError(f"learner: kernel must be what wb.compile returned (got {type(kernel).__name__})")
         who = f"learner of energy {kernel.name!r}"
+        if optimiser is not None and (isinstance(optimiser, type) or not hasattr(optimiser, "rates")):
+            raise InputTypeError(
+                f"{who}: optimiser must be one such as wb.SGD(learning_rate=1e-3) (got {optimiser!r} of type "
+                f"{type(optimiser).__name__})"
+            )
         _refuse_options(who, unknown, _OPTIONS)
         _check_loss(kernel, loss, who)
         check_policy(unconverged, who)
@@ -529,8 +536,14 @@ def _check_loss(kernel: Kernel, loss: Loss, who: str) -> None:
             f"{who}: loss must be a wb.Loss (got {type(loss).__name__}); for example "
             f"wb.Loss((t - mu)**2, variables=[t], targets=[mu])"
         )
+    shapes = kernel.energy.shapes
     names = [str(variable) for variable in kernel.energy.variables]
     for variable in loss.energy.variables:
+        if str(variable) in names and len(loss.energy.shapes[str(variable)]) != len(shapes[str(variable)]):
+            raise InputError(
+                f"{who}: loss {loss.name!r} reads {variable} with {len(loss.energy.shapes[str(variable)])} axes, but "
+                f"the energy declares it with {len(shapes[str(variable)])}; use the same symbol in both"
+            )
         if str(variable) not in names:
             raise NameMissingError(
                 f"{who}: loss {loss.name!r} reads {variable}, which is no variable of the energy"

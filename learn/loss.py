@@ -14,11 +14,19 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
+from ..compiler.binding import evaluate
 from ..compiler.evaluate import run
 from ..compiler.kernel import Kernel
 from ..compiler.kernel import compile as compile_energy
 from ..energies.energy import Energy
-from ..energies.errors import DeclarationError, InputTypeError, NameMissingError, UnsupportedError, nearest
+from ..energies.errors import (
+    DeclarationError,
+    InputError,
+    InputTypeError,
+    NameMissingError,
+    UnsupportedError,
+    nearest,
+)
 
 Floats = NDArray[np.float64]
 
@@ -128,7 +136,16 @@ class Loss:
     def bind(self, targets: Mapping[str, ArrayLike] | None, data: Mapping[str, ArrayLike] | None, solution: Any) -> Any:
         """Targets, and of `data` the arrays that the loss reads, as inputs of its kernel for a solution's minima."""
         variables = None if self._targets_tell_extents else solution.variables
-        return self.kernel.bind({}, self._inputs(targets, data), variables)
+        inputs = self.kernel.bind({}, self._inputs(targets, data), variables)
+        for symbol in self.kernel.declaration.variables:
+            shape = np.shape(solution.variables[symbol.name])[int(solution.batched) :]
+            wanted = tuple(evaluate(axis, inputs.sizes) for axis in symbol.axes)
+            if shape != wanted:
+                raise InputError(
+                    f"loss {self.name!r}: {symbol.name} {symbol.shape_text} has shape {wanted} by the targets and data "
+                    f"of the loss, but the minima of energy {solution.kernel.name!r} have shape {shape}"
+                )
+        return inputs
 
     @cached_property
     def _targets_tell_extents(self) -> bool:

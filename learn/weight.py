@@ -174,8 +174,10 @@ def coordinates_from_user(energy: Any, weights: Mapping[str, Any]) -> Coordinate
 
 def _value(weight: Weight, name: str, declared: tuple[Any, ...], positive: bool, who: str) -> Floats:
     try:
+        if np.iscomplexobj(weight.value):
+            raise TypeError("it is complex")
         value = np.array(weight.value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputTypeError(f"{who}: weight {name} is not an array of numbers ({error})") from None
     fits = value.ndim == len(declared) and all(
         not getattr(extent, "is_Integer", False) or int(extent) == size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -162,11 +163,7 @@ def _check_options(method: Any, gtol: Any, max_iterations: Any, unknown: Mapping
             f"minimise: unknown method {method!r}; one of {', '.join(map(repr, METHODS))}"
             f"{nearest(str(method), METHODS)}"
         )
-    try:
-        fits = 0.0 < gtol < np.inf
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
+    if not (isinstance(gtol, Real) and 0.0 < gtol < np.inf):
         raise InputError(f"minimise: gtol must be a finite number > 0 (got {gtol!r})")
     try:
         fits = operator.index(max_iterations) >= 0

@@ -119,6 +119,8 @@ def test_missing_file_and_directory_are_named(tmp_path):
         save(tmp_path, example())
     with pytest.raises(wb.CheckpointError, match=r"No such file"):
         save(tmp_path / "absent" / "run.npz", example())
+    with pytest.raises(wb.CheckpointError, match=r"too long"):
+        save(tmp_path / ("run" * 100), example())
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])

@@ -355,6 +355,8 @@ def test_solution_of_another_energy_is_refused(spring, ransac):
         implicit_gradient(ransac, mixed(spring), {"t": np.ones(4)})
     with pytest.raises(wb.InputTypeError, match=r"minimise"):
         implicit_gradient(spring, {"t": 1.0}, {"t": np.ones(4)})
+    with pytest.raises(wb.InputTypeError, match=r"wb\.compile.*Energy"):
+        implicit_jacobian(spring.energy, mixed(spring))
 
 
 @pytest.mark.parametrize(
@@ -376,6 +378,7 @@ def test_damping_out_of_range_is_refused(spring, damping, error):
         ({"T": np.ones(4)}, wb.NameMissingError, "'T'.*variables: t"),
         ({}, wb.NameMissingError, "empty.*t"),
         ({"t": ["a", "b", "c", "d"]}, wb.InputTypeError, "'t'"),
+        ({"t": np.ones(4) * 1j}, wb.InputTypeError, "'t'.*complex"),
         (np.ones(4), wb.InputTypeError, "dict"),
         ({"t": [1.0, np.nan, 1.0, 1.0]}, wb.InputError, "instance 1.*loss"),
     ],

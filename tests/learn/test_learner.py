@@ -323,6 +323,8 @@ def test_undamped_learner_stops_at_a_singular_hessian(stiff, t_loss, spring):
         ({"weights": {"w": [1.0]}}, wb.InputError, "w.*per-instance"),
         ({"optimiser": SGD({"q": 1.0})}, wb.NameMissingError, "'q'"),
         ({"dampin": 1.0}, wb.InputTypeError, "'dampin'.*did you mean 'damping'"),
+        ({"optimiser": "sgd"}, wb.InputTypeError, "optimiser.*'sgd'"),
+        ({"optimiser": SGD}, wb.InputTypeError, "optimiser.*SGD"),
     ],
 )
 def test_learners_that_cannot_be_are_refused(spring, t_loss, options, error, names):
@@ -336,6 +338,32 @@ def test_loss_of_other_variables_is_refused(spring):
         spring_learner(spring, Loss((u - mu) ** 2, variables=[u], targets=[mu]))
     with pytest.raises(wb.InputTypeError, match=r"wb\.Loss"):
         spring_learner(spring, lambda t: t)
+    with pytest.raises(wb.InputTypeError, match=r"wb\.compile.*Energy"):
+        spring_learner(spring.energy, Loss((u - mu) ** 2, variables=[u], targets=[mu]))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 400])
+def test_targets_of_another_extent_than_the_minima_are_refused(quadratic, size):
+    """A loss reads the minima by its own extents: it must never read past them."""
+    n = sp.Symbol("n", integer=True, positive=True)
+    y, truth = (sp.IndexedBase(name, shape=(n,)) for name in ("y", "truth"))
+    learner = Learner(quadratic, wb.squared_error(y, truth), {"w": np.ones(2)}, SGD(0.1))
+    batch = Batch(
+        data={"H": np.eye(3), "C": np.ones((5, 2, 3))}, targets={"truth": np.ones(size)}, start={"y": np.zeros(3)}
+    )
+    with pytest.raises(wb.InputError, match=rf"y \(n,\).*\({size},\).*'quadratic'.*\(3,\)"):
+        learner.fit(batch)
+    assert learner.steps == 0
+
+
+def test_loss_that_declares_a_variable_with_other_axes_is_refused(spring, quadratic):
+    n = sp.Symbol("n", integer=True, positive=True)
+    many, y, mu = sp.IndexedBase("t", shape=(n,)), sp.Symbol("y", real=True), sp.Symbol("mu", real=True)
+    i = sp.Idx("i", n)
+    with pytest.raises(wb.InputError, match=r"t with 1 axes.*with 0"):
+        spring_learner(spring, Loss(sp.Sum((many[i] - mu) ** 2, i), variables=[many], targets=[mu]))
+    with pytest.raises(wb.InputError, match=r"y with 0 axes.*with 1"):
+        Learner(quadratic, Loss((y - mu) ** 2, variables=[y], targets=[mu]), {"w": np.ones(2)})
 
 
 # ---------------------------------------------------------------------------------------------- files

@@ -55,6 +55,8 @@ def test_numbers_are_called_by_their_weight():
         ({"sigma": -1.0}, wb.InputError, "sigma = -1.0 but it is declared positive"),
         ({"sigma": float("nan")}, wb.InputError, "sigma is not finite"),
         ({"bias": "x"}, wb.InputTypeError, "bias"),
+        ({"bias": 10**400}, wb.InputTypeError, "bias.*too large"),
+        ({"tau": np.ones(3) * 1j}, wb.InputTypeError, "tau.*complex"),
         ({"bias": Weight(-1.0, scale="log")}, wb.InputError, "bias = -1.0.*logarithm"),
         ({"sigm": 1.0}, wb.NameMissingError, "'sigm'.*did you mean 'sigma'"),
     ],

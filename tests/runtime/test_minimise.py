@@ -355,6 +355,7 @@ def test_summary_and_raise_if(plane):
         ({"start": {"y": [1.0]}, "gtol": -1}, InputError, "gtol.*-1"),
         ({"start": {"y": [1.0]}, "gtol": np.nan}, InputError, "gtol.*nan"),
         ({"start": {"y": [1.0]}, "gtol": "small"}, InputError, "gtol.*small"),
+        ({"start": {"y": [1.0]}, "gtol": np.array([1e-8])}, InputError, "gtol.*array"),
         ({"start": {"y": [1.0]}, "max_iterations": -3}, InputError, "max_iterations.*-3"),
         ({"start": {"y": [1.0]}, "max_iterations": 2.5}, InputError, "max_iterations.*2.5"),
         ({"start": {"y": [1.0]}, "constraints": ()}, InputTypeError, "constraints.*options: start, candidates"),
