@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from . import sizes
@@ -384,16 +384,34 @@ class _Nest:
         for loops, group in groups.items():
             depth = function.depth
             for loop in loops:
-                self._open(loop)
+                self._open(loop, self._values(loop))
             for s in group:
                 function.line(f"{s.target}[{function.address(arrays[s.target], s.subscripts)}] = 0.0")
             function.depth = depth
 
-    def _open(self, loop: str) -> None:
+    def _values(self, loop: str) -> str:
+        """The arguments of `range` for a loop."""
+        limits = self.function.program.ranges[loop]
+        start, stop = self.function.integer(limits.start), self.function.integer(limits.stop)
+        return self.ranges.get(loop, stop if start == "0" else f"{start}, {stop}")
+
+    def _parts(self, level: int) -> Iterator[str]:
+        """The loop of a level, in one or two parts.
+
+        A single loop of exponentials runs over a multiple of 8 first: what LLVM makes of the rest by itself is slower.
+        """
+        values = self._values(self.loops[level])
+        if len(self.loops) > 1 or values not in self.function.program.extents or not any(map(_has_exp, self.roots)):
+            yield values
+            return
+        yield f"{values}//8*8"
+        for node in self.order:
+            if self.placement.level(node) > level:
+                self.names.pop(node, None)
+        yield f"{values}//8*8, {values}"
+
+    def _open(self, loop: str, values: str) -> None:
         function = self.function
-        limits = function.program.ranges[loop]
-        start, stop = function.integer(limits.start), function.integer(limits.stop)
-        values = self.ranges.get(loop, stop if start == "0" else f"{start}, {stop}")
         function.line(f"for {loop} in range({values}):")
         function.depth += 1
 
@@ -407,9 +425,10 @@ class _Nest:
             if own == level and self.loops:
                 function.line(f"{accumulator} = 0.0")
         if level < len(self.loops):
-            self._open(self.loops[level])
-            self._level(level + 1)
-            function.depth -= 1
+            for values in self._parts(level):
+                self._open(self.loops[level], values)
+                self._level(level + 1)
+                function.depth -= 1
         else:
             for k, statement in enumerate(self.statements):
                 self._update(k, statement)
@@ -552,6 +571,10 @@ def _float_text(value: float) -> str:
     if value != value or value in (float("inf"), float("-inf")):
         return f'float("{value}")'
     return repr(value)
+
+
+def _has_exp(node: Op) -> bool:
+    return node.name == "exp" or any(map(_has_exp, node.children))
 
 
 def _is_arithmetic(node: Op) -> bool:

@@ -48,7 +48,7 @@ class Entry:
 
     def prepared_size(self, inputs: Inputs) -> int:
         """Numbers that `prepare` writes."""
-        return sizes.value(self.prepared, inputs.sizes)
+        return sizes.value(self.prepared, inputs.sizes) if self.prepared else 0
 
     def scratch_size(self, inputs: Inputs, count: int = 0) -> int:
         """Numbers of working memory that `evaluate` needs; `count` points for `many_values`."""

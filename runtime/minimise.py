@@ -163,7 +163,7 @@ def _check_options(method: Any, gtol: Any, max_iterations: Any, unknown: Mapping
             f"minimise: unknown method {method!r}; one of {', '.join(map(repr, METHODS))}"
             f"{nearest(str(method), METHODS)}"
         )
-    if not (isinstance(gtol, Real) and 0.0 < gtol < np.inf):
+    if not (isinstance(gtol, Real) and 0.0 < float(gtol) < np.inf):
         raise InputError(f"minimise: gtol must be a finite number > 0 (got {gtol!r})")
     try:
         fits = operator.index(max_iterations) >= 0
