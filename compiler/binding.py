@@ -9,6 +9,7 @@ because kernels do not.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..energies.errors import InputError, InputTypeError, NameMissingError, nearest
 from . import sizes
-from .expression import Affine, Gather
+from .expression import Affine, Gather, gathers
 from .program import Program, Range
 
 Floats = NDArray[np.float64]
@@ -27,7 +28,7 @@ FLOAT64, INT64 = np.dtype(np.float64), np.dtype(np.int64)
 
 @dataclass(frozen=True)
 class Symbol:
-    """A declared variable, weight or datum: the user's name, its axes over generated extents, and its kind."""
+    """A declared variable, weight or data array: the user's name, its axes over generated extents, and its kind."""
 
     name: str
     axes: tuple[Affine, ...]
@@ -113,7 +114,15 @@ class Layout:
         `extents` are by generated name. Without them a single extent follows from the size; several are those of the
         arrays that were last packed.
         """
-        packed = np.asarray(packed, dtype=np.float64)
+        try:
+            packed = np.asarray(packed, dtype=np.float64)
+        except (TypeError, ValueError):
+            packed = np.asarray(np.nan)
+        if packed.ndim not in (1, 2):
+            raise InputError(
+                f"energy {self._declaration.name!r}: unpack takes all {plural(self._role)} as one array of numbers, "
+                f"(size,) or (B, size), in the order {', '.join(self.names)}"
+            )
         known = self._solved(packed.shape[-1]) if extents is None else extents
         result: dict[str, Any] = {}
         begin = 0
@@ -126,7 +135,7 @@ class Layout:
         if begin != packed.shape[-1]:
             raise InputError(
                 f"energy {self._declaration.name!r}: {packed.shape[-1]} numbers do not fill the "
-                f"{self._role}s {', '.join(self.names)} of size {begin}"
+                f"{plural(self._role)} {', '.join(self.names)} of size {begin}"
             )
         return result
 
@@ -201,6 +210,10 @@ class Inputs:
 # ---------------------------------------------------------------------------------------------- one array
 
 
+def plural(role: str) -> str:
+    return role if role == "data" else f"{role}s"
+
+
 def select(
     declaration: Declaration, role: str, symbols: Sequence[Symbol], values: Mapping[str, Any] | None
 ) -> list[Any]:
@@ -208,7 +221,8 @@ def select(
     values = {} if values is None else values
     if type(values) is not dict and not isinstance(values, Mapping):
         raise InputTypeError(
-            f"energy {declaration.name!r}: {role}s are given as a dict of name to array; got {type(values).__name__}"
+            f"energy {declaration.name!r}: {plural(role)} are given as a dict of name to array; "
+            f"got {type(values).__name__}"
         )
     try:
         found = [values[s.name] for s in symbols]
@@ -221,14 +235,15 @@ def select(
         first = f"unknown {role} {unknown[0]!r}{hint} " if hint else ""
         raise NameMissingError(
             f"energy {declaration.name!r}: {first}{role} {', '.join(s.name for s in missing)} is "
-            f"missing; given {role}s: {given}; needed: {needed}"
+            f"missing; given {plural(role)}: {given}; needed: {needed}"
         ) from None
     if len(values) != len(symbols):
         names = [s.name for s in symbols]
         stranger = next(str(k) for k in values if k not in names)
         listed = ", ".join(f"{s.name} {s.shape_text}" for s in symbols) or "none"
         raise NameMissingError(
-            f"energy {declaration.name!r}: unknown {role} {stranger!r}{nearest(stranger, names)}; {role}s: {listed}"
+            f"energy {declaration.name!r}: unknown {role} {stranger!r}{nearest(stranger, names)}; "
+            f"{plural(role)}: {listed}"
         )
     return found
 
@@ -294,6 +309,17 @@ def read_extents(declaration: Declaration, extents: dict[str, int], symbol: Symb
             )
 
 
+def shape_of(declaration: Declaration, symbol: Symbol, value: Any) -> tuple[int, ...]:
+    """The shape of what was given for a variable.
+
+    Raises
+    ------
+    InputTypeError
+        If it is no array.
+    """
+    return value.shape if type(value) is np.ndarray else convert(declaration, "variable", symbol, value).shape
+
+
 def is_batched(declaration: Declaration, symbol: Symbol, shape: tuple[int, ...]) -> bool:
     """Whether a shape has a batch axis in front of the declared axes; any other rank is refused."""
     rank = len(symbol.axes)
@@ -334,7 +360,8 @@ def pack_rows(arrays: Sequence[Floats], batched: Sequence[bool], count: int) -> 
         return arrays[0].reshape(count, -1) if arrays[0].size else np.empty((count, int(np.prod(arrays[0].shape[1:]))))
     parts = []
     for array, has_batch in zip(arrays, batched, strict=True):
-        rows = array.reshape(array.shape[0], -1) if has_batch else array.reshape(1, -1)
+        lead = array.shape[0] if has_batch else 1
+        rows = array.reshape(lead, math.prod(array.shape[1:] if has_batch else array.shape))
         parts.append(np.broadcast_to(rows, (count, rows.shape[1])))
     return np.ascontiguousarray(np.concatenate(parts, axis=1)) if parts else np.empty((count, 0))
 
@@ -348,7 +375,7 @@ class Binder:
     def __init__(self, declaration: Declaration) -> None:
         self.declaration = declaration
         self._symbols = (*declaration.weights, *declaration.data)
-        self._roles = ("weight",) * len(declaration.weights) + ("datum",) * len(declaration.data)
+        self._roles = ("weight",) * len(declaration.weights) + ("data",) * len(declaration.data)
         self._plans: dict[Any, Plan] = {}
         given = {str(n) for s in self._symbols for e in s.axes for n, _ in e.terms}
         self._variables_have_extents = not set(declaration.extents) <= given
@@ -371,14 +398,14 @@ class Binder:
         """
         declaration = self.declaration
         values = select(declaration, "weight", declaration.weights, w)
-        values += select(declaration, "datum", declaration.data, x)
+        values += select(declaration, "data", declaration.data, x)
         arrays = tuple(
             [convert(declaration, r, s, v) for r, s, v in zip(self._roles, self._symbols, values, strict=True)]
         )
         shapes = tuple([a.shape for a in arrays])
         unknown: Any = ()
         if y is not None and self._variables_have_extents:
-            unknown = tuple(np.shape(y[s.name]) for s in declaration.variables if s.name in y)
+            unknown = tuple(shape_of(declaration, s, y[s.name]) for s in declaration.variables if s.name in y)
         plan = self._plans.get((shapes, unknown, extra))
         if plan is None:
             if len(self._plans) > MOST_PLANS:
@@ -403,7 +430,8 @@ class Binder:
             for s in declaration.variables:
                 if s.name in y:
                     shape = np.shape(y[s.name])
-                    read_extents(declaration, extents, s, shape[len(shape) - len(s.axes) :])
+                    if len(shape) >= len(s.axes):  # a lower rank is refused where the variables are packed
+                        read_extents(declaration, extents, s, shape[len(shape) - len(s.axes) :])
         for generated, user in zip(declaration.extents, declaration.extent_names, strict=True):
             if generated not in extents:
                 raise InputError(
@@ -557,10 +585,18 @@ def accesses_of(program: Program) -> tuple[Access, ...]:
                 for s, axis in zip(subscripts, array.axes, strict=True)
             )  # fmt: skip
             if not safe:
-                text = f"{array.origin or array.name}[{', '.join(map(str, subscripts))}]"
+                text = f"{array.origin or array.name}[{', '.join(_named(s, program) for s in subscripts)}]"
                 access = Access(array.name, text, subscripts, tuple(a.stop for a in array.axes), loops)
                 found.setdefault(f"{text} {loops}", access)
     return tuple(found.values())
+
+
+def _named(subscript: Affine, program: Program) -> str:
+    """A subscript with the user's names of index data."""
+    text = str(subscript)
+    for array in sorted(gathers(subscript), reverse=True):
+        text = text.replace(f"{array}[", f"{program.arrays[array].origin}[")
+    return text
 
 
 def _reads(expression: Any) -> list[tuple[str, tuple[Affine, ...]]]:

@@ -81,7 +81,7 @@ class Kernel:
         self._entries: dict[str, Entry] = {}
         self.variables = Layout(self.declaration.variables, self.declaration, "variable")
         self.weights = Layout(self.declaration.weights, self.declaration, "weight")
-        self.data = Layout([s for s in self.declaration.data if not s.integer], self.declaration, "datum")
+        self.data = Layout([s for s in self.declaration.data if not s.integer], self.declaration, "data")
 
     def __repr__(self) -> str:
         return f"Kernel({self.energy!r}, backend={self.backend!r})"
@@ -91,6 +91,7 @@ class Kernel:
 
     @property
     def name(self) -> str:
+        """The energy's name, as messages show it."""
         return self.energy.name
 
     # ------------------------------------------------------------------------------ for drivers

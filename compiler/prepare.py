@@ -9,6 +9,7 @@ hoist     an expensive part of a term that lacks one of its loops becomes an arr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -27,9 +28,10 @@ def prepare(program: Program) -> Program:
     """
     known = {a.name for a in program.arrays.values() if a.role == "weight"}
     arrays = dict(program.arrays)
+    writers = Counter(s.target for s in program.statements)
     for statement in program.statements:
         array = arrays[statement.target]
-        if array.role == "local" and statement.expression.arrays <= known and statement.expression.arrays:
+        if array.role == "local" and writers[array.name] == 1 and statement.expression.arrays <= known:
             arrays[array.name] = replace(array, role="prepared")
             known.add(array.name)
 

@@ -42,10 +42,11 @@ def _unary(rule: Callable[[Op, Op], Op]) -> Partials:
 
 
 def _pow_partials(node: Op, base: Op, exponent: Op) -> tuple[Op, ...]:
-    """d(b**e): e*b**(e - 1), and b**e*log(b) only where b > 0, so that 0**e has the derivative 0 in e."""
-    reduced = function("pow", base, add(exponent, number(-1)))
+    """d(b**e): e*b**(e - 1), 0 where e is 0; and b**e*log(b) where b > 0, so that 0**e has the derivative 0 in e."""
+    reduced = mul(exponent, function("pow", base, add(exponent, number(-1))))
+    constant = function("equal", exponent, ZERO)
     positive = function("less", ZERO, base)
-    return mul(exponent, reduced), select(positive, mul(node, function("log", base)), ZERO)
+    return select(constant, ZERO, reduced), select(positive, mul(node, function("log", base)), ZERO)
 
 
 def _larger_first(node: Op, a: Op, b: Op) -> tuple[Op, ...]:

@@ -24,6 +24,7 @@ from .kernel import Kernel, compile
 DIGITS = 60
 STEP = mpmath.mpf(10) ** -18
 TOLERANCE = 1e-8
+LARGE_EVERY = 4  # every fourth trial has a large extent
 LARGEST = 1e6  # points at which a derivative is larger are not used: rounding alone would exceed the tolerance
 
 Point = dict[str, Any]
@@ -125,7 +126,9 @@ def check_derivatives(
     report = DerivativeReport(energy.name, trials, tolerance)
     generator = np.random.default_rng(seed)
     for trial in range(trials):
-        compare(kernel, draw_point(kernel, generator), report, trial, generator)
+        large = trial % LARGE_EVERY == LARGE_EVERY - 1
+        points = draw_point(kernel, generator, 1 if large else 2, large=large)
+        compare(kernel, points, report, trial, generator)
     return report
 
 
@@ -305,10 +308,17 @@ def extents_of(energy: Energy, point: Mapping[str, Any]) -> dict[Any, int]:
 # ---------------------------------------------------------------------------------------------- random points
 
 
-def draw_point(kernel: Kernel, generator: Any, count: int = 2, attempts: int = 200) -> list[Point]:
-    """`count` random points of equal sizes at which the energy and its derivatives are finite and moderate."""
+def draw_point(
+    kernel: Kernel, generator: Any, count: int = 2, attempts: int = 200, *, large: bool = False
+) -> list[Point]:
+    """`count` random points of equal sizes at which the energy and its derivatives are finite and moderate.
+
+    Extents are 1 to 3 at first; `large`: one of them is 9 to 11, so that loops which are unrolled run in full.
+    """
     for attempt in range(attempts):
         sizes = {e: int(generator.integers(1, 4) + attempt // 40) for e in kernel.energy.extents}
+        if large and sizes:
+            sizes[kernel.energy.extents[int(generator.integers(len(sizes)))]] = int(generator.integers(9, 12))
         points = [_random_point(kernel.energy, sizes, generator, positive=attempt % 4 == 3) for _ in range(count)]
         if all(_is_moderate(kernel, p) for p in points):
             return points

@@ -8,7 +8,7 @@ kernel `many_values` and starts from the lowest finite energy, the first of equa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,7 +69,9 @@ def given_seeds(kernel: Any, candidates: Any, inputs: Any) -> Seeds:
     for name, array in arrays.items():
         shape = array.shape[array.ndim - ranks[name] :]
         flat[name] = np.broadcast_to(array, (lead, number, *shape)).reshape(lead * number, *shape)
-    packed, _ = kernel.bind_variables(flat, replace(inputs, batch=lead * number))
+    every = copy(inputs)
+    every.batch = lead * number
+    packed, _ = kernel.bind_variables(flat, every)
     points = packed.reshape(lead, number, inputs.m)
     return Seeds(points[0] if lead == 1 else points, number, rows)
 

@@ -84,7 +84,7 @@ def test_a_sign_flipped_in_the_text_of_a_kernel_is_found(monkeypatch, tmp_path):
             return emitted
         head, body = emitted.source.split("def evaluate")
         assert " += " in body
-        return replace(emitted, source=f"{head}def evaluate{body.replace(' += ', ' -= ', 1)}")
+        return replace(emitted, source=f"{head}def evaluate{body.replace(' += ', ' -= ')}")
 
     t, a = sp.Symbol("t", real=True), sp.Symbol("a", positive=True)
     n = sp.Symbol("n", integer=True, positive=True)
