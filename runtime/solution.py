@@ -51,7 +51,8 @@ class Solution:
     w, x : dict or None
         Weights and data as they were given.
     inputs : Inputs
-        The same, bound: what kernels read.
+        The same, bound: what kernels read. Arrays that needed no conversion are not copied: derivatives of the solution
+        read them as they are then, so do not change them in place in between.
     y : (B, m) float64, (1, m) if there is no batch
         The variables, packed.
     gtol : float
