@@ -5,9 +5,10 @@ checks, and hypothesis strategies for users' own tests.
 """
 
 import sys
+from typing import Any
 
-from .compiler import Kernel, compile, set_threads, supported_functions, testing
-from .compiler.testing import check_derivatives
+from .compiler import Kernel, compile, set_threads, supported_functions
+from .compiler.lazy import lazy_module
 from .energies import (
     CheckpointError,
     DeclarationError,
@@ -41,7 +42,13 @@ from .runtime import Solution, Status, minimise
 
 __version__ = "0.1.0"
 
-sys.modules[f"{__name__}.testing"] = testing  # so that `from wiberg.testing import energies` works
+testing = sys.modules[f"{__name__}.testing"] = lazy_module(f"{__name__}.compiler.testing")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "check_derivatives":
+        return testing.check_derivatives
+    raise AttributeError(f"module 'wiberg' has no attribute {name!r}")
 
 
 __all__ = [

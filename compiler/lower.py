@@ -19,7 +19,6 @@ from itertools import product
 from typing import Any
 
 import sympy as sp
-from sympy.codegen.cfunctions import expm1, log1p
 
 from ..energies.energy import Energy
 from ..energies.errors import DeclarationError, UnsupportedError
@@ -45,10 +44,11 @@ from .expression import (
 )
 from .program import Array, Program, Range, Role, Statement
 
+C_FUNCTIONS = {"log1p", "expm1"}
 UNROLLED = 3  # literal extents up to this are written out: coordinates, not data
 
 FUNCTIONS: dict[Any, str] = {
-    sp.exp: "exp", sp.log: "log", log1p: "log1p", expm1: "expm1",
+    sp.exp: "exp", sp.log: "log",
     sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos", sp.atan: "atan",
     sp.sinh: "sinh", sp.cosh: "cosh", sp.tanh: "tanh", sp.asinh: "asinh", sp.acosh: "acosh", sp.atanh: "atanh",
     sp.atan2: "atan2", sp.erf: "erf", sp.erfc: "erfc",
@@ -249,7 +249,7 @@ class Lowering:
         if rule is not None:
             lowered: Op = rule(self, node, scope)
             return lowered
-        kind = FUNCTIONS.get(type(node))
+        kind = FUNCTIONS.get(type(node)) or _c_function(node)
         if kind is not None:
             return function(kind, *(self.scalar(a, scope) for a in node.args))
         raise UnsupportedError(
@@ -263,7 +263,13 @@ def supported_functions() -> list[str]:
     >>> "exp" in supported_functions()
     True
     """
-    return sorted({kind.__name__ for kind in (*FUNCTIONS, *RULES)})
+    return sorted({kind.__name__ for kind in (*FUNCTIONS, *RULES)} | C_FUNCTIONS)
+
+
+def _c_function(node: Any) -> str | None:
+    """log1p or expm1, known by name and module: importing their module takes longer than all of this one."""
+    kind = type(node)
+    return kind.__name__ if kind.__module__ == "sympy.codegen.cfunctions" and kind.__name__ in C_FUNCTIONS else None
 
 
 def _base_name(key: Any) -> str:

@@ -170,7 +170,8 @@ def run_slices(call: Slice, count: int, *, key: Hashable, workspace: int) -> Non
         _seconds[key] = (perf_counter() - start) / count
         return
     job = _Job(call, count, key, workspace, stop, memory)
-    job.take_all(address, until=POOL_SECONDS)
+    if seconds is None:
+        job.take_all(address, until=POOL_SECONDS)
     helpers: list[Future[None]] = []
     try:
         helpers = _submit(job)
