@@ -12,6 +12,7 @@ import ctypes
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,14 @@ class Plan:
     q: int
     variables: dict[tuple[Shapes, int | None], tuple[tuple[bool, ...], int | None]] = field(default_factory=dict)
 
+    @cached_property
+    def extents_address(self) -> int:
+        return address_of(self.extents)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the address, which another process or a copy does not share."""
+        return {name: value for name, value in vars(self).items() if name != "extents_address"}
+
 
 class Inputs:
     """Bound weights and data. It owns the arrays whose addresses `table` holds; the rest is as in `Plan`.
@@ -198,13 +207,25 @@ class Inputs:
         "q",
         "sizes",
         "table",
+        "table_address",
         "weights_batched",
     )
 
-    def __init__(self, arrays: tuple[Any, ...], table: NDArray[np.int64], plan: Plan) -> None:
+    def __init__(self, arrays: tuple[Any, ...], plan: Plan) -> None:
+        table = plan.table.copy()
+        for row, array in enumerate(arrays):
+            table[row, 0] = address_of(array)
         self.arrays, self.table, self.plan = arrays, table, plan
+        self.table_address = address_of(table)
         self.extents, self.sizes, self.batch, self.batched = plan.extents, plan.sizes, plan.batch, plan.batched
         self.weights_batched, self.m, self.p, self.q = plan.weights_batched, plan.m, plan.p, plan.q
+
+    @property
+    def extents_address(self) -> int:
+        return self.plan.extents_address
+
+    def __reduce__(self) -> Any:
+        return Inputs, (self.arrays, self.plan)
 
 
 # ---------------------------------------------------------------------------------------------- one array
@@ -411,10 +432,7 @@ class Binder:
             if len(self._plans) > MOST_PLANS:
                 self._plans.clear()
             plan = self._plans[shapes, unknown, extra] = self._plan(shapes, unknown, y, extra)
-        table = plan.table.copy()
-        for row, array in enumerate(arrays):
-            table[row, 0] = address_of(array)
-        inputs = Inputs(arrays, table, plan)
+        inputs = Inputs(arrays, plan)
         if declaration.gathered:
             self._check_gathers(inputs)
         return inputs

@@ -40,6 +40,10 @@ class Inputs(Protocol):
     @property
     def extents(self) -> NDArray[np.int64]: ...
     @property
+    def table_address(self) -> int: ...
+    @property
+    def extents_address(self) -> int: ...
+    @property
     def batch(self) -> int | None: ...
     @property
     def weights_batched(self) -> bool: ...
@@ -215,7 +219,7 @@ class Prepared:
         else:
             self._memory = np.empty(size)
             self.address = address_of(self._memory)
-            entry.prepare.call(address_of(inputs.table), address_of(inputs.extents), 0, self.address)
+            entry.prepare.call(inputs.table_address, inputs.extents_address, 0, self.address)
 
 
 def run(
@@ -304,8 +308,8 @@ class _bound:
             y_stride,
             v_address,
             v_stride,
-            address_of(inputs.table),
-            address_of(inputs.extents),
+            inputs.table_address,
+            inputs.extents_address,
         )
         self._shared, self._own = prepared.address, prepared.own
         self.workspace = prepared.own + entry.scratch_size(inputs)

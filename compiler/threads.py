@@ -11,6 +11,7 @@ its own on first need.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import multiprocessing
 import operator
@@ -158,7 +159,7 @@ def run_slices(call: Slice, count: int, *, key: Hashable, workspace: int) -> Non
     if count <= 0:
         return
     memory = np.empty(workspace + 1)
-    address = memory.ctypes.data
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
     memory[workspace] = 0.0  # the stop flag: all bits 0, as an int64 too
     stop = address + 8 * workspace
     seconds = _seconds.get(key)

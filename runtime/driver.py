@@ -116,7 +116,7 @@ def run_driver(
     points = None if seeds is None else seeds.points
     key = (inputs.extents.tobytes(), number, points is None)
     plan: _Plan = _remembered(kernel, key, lambda: _plan(kernel, inputs, seeds))
-    table, extents, counted = address_of(inputs.table), address_of(inputs.extents), address_of(plan.counted)
+    table, extents, counted = inputs.table_address, inputs.extents_address, address_of(plan.counted)
     fields: list[int] = []
     shared = np.empty(plan.prepared)
     place = address_of(shared)

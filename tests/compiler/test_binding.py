@@ -1,5 +1,8 @@
 """How arrays are read: what is accepted and converted, what is refused by which names, what is never written."""
 
+import pickle
+from copy import deepcopy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -355,3 +358,12 @@ def test_a_shape_that_is_too_small_is_refused_again_after_a_good_call():
 def test_an_empty_range_is_no_subscript_out_of_range():
     kernel = wb.compile(TABLE["rosenbrock"](), backend="reference")
     assert kernel.value({"y": np.ones(1)}, {"b": 1.0}) == 0.0
+
+
+def test_a_copy_of_bound_inputs_has_the_addresses_of_its_own_arrays(ransac):
+    y, w, x = draw(ransac.energy, 3, batch=4)
+    inputs = ransac.bind(w, x, y)
+    for copied in (pickle.loads(pickle.dumps(inputs)), deepcopy(inputs)):
+        assert [a.ctypes.data for a in copied.arrays] == copied.table[:, 0].tolist()
+        assert copied.extents_address == copied.extents.ctypes.data and copied.table_address == copied.table.ctypes.data
+        assert not np.shares_memory(copied.table, inputs.table)

@@ -170,6 +170,14 @@ class Inputs:
     p: int = 1
     sizes: dict = dataclasses.field(default_factory=dict)
 
+    @property
+    def table_address(self) -> int:
+        return self.table.ctypes.data
+
+    @property
+    def extents_address(self) -> int:
+        return self.extents.ctypes.data
+
 
 class HandKernel:
     """A kernel of one variable y (m,), a weight s () that multiplies the unit by 2 s if given, and data arrays."""
