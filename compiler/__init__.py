@@ -1,8 +1,16 @@
 """From an energy to kernels: the indexed program, its derivatives, and the machine code.
 
-Reading order: expression, program, primitives, lower, differentiate, simplify, prepare, schedule, freeze, emit (the
-passes, put together in derive); reference (the interpreter); vectormath, calling, native, cache, entry (machine code);
-binding, evaluate, threads, kernel (calling it); testing (checks for users).
+Reading order:
+
+    expression, primitives, program             the language between SymPy and kernels
+    lower, differentiate, simplify, prepare,    the passes, put together in derive
+    schedule, freeze, sizes, emit, nests
+    reference                                   the interpreter
+    vectormath, pointers, calling, native,      machine code, and where it is kept
+    linked, cache, entry
+    declaration, arrays, accesses, layout,      from the user's arrays to a call
+    binding, evaluate, threads, kernel
+    formula, random_energies, testing           checks against the SymPy expression itself
 """
 
 from .kernel import Kernel, compile

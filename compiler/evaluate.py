@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .binding import address_of
+from .arrays import address_of
 from .calling import call_evaluate, call_prepare, shifted
 from .native import Native, Signature, double_pointer, integer, integer_pointer, native
 from .threads import run_slices

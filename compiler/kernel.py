@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 
 from ..energies.energy import Energy
 from ..energies.errors import InputError, InputTypeError
-from .binding import Binder, Declaration, Inputs, Layout, Symbol, accesses_of, convert
+from .accesses import accesses_of
+from .arrays import convert
+from .binding import Binder, Inputs
 from .cache import digest, read_folder, write_folder
+from .declaration import Declaration, Symbol
 from .derive import KINDS, compile_text, value
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
 from .evaluate import BLOCK, run, run_accumulated
 from .expression import Affine
+from .layout import Layout
 from .program import Program
 from .stored import from_text, to_text
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
-from .binding import Access, Declaration, Symbol
+from .declaration import Access, Declaration, Symbol
 from .expression import Affine, Gather
 from .program import Range
 

@@ -8,7 +8,7 @@ Every derivative of a kernel is held against the SymPy expression itself, evalua
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..energies.energy import Energy
 from ..energies.errors import InputError, NumericalError
 from . import formula
 from .kernel import Kernel, compile
+from .random_energies import random_energy
 
 DIGITS = 60
 STEP = mpmath.mpf(10) ** -18
@@ -393,173 +394,3 @@ def energies() -> Any:
     from hypothesis import strategies
 
     return strategies.integers(0, 2**48 - 1).map(lambda seed: random_energy(random.Random(seed)))
-
-
-# ---------------------------------------------------------------------------------------------- random energies
-
-
-def random_energy(source: random.Random) -> Energy:
-    """An energy drawn from a grammar; the same for the same state of `source`."""
-    while True:
-        expression, lets, symbols = _Grammar(source).energy()
-        lets = {key: value for key, value in lets.items() if _uses(expression, key.base)}
-        used = {s for s in symbols if any(_uses(e, s) for e in (expression, *lets.values()))}
-        roles: dict[str, list[Any]] = {
-            r: [s for s in symbols if symbols[s] == r and (s in used or r == "data")]
-            for r in ("variables", "weights", "data")
-        }
-        if roles["variables"]:
-            return Energy(
-                expression,
-                variables=roles["variables"],
-                weights=roles["weights"],
-                data=roles["data"],
-                where=lets,
-                name=f"random{source.randrange(10**6)}",
-            )
-
-
-def _uses(expression: Any, symbol: Any) -> bool:
-    label = symbol.label if isinstance(symbol, sp.IndexedBase) else symbol
-    return label in expression.free_symbols
-
-
-class _Grammar:
-    """Symbols of every role and rank, and rules that nest them."""
-
-    def __init__(self, source: random.Random) -> None:
-        self.source = source
-        self.n, self.k = (sp.Symbol(s, integer=True, positive=True) for s in "nk")
-        base: Callable[..., Any] = sp.IndexedBase
-        n, k = self.n, self.k
-        self.arrays = {
-            "y": base("y", shape=(n,)), "z": base("z", shape=(2,)), "Y": base("Y", shape=(k, 2)),
-            "w": base("w", shape=(n,)), "W": base("W", shape=(k, n)), "u": base("u", shape=(3,)),
-            "x": base("x", shape=(n,)), "X": base("X", shape=(n, k, 2)), "e": base("e", shape=(n,), integer=True),
-            "A": base("A", shape=(n, n)),
-        }  # fmt: skip
-        self.scalars = {
-            "t": sp.Symbol("t", real=True),
-            "s": sp.Symbol("s"),
-            "a": sp.Symbol("a", positive=True),
-            "b": sp.Symbol("b", real=True),
-            "c": sp.Symbol("c", real=True),
-        }
-        self.roles = {
-            "y": "variables",
-            "z": "variables",
-            "Y": "variables",
-            "t": "variables",
-            "s": "variables",
-            "w": "weights",
-            "W": "weights",
-            "u": "weights",
-            "a": "weights",
-            "b": "weights",
-            "x": "data",
-            "X": "data",
-            "A": "data",
-            "c": "data",
-            "e": "data",
-        }
-        self.counter = 0
-        self.lets: dict[Any, Any] = {}
-
-    def energy(self) -> tuple[Any, dict[Any, Any], dict[Any, str]]:
-        source = self.source
-        if source.random() < 0.4:
-            self._let()
-        terms = [self._sum(2, {}) for _ in range(source.randint(1, 2))]
-        if source.random() < 0.4:
-            terms.append(self._expression(2, {}))
-        expression = sum(terms, sp.Integer(0))
-        if source.random() < 0.15:
-            expression = sp.log(1 + expression**2)
-        everything = {**self.arrays, **self.scalars}
-        return expression, self.lets, {s: self.roles[n] for n, s in everything.items() if n in self.roles}
-
-    def _index(self, extent: Any, *, partial: bool = False) -> Any:
-        self.counter += 1
-        label = f"{self.source.choice('ijlm')}{self.counter}"
-        return sp.Idx(label, (0, extent - 2)) if partial else sp.Idx(label, extent)
-
-    def _let(self) -> None:
-        extent = self.source.choice([self.n, self.k])
-        index = self._index(extent)
-        let = sp.IndexedBase("let", shape=(extent,))
-        self.lets[let[index]] = self._expression(2, {index: (extent, False)})
-        self.arrays["let"] = let
-
-    def _sum(self, depth: int, scope: dict[Any, Any]) -> Any:
-        source = self.source
-        extent = source.choice([self.n, self.n, self.k, sp.Integer(2), sp.Integer(3)])
-        partial = extent == self.n and source.random() < 0.25
-        index = self._index(extent, partial=partial)
-        inner = {**scope, index: (extent, partial)}
-        if len(inner) < 3 and source.random() < 0.3:
-            other = self._index(source.choice([self.n, self.k]))
-            inner[other] = (other.upper + 1, False)
-            return sp.Sum(self._expression(depth, inner), index, other)
-        return sp.Sum(self._expression(depth, inner), index)
-
-    def _read(self, scope: dict[Any, Any]) -> Any:
-        """A symbol that fits the indices in scope."""
-        entries = (self.arrays["z"][self.source.randrange(2)], self.arrays["u"][self.source.randrange(3)])
-        choices: list[Any] = [*self.scalars.values(), *entries]
-        for index, (extent, partial) in scope.items():
-            if extent == self.n:
-                choices += [self.arrays[a][index] for a in "ywx"] * 2 + [
-                    self.arrays["y"][self.arrays["e"][index]],
-                    self.arrays["A"][index, index],
-                ]
-                if partial:
-                    choices += [self.arrays["y"][index + 1], self.arrays["w"][index + 1]] * 2
-            if extent == self.k:
-                choices += [self.arrays["Y"][index, self.source.randrange(2)]] * 2
-            if extent == 2:
-                choices += [self.arrays["z"][index]] * 2
-            if extent == 3:
-                choices += [self.arrays["u"][index]] * 2
-            let = self.arrays.get("let")
-            if let is not None and let.shape[0] == extent and not self._defining():
-                choices += [let[index]] * 3
-            for other, (second, _) in scope.items():
-                if extent == self.k and second == self.n:
-                    choices += [
-                        self.arrays["W"][index, other],
-                        self.arrays["X"][other, index, self.source.randrange(2)],
-                    ] * 2
-                if extent == self.n and second == self.n and other != index:
-                    choices += [self.arrays["A"][index, other]]
-        return self.source.choice(choices)
-
-    def _defining(self) -> bool:
-        return "let" not in self.arrays
-
-    def _expression(self, depth: int, scope: dict[Any, Any]) -> Any:
-        source = self.source
-        if depth == 0 or source.random() < 0.1:
-            return (
-                self._read(scope)
-                if source.random() < 0.85
-                else source.choice([sp.Integer(2), sp.Rational(1, 3), sp.Float(0.7), *(list(scope)[:1])])
-            )
-
-        def part() -> Any:
-            return self._expression(depth - 1, scope)
-
-        rules: list[Callable[[], Any]] = [
-            lambda: part() + part(), lambda: part() - part(), lambda: part() * part(), lambda: part() * part(),
-            lambda: part() ** 2, lambda: part() ** 3, lambda: part() / (1 + part() ** 2),
-            lambda: sp.exp(-part() ** 2), lambda: sp.exp(-((part() - part()) ** 2)), lambda: sp.sin(part()),
-            lambda: sp.cos(part()), lambda: sp.tanh(part()), lambda: sp.atan(part()), lambda: sp.erf(part()),
-            lambda: sp.log(1 + part() ** 2), lambda: sp.sqrt(1 + part() ** 2),
-            lambda: sp.sqrt(1 + (part() - part()) ** 2),
-            lambda: sp.Abs(part()), lambda: sp.Max(part(), part()), lambda: sp.Min(part(), part()),
-            lambda: sp.Piecewise((part(), self._read(scope) > 0), (part(), True)),
-            lambda: (1 + part() ** 2) ** self.scalars["b"], lambda: (1 + part() ** 2) ** sp.Rational(-3, 2),
-            lambda: sp.atan2(part(), 1 + part() ** 2), lambda: part() ** -2 if source.random() < 0.2 else part(),
-        ]  # fmt: skip
-        if len(scope) < 3:
-            rules += [lambda: self._sum(depth - 1, scope)] * 5
-        return source.choice(rules)()

@@ -1,8 +1,9 @@
 """Learning the weights of energies from what their minima should be."""
 
+from .batches import Batch
 from .history import History
 from .implicit import UnconvergedWarning, implicit_gradient, implicit_jacobian
-from .learner import Batch, Learner
+from .learner import Learner
 from .loss import Loss, absolute_error, squared_error
 from .optimiser import SGD
 from .weight import Weight

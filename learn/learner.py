@@ -3,11 +3,11 @@
 One step, for the weights w and a batch of B instances:
 
     y_b  = argmin_y E(y; w, x_b)                                      minimise
-    g    = 1/B sum_b dl(y_b)/dy . dy_b/dw                             the damped derivative (implicit.py)
+    g    = 1/B sum_b dl(y_b)/dy . dy_b/dw                             the damped derivative (judge.py, implicit.py)
     w   <- optimiser(w, g), then positive weights back above their floor
 
 The gradient is that of the mean loss over the batch, so that a learning rate keeps its meaning when the batch grows.
-Instances that `unconverged=` leaves out add nothing to the sum and still count in B.
+Which batch a step sees, also after a checkpoint: batches.py.
 
 A step is committed as a whole: an error or Ctrl-C leaves the weights, the optimiser and the history of the last
 completed step, and learning can go on from there.
@@ -16,41 +16,23 @@ completed step, and learning can go on from there.
 from __future__ import annotations
 
 import math
-import operator
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from ..compiler.kernel import Kernel
-from ..energies.errors import (
-    CheckpointError,
-    InputError,
-    InputTypeError,
-    NameMissingError,
-    NumericalError,
-    nearest,
-)
+from ..energies.errors import InputTypeError, NumericalError, nearest
 from ..runtime.minimise import minimise
 from ..runtime.solution import Solution
-from . import checkpoint
-from .damped import LEFT_OUT, NOT_FINITE, SHIFTED, USED
+from . import checkpoint, resume
+from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
 from .history import History, Record
-from .implicit import (
-    check_damping,
-    check_policy,
-    damped_gradient,
-    not_finite,
-    refuse_singular,
-    unconverged_summary,
-    unusable,
-)
+from .implicit import check_damping, check_policy
+from .judge import check_loss, judge
 from .loss import Loss
 from .optimiser import SGD, Optimiser, State, from_description
 from .progress import progress_bar
@@ -58,31 +40,7 @@ from .weight import Coordinates, Weight, coordinates_from_user
 
 Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Batch:
-    """The instances of one step.
-
-    Parameters
-    ----------
-    data, targets : dict of array_like
-        For the energy and the loss, by name; arrays with one axis more than declared are batched.
-    start, candidates : dict of array_like, optional
-        As for `minimise`.
-    name : str, optional
-        For messages.
-    """
-
-    data: Mapping[str, ArrayLike] = field(default_factory=dict)
-    targets: Mapping[str, ArrayLike] = field(default_factory=dict)
-    start: Mapping[str, ArrayLike] | None = None
-    candidates: Mapping[str, ArrayLike] | None = None
-    name: str | None = None
-
-
 _OPTIONS = ("weights", "optimiser", "damping", "unconverged", "method", "gtol", "max_iterations")
-
-Batches = Batch | Iterable[Batch] | Callable[[int], Batch]
 
 
 @dataclass(frozen=True)
@@ -163,7 +121,7 @@ class Learner:
                 f"{type(optimiser).__name__})"
             )
         _refuse_options(who, unknown, _OPTIONS)
-        _check_loss(kernel, loss, who)
+        check_loss(kernel, loss, who)
         check_policy(unconverged, who)
         self.kernel, self.loss = kernel, loss
         self.damping, self.unconverged = check_damping(damping, who), unconverged
@@ -268,9 +226,9 @@ class Learner:
             When a generator ends before `steps`.
         """
         _refuse_options("fit", unknown, ("batches", "steps", "progress", "callback"))
-        count = _check_steps(steps)
-        with progress_bar(progress, self.steps, _length(batches, count)) as show:
-            for batch in self._stream(batches, count):
+        count = check_steps(steps)
+        with progress_bar(progress, self.steps, length(batches, count)) as show:
+            for batch in stream(batches, count, first=self.steps, resumed=self._loaded):
                 loss = self._step(batch)
                 show(self.steps, loss)
                 if callback is not None and callback(self):
@@ -280,50 +238,28 @@ class Learner:
     def _step(self, batch: Batch) -> float:
         """Take one step; returns the mean loss before it."""
         state = self._state
-        loss, gradient, shares = self._judge(batch, state)
+        check_batch(batch, state.steps)
+        judged = judge(
+            self.kernel,
+            self.loss,
+            batch,
+            self._minimise(batch),
+            step=state.steps,
+            damping=self.damping,
+            unconverged=self.unconverged,
+        )
         with np.errstate(all="ignore"):
-            gradient = self._coordinates.gradient(gradient, state.weights)
+            gradient = self._coordinates.gradient(judged.gradient, state.weights)
             learnt, memory = self.optimiser.step(state.learnt, gradient, state.optimiser, self._rates)
             learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
             weights = self._coordinates.shown(learnt)
         norm = math.sqrt(np.einsum("i,i", gradient, gradient))
         if not (math.isfinite(norm) and np.isfinite(weights).all()):
             self._refuse(batch, gradient, weights)
-        self._record.write(state.steps, (loss, norm, *shares), weights)
+        shares = judged.unconverged, judged.shifted, judged.dominated
+        self._record.write(state.steps, (judged.loss, norm, *shares), weights)
         self._state = _State(state.steps + 1, learnt, weights, memory)
-        return loss
-
-    def _judge(self, batch: Batch, state: _State) -> tuple[float, Floats, tuple[float, float, float]]:
-        """Mean loss, gradient by the weights as shown, and the shares unconverged, shifted and dominated."""
-        if not isinstance(batch, Batch):
-            raise InputTypeError(
-                f"fit: step {state.steps} got a {type(batch).__name__}; batches must be wb.Batch("
-                f"data={{...}}, targets={{...}})"
-            )
-        solution = self._minimise(batch)
-        count = len(solution.y)
-        if count == 0:
-            raise InputError(f"fit: {self._place(batch)}: the batch has no instances")
-        unconverged = unusable(solution)
-        failed = int(np.count_nonzero(unconverged))
-        codes = np.full(count, USED, dtype=np.int64)
-        if failed:
-            self._leave_out(batch, solution, unconverged, codes)
-        values, slopes = self._loss_at(batch, solution)
-        self._check_finite(batch, values, slopes, codes)
-        gradient = damped_gradient(self.kernel, solution, slopes, self.damping, codes)
-        if self.damping == 0.0:
-            refuse_singular(self.kernel, solution, codes, f"fit: {self._place(batch)}")
-        used = codes == USED
-        shifted = 0
-        if np.count_nonzero(used) < count:
-            shifted = int(np.count_nonzero(codes == SHIFTED))
-            failed = int(np.count_nonzero(unconverged | (codes == NOT_FINITE)))
-            used |= codes == SHIFTED
-            values = values[used]
-        loss = float(np.add.reduce(values)) / len(values) if len(values) else math.nan
-        dominated = np.count_nonzero(solution.reals[:, 1] < self.damping)
-        return loss, gradient / count, (failed / count, shifted / count, dominated / count)
+        return judged.loss
 
     def _minimise(self, batch: Batch) -> Solution:
         weights = self._coordinates.unpack(self._state.weights)
@@ -331,124 +267,17 @@ class Learner:
             self.kernel, weights, batch.data, start=batch.start, candidates=batch.candidates, **self.minimiser
         )
 
-    def _loss_at(self, batch: Batch, solution: Solution) -> tuple[Floats, Floats]:
-        """The loss (B,) and dl/dy (B, m) at the minima."""
-        inputs = self.loss.bind(batch.targets, batch.data, solution)
-        count = len(solution.y)
-        if inputs.batch is not None and inputs.batch not in (1, count):
-            raise InputError(
-                f"fit: {self._place(batch)}: targets have {inputs.batch} instances and the minima "
-                f"{count}; unbatched arrays are shared"
-            )
-        columns = self._columns_of_loss(solution)
-        if columns is None:
-            return self.loss.evaluate(inputs, solution.y)
-        values, slopes = self.loss.evaluate(inputs, np.ascontiguousarray(solution.y[:, columns]))
-        spread = np.zeros_like(solution.y)
-        spread[:, columns] = slopes
-        return values, spread
-
-    def _columns_of_loss(self, solution: Solution) -> NDArray[np.int64] | None:
-        """Where the loss's variables are among the packed ones; None where they are the same."""
-        wanted = self.loss.kernel.variables.names
-        if wanted == self.kernel.variables.names:
-            return None
-        ends, parts = 0, {}
-        for name, array in solution.variables.items():
-            size = np.size(array) // len(solution.y)
-            parts[name] = np.arange(ends, ends + size)
-            ends += size
-        return np.concatenate([parts[name] for name in wanted])
-
-    # ------------------------------------------------------------------------------------------ what can go wrong
-
-    def _leave_out(self, batch: Batch, solution: Solution, marked: NDArray[np.bool_], codes: NDArray[np.int64]) -> None:
-        if self.unconverged in ("raise", "nan"):
-            raise NumericalError(
-                f"fit: {self._place(batch)}: {unconverged_summary(solution, marked)}; weights after "
-                f"{self.steps} steps are kept; allow more iterations, or use unconverged='zero'"
-            )
-        codes[not_finite(solution) if self.unconverged == "use" else marked] = LEFT_OUT
-
-    def _check_finite(self, batch: Batch, values: Floats, slopes: Floats, codes: NDArray[np.int64]) -> None:
-        if np.count_nonzero(np.isfinite(values)) == len(values) and np.isfinite(slopes).all():
-            return
-        bad = ~(np.isfinite(values) & np.isfinite(slopes).all(axis=1)) & (codes == USED)
-        if bad.any():
-            instance = int(np.flatnonzero(bad)[0])
-            what = (
-                f"the loss is {values[instance]:g}"
-                if not math.isfinite(values[instance])
-                else "the gradient of the loss is not finite"
-            )
-            raise NumericalError(
-                f"fit: {self._place(batch)}: {what} at instance {instance}; weights after "
-                f"{self.steps} steps are kept, history is intact; check targets and loss, lower "
-                f"learning_rate or raise damping"
-            )
-
     def _refuse(self, batch: Batch, gradient: Floats, weights: Floats) -> None:
+        """Raise for a step to weights that are not finite, or along such a gradient."""
         bad = ~np.isfinite(weights)
         number = int(np.flatnonzero(bad)[0]) if bad.any() else int(np.argmax(np.abs(gradient)))
         value = weights[number] if bad.any() else gradient[number]
         what = "would become" if bad.any() else "has a gradient of"
         raise NumericalError(
-            f"fit: {self._place(batch)}: weight {self._coordinates.name_of(number)} {what} {value:g} "
+            f"fit: {place(batch, self.steps)}: weight {self._coordinates.name_of(number)} {what} {value:g} "
             f"(largest gradient {np.abs(gradient).max():.3g}); weights after {self.steps} steps are "
             f"kept, history is intact; lower learning_rate or raise damping"
         )
-
-    def _place(self, batch: Batch) -> str:
-        return f"step {self.steps}" + (f", batch {batch.name!r}" if batch.name else "")
-
-    # ------------------------------------------------------------------------------------------ batches
-
-    def _stream(self, batches: Batches, steps: int | None) -> Iterator[Batch]:
-        """The batches of the coming steps."""
-        first = self.steps
-        if isinstance(batches, Batch):
-            yield from [batches] * (1 if steps is None else steps)
-        elif callable(batches):
-            if steps is None:
-                raise InputError("fit: batches is a function of the step, so steps= must say how many to take")
-            for step in range(first, first + steps):
-                yield batches(step)
-        elif not isinstance(batches, Iterable):
-            raise InputTypeError(
-                f"fit: batches must be an iterable of wb.Batch or a function of the step (got {type(batches).__name__})"
-            )
-        elif isinstance(batches, Iterator):
-            yield from self._consume(batches, steps)
-        elif isinstance(batches, Sequence):
-            if not batches:
-                raise InputError("fit: batches is empty: 0 batches")
-            for step in range(first, first + (len(batches) if steps is None else steps)):
-                yield batches[step % len(batches)]
-        elif steps is None:
-            yield from batches
-        else:
-            yield from islice(_repeated(batches, first), steps)
-
-    def _consume(self, batches: Iterator[Batch], steps: int | None) -> Iterator[Batch]:
-        if self._loaded:
-            raise InputError(
-                f"fit: a generator cannot be brought to step {self.steps}, where the checkpoint was "
-                f"made; pass a list or a function of the step (lambda step: next(generator) goes on with "
-                f"whatever comes next)"
-            )
-        taken = 0
-        for batch in batches if steps is None else islice(batches, steps):
-            taken += 1
-            yield batch
-        if taken == 0 and steps != 0:
-            raise InputError("fit: batches is empty: 0 batches (a generator can be read only once)")
-        if steps is not None and taken < steps:
-            warnings.warn(
-                f"fit: batches ended after {taken} of {steps} steps; pass a list, which is repeated, or a "
-                f"function of the step",
-                UserWarning,
-                stacklevel=4,
-            )
 
     # ------------------------------------------------------------------------------------------ files
 
@@ -464,8 +293,8 @@ class Learner:
         """
         state = self._state
         header = {
-            "energy": _describe(self.kernel.energy),
-            "loss": _describe(self.loss.energy),
+            "energy": resume.describe(self.kernel.energy),
+            "loss": resume.describe(self.loss.energy),
             "optimiser": self.optimiser.describe(),
             "steps": state.steps,
             "weights": self._coordinates.describe(),
@@ -498,8 +327,8 @@ class Learner:
         """
         file = checkpoint.load(path)
         header, arrays = file.header, file.arrays
-        _check_same(path, header["energy"], kernel.energy, "energy")
-        _check_same(path, header["loss"], loss.energy, "loss")
+        resume.check_same(path, header["energy"], kernel.energy, "energy")
+        resume.check_same(path, header["loss"], loss.energy, "loss")
         weights, start = header["weights"], arrays["start"]
         coordinates = Coordinates(
             tuple(weight["name"] for weight in weights),
@@ -530,91 +359,10 @@ class Learner:
         return learner
 
 
-def _check_loss(kernel: Kernel, loss: Loss, who: str) -> None:
-    if not isinstance(loss, Loss):
-        raise InputTypeError(
-            f"{who}: loss must be a wb.Loss (got {type(loss).__name__}); for example "
-            f"wb.Loss((t - mu)**2, variables=[t], targets=[mu])"
-        )
-    shapes = kernel.energy.shapes
-    names = [str(variable) for variable in kernel.energy.variables]
-    for variable in loss.energy.variables:
-        if str(variable) in names and len(loss.energy.shapes[str(variable)]) != len(shapes[str(variable)]):
-            raise InputError(
-                f"{who}: loss {loss.name!r} reads {variable} with {len(loss.energy.shapes[str(variable)])} axes, but "
-                f"the energy declares it with {len(shapes[str(variable)])}; use the same symbol in both"
-            )
-        if str(variable) not in names:
-            raise NameMissingError(
-                f"{who}: loss {loss.name!r} reads {variable}, which is no variable of the energy"
-                f"{nearest(str(variable), names)}; variables: {', '.join(names)}"
-            )
-
-
 def _refuse_options(who: str, unknown: Mapping[str, Any], allowed: Sequence[str]) -> None:
     for name in unknown:
         raise InputTypeError(f"{who}: no option {name!r}{nearest(name, allowed)}; options: {', '.join(allowed)}")
 
 
-def _check_steps(steps: Any) -> int | None:
-    if steps is None:
-        return None
-    try:
-        count = operator.index(steps)
-    except TypeError:
-        raise InputTypeError(
-            f"fit: steps must be an integer >= 0 (got {steps!r} of type {type(steps).__name__})"
-        ) from None
-    if count < 0:
-        raise InputError(f"fit: steps must be an integer >= 0 (got {count})")
-    return count
-
-
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _length(batches: Any, steps: int | None) -> int | None:
-    if steps is not None:
-        return steps
-    if isinstance(batches, Batch):
-        return 1
-    return len(batches) if hasattr(batches, "__len__") else None
-
-
-def _repeated(batches: Iterable[Batch], skip: int) -> Iterator[Batch]:
-    """The batches over and over, without the first `skip`."""
-    while True:
-        count = 0
-        for batch in batches:
-            count += 1
-            if skip:
-                skip -= 1
-            else:
-                yield batch
-        if count == 0:
-            raise InputError("fit: batches is empty: 0 batches")
-        skip %= count
-
-
-def _describe(energy: Any) -> dict[str, Any]:
-    return {"name": energy.name, "formula": energy.formula_key, "terms": _terms(energy)}
-
-
-def _terms(energy: Any) -> list[str]:
-    return sorted(str(term) for term in sp.Add.make_args(energy.expression))
-
-
-def _check_same(path: Any, saved: Mapping[str, Any], energy: Any, what: str) -> None:
-    if saved["formula"] == energy.formula_key:
-        return
-    then, now = set(saved["terms"]), set(_terms(energy))
-    differing = "; ".join(
-        [*(f"then {term}" for term in sorted(then - now)), *(f"now {term}" for term in sorted(now - then))]
-    )
-    detail = f"the expression differs: {differing}" if differing else "roles, shapes or definitions differ"
-    raise CheckpointError(
-        f"checkpoint {path} was made for {what} {saved['name']!r} ({saved['formula'][:8]}), not for "
-        f"{energy.name!r} ({energy.formula_key[:8]}): {detail}; they are compared by formula, not "
-        f"by name"
-    )

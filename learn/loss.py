@@ -14,7 +14,7 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
-from ..compiler.binding import evaluate
+from ..compiler.arrays import evaluate
 from ..compiler.evaluate import run
 from ..compiler.kernel import Kernel
 from ..compiler.kernel import compile as compile_energy

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.binding import address_of
+from ..compiler.arrays import address_of
 from ..compiler.threads import run_slices
 from ..energies.errors import InputError
 from .descend import FIELDS, minimise_slice, workspace_size

@@ -220,3 +220,13 @@ def test_a_hostile_name_appears_escaped_on_one_line_of_the_legend(name):
 def test_a_hostile_name_is_the_name_in_the_api(name):
     kernel = wb.compile(hostile_energy(name), backend="reference")
     assert kernel.value({name: 2.0}, {name + "w": 3.0}) == 14.0
+
+
+def test_deeply_nested_formulas_compile():
+    t = sp.Symbol("t", real=True)
+    nested = t
+    for _ in range(120):
+        nested = sp.sin(nested) + t
+    energy = wb.Energy(nested**2, variables=[t])
+    expected = wb.compile(energy, backend="reference").value({"t": 0.1})
+    assert wb.compile(energy).value({"t": 0.1}) == pytest.approx(expected, rel=1e-12)

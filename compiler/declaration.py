@@ -1,0 +1,47 @@
+"""What the compiler needs to know of an energy to read its arrays: names, axes, and reads that need a check.
+
+Nothing of SymPy is in it, so that it can be stored (stored.py) and a warm start needs no lowering.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .expression import Affine
+from .program import Range
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A declared variable, weight or data array: the user's name, its axes over generated extents, and its kind."""
+
+    name: str
+    axes: tuple[Affine, ...]
+    shape_text: str
+    integer: bool = False
+    positive: bool = False
+
+
+@dataclass(frozen=True)
+class Access:
+    """A read that could leave its array: each subscript must stay in 0 .. extent - 1 over its loops."""
+
+    array: str
+    text: str
+    subscripts: tuple[Affine, ...]
+    extents: tuple[Affine, ...]
+    loops: tuple[tuple[str, Range], ...]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What binding needs to know of an energy; nothing of SymPy, so that it can be stored."""
+
+    name: str
+    variables: tuple[Symbol, ...]
+    weights: tuple[Symbol, ...]
+    data: tuple[Symbol, ...]
+    extents: tuple[str, ...]
+    extent_names: tuple[str, ...]
+    accesses: tuple[Access, ...]
+    gathered: frozenset[str] = frozenset()

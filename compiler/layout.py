@@ -1,0 +1,101 @@
+"""Layout: between arrays by name and one flat array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..energies.errors import InputError
+from .arrays import Floats, batch_size, convert, evaluate, is_batched, pack_rows, plural, read_extents, select
+from .declaration import Declaration, Symbol
+
+
+class Layout:
+    """The flat form of some arrays: all of them one after another, each in C order, in declared order."""
+
+    def __init__(self, symbols: Sequence[Symbol], declaration: Declaration, role: str) -> None:
+        self._symbols = tuple(symbols)
+        self._declaration = declaration
+        self._role = role
+        self._extents: dict[str, int] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The user's names, in declared order."""
+        return tuple(s.name for s in self._symbols)
+
+    @property
+    def shapes(self) -> dict[str, tuple[str, ...]]:
+        """The declared shape of each, as text."""
+        return {
+            s.name: tuple(t for t in s.shape_text.strip("()").replace(" ", "").split(",") if t) for s in self._symbols
+        }
+
+    def pack(self, values: Mapping[str, Any]) -> Floats:
+        """Arrays by name to one array, (m,) or (B, m).
+
+        Raises
+        ------
+        NameMissingError, InputError, InputTypeError
+            If a name is missing or unknown, or shapes do not fit.
+        """
+        declaration = self._declaration
+        arrays = [
+            convert(declaration, self._role, s, value)
+            for s, value in zip(self._symbols, select(declaration, self._role, self._symbols, values), strict=True)
+        ]
+        batched = [is_batched(declaration, s, a.shape) for s, a in zip(self._symbols, arrays, strict=True)]
+        extents: dict[str, int] = {}
+        for s, a, b in zip(self._symbols, arrays, batched, strict=True):
+            read_extents(declaration, extents, s, a.shape[1:] if b else a.shape)
+        self._extents = extents
+        count = batch_size(
+            declaration, [(s.name, a.shape, b) for s, a, b in zip(self._symbols, arrays, batched, strict=True)]
+        )
+        if count is None:
+            return np.concatenate([a.ravel() for a in arrays]) if arrays else np.empty(0)
+        return pack_rows(arrays, batched, count)
+
+    def unpack(self, packed: Any, extents: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """One array, (m,) or (B, m), to arrays by name.
+
+        `extents` are by generated name. Without them a single extent follows from the size; several are those of the
+        arrays that were last packed.
+        """
+        try:
+            packed = np.asarray(packed, dtype=np.float64)
+        except (TypeError, ValueError):
+            packed = np.asarray(np.nan)
+        if packed.ndim not in (1, 2):
+            raise InputError(
+                f"energy {self._declaration.name!r}: unpack takes all {plural(self._role)} as one array of numbers, "
+                f"(size,) or (B, size), in the order {', '.join(self.names)}"
+            )
+        known = self._solved(packed.shape[-1]) if extents is None else extents
+        result: dict[str, Any] = {}
+        begin = 0
+        lead = packed.shape[:-1]
+        for s in self._symbols:
+            shape = tuple(evaluate(e, known) for e in s.axes)
+            size = int(np.prod(shape)) if shape else 1
+            result[s.name] = packed[..., begin : begin + size].reshape(lead + shape)
+            begin += size
+        if begin != packed.shape[-1]:
+            raise InputError(
+                f"energy {self._declaration.name!r}: {packed.shape[-1]} numbers do not fill the "
+                f"{plural(self._role)} {', '.join(self.names)} of size {begin}"
+            )
+        return result
+
+    def _solved(self, size: int) -> Mapping[str, int]:
+        names = {str(n) for s in self._symbols for e in s.axes for n, _ in e.terms}
+        if len(names) != 1:
+            return self._extents
+        (only,) = names
+        return {only: next((k for k in range(size + 2) if self.size({only: k}) >= size), 0)}
+
+    def size(self, extents: Mapping[str, int]) -> int:
+        """How many numbers they are together, for given extents."""
+        return sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in self._symbols)
