@@ -83,9 +83,10 @@ class Kernel:
         self.declaration = _declaration(energy)
         self._binder = Binder(self.declaration)
         self._entries: dict[str, Entry] = {}
-        self.variables = Layout(self.declaration.variables, self.declaration, "variable")
-        self.weights = Layout(self.declaration.weights, self.declaration, "weight")
-        self.data = Layout([s for s in self.declaration.data if not s.integer], self.declaration, "data")
+        declared, real = self.declaration, [s for s in self.declaration.data if not s.integer]
+        self.variables = Layout(declared.variables, declared, "variable", energy.shapes)
+        self.weights = Layout(declared.weights, declared, "weight", energy.shapes)
+        self.data = Layout(real, declared, "data", energy.shapes)
 
     def __repr__(self) -> str:
         return f"Kernel({self.energy!r}, backend={self.backend!r})"

@@ -15,8 +15,11 @@ from .declaration import Declaration, Symbol
 class Layout:
     """The flat form of some arrays: all of them one after another, each in C order, in declared order."""
 
-    def __init__(self, symbols: Sequence[Symbol], declaration: Declaration, role: str) -> None:
+    def __init__(
+        self, symbols: Sequence[Symbol], declaration: Declaration, role: str, shapes: Mapping[str, tuple[Any, ...]]
+    ) -> None:
         self._symbols = tuple(symbols)
+        self._shapes = shapes
         self._declaration = declaration
         self._role = role
         self._extents: dict[str, int] = {}
@@ -27,11 +30,9 @@ class Layout:
         return tuple(s.name for s in self._symbols)
 
     @property
-    def shapes(self) -> dict[str, tuple[str, ...]]:
-        """The declared shape of each, as text."""
-        return {
-            s.name: tuple(t for t in s.shape_text.strip("()").replace(" ", "").split(",") if t) for s in self._symbols
-        }
+    def shapes(self) -> dict[str, tuple[Any, ...]]:
+        """The shape of each as declared, in the user's symbols: () for a scalar, (n, 2), ..."""
+        return {s.name: self._shapes[s.name] for s in self._symbols}
 
     def pack(self, values: Mapping[str, Any]) -> Floats:
         """Arrays by name to one array, (m,) or (B, m).

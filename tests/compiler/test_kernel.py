@@ -276,7 +276,7 @@ def test_packing_refuses_shapes_that_do_not_fit(kernels):
 
 
 def test_shapes_of_a_layout_are_those_declared(kernels):
-    assert kernels["fusion"].weights.shapes["s"] == ("n", "2")
+    assert kernels["fusion"].weights.shapes["s"] == (kernels["fusion"].energy.extents[0], 2)
     assert kernels["fusion"].weights.names == ("alpha", "beta", "log_sigma", "s")
 
 
