@@ -56,7 +56,8 @@ def minimise(
         Where to start, shapes as declared or with a batch axis.
     candidates : dict of array_like
         One axis more than declared (shared by all instances) or two (batched): each instance starts from the one of
-        lowest energy. Without `start` and `candidates` those that the energy declares are used.
+        lowest energy (exponentials are ranked to 1e-8, so candidates closer than that count as equal). Without
+        `start` and `candidates` those that the energy declares are used.
     method : {'trust-region'}
     gtol : float
         The infinity norm of the gradient at which an instance is done.
