@@ -43,11 +43,15 @@ ABYSS = -1e150
 """An instance is unbounded this far from its start, or at this energy. Derivatives above 1e154 count as infinite."""
 
 
+NO_SCALE = 1e-30
+"""Variables below this say nothing about the scale of a problem: a start this near to 0 is meant as 0."""
+
+
 @linked
 def first_radius(y, n, gradient_norm, bound):
     """A length for the first step from a point where H is not positive definite; see the top of this file."""
     size = largest(y, n)
-    radius = 1e-3 * (size if size > 0.0 else 1.0)
+    radius = 1e-3 * (size if size > NO_SCALE else 1.0)
     return max(radius, gradient_norm / bound) if bound > 0.0 else radius
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import sympy as sp
+import wiberg as wb
 from wiberg.energies.errors import InputError, InputTypeError, NameMissingError, NumericalError
 from wiberg.runtime import Solution, Status, minimise
 
@@ -401,3 +403,12 @@ def test_huge_finite_data_pass(line):
 def test_start_that_is_not_finite_is_a_status(line):
     solution = of(line, ["parabola"] * 3, [[1.0], [np.nan], [2.0]])
     assert [s.name for s in solution.status] == ["CONVERGED", "NOT_FINITE", "CONVERGED"]
+
+
+@pytest.mark.parametrize("start", [0.0, 1e-300, 1e-200, 1e-100, 1e-30, 1e-10])
+def test_a_start_however_near_to_a_maximum_leaves_it(start):
+    t = sp.Symbol("t", real=True)
+    kernel = wb.compile(wb.Energy(t**4 / 4 - t**2 / 2, variables=[t]))
+    solution = wb.minimise(kernel, start={"t": start})
+    assert solution.status is wb.Status.CONVERGED
+    assert abs(solution.variables["t"]) == pytest.approx(1.0)
