@@ -15,7 +15,7 @@ Programs are data. A pass is a function from program to program; `check` states 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from ..energies.errors import WibergError
@@ -100,9 +100,6 @@ class Program:
     ranges: Mapping[str, Range]
     extents: tuple[str, ...]
     statements: tuple[Statement, ...]
-
-    def with_statements(self, statements: Iterable[Statement]) -> Program:
-        return replace(self, statements=tuple(statements))
 
     def __str__(self) -> str:
         lines = [f"extents {', '.join(self.extents)}" if self.extents else "no extents"]

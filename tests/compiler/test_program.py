@@ -36,12 +36,12 @@ def changed(position, **fields):
     base = program()
     statements = list(base.statements)
     statements[position] = replace(statements[position], **fields)
-    return base.with_statements(statements)
+    return replace(base, statements=tuple(statements))
 
 
 def with_statement(position, statement):
     base = program()
-    return base.with_statements([*base.statements[:position], statement, *base.statements[position:]])
+    return replace(base, statements=(*base.statements[:position], statement, *base.statements[position:]))
 
 
 def with_array(array):
@@ -61,7 +61,7 @@ BROKEN = {
         lambda: changed(1, loops=("i", "z")),
     ],
     "arrays_are_defined_before_use": [
-        lambda: program().with_statements(reversed(program().statements)),
+        lambda: replace(program(), statements=tuple(reversed(program().statements))),
         lambda: with_statement(2, Statement("x0", (I,), ("i",), ZERO)),
         lambda: changed(0, expression=read("unknown", [I])),
         lambda: changed(0, expression=read("t0", [I])),
