@@ -14,90 +14,61 @@ scratch    working memory of `evaluate`, one for each thread
 out        what the kernel computes; the energy itself is returned
 
 Everything is float64 in C order; integer data are int64. Kernels do not check bounds: binding.py has done so.
+
+Drivers call kernels and move pointers with the functions below. `translate` knows them; of Python, `shifted` only.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from .signature import DoublePointer, IntegerPointer, signature_of
 
-from .native import Signature, double, double_pointer, integer, integer_pointer
-
-EVALUATE = Signature(
-    double,
-    (
-        double_pointer,
-        double_pointer,
-        integer_pointer,
-        integer_pointer,
-        integer,
-        double_pointer,
-        double_pointer,
-        double_pointer,
-    ),
-)
-PREPARE = Signature(double, (integer_pointer, integer_pointer, integer, double_pointer))
+Pointer = TypeVar("Pointer", DoublePointer, IntegerPointer)
 
 
-def _caller(signature: Signature) -> Any:
-    """An intrinsic (address, *arguments) that calls the C function of that signature at an address."""
-
-    def typer(typing_context: Any, address: Any, *arguments: Any) -> Any:
-        def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
-            argument_types = [context.get_value_type(a) for a in signature.arguments]
-            function_type = ir.FunctionType(context.get_value_type(signature.result), argument_types)
-            function = builder.inttoptr(values[0], function_type.as_pointer())
-            return builder.call(function, values[1:])
-
-        return signature.result(types.int64, *signature.arguments), generate
-
-    return typer
-
-
-@intrinsic
-def call_evaluate(typing_context, address, y, v, table, extents, instance, prepared, scratch, out):  # type: ignore[no-untyped-def]
-    """Call the kernel at an address."""
-    return _caller(EVALUATE)(typing_context, address, y, v, table, extents, instance, prepared, scratch, out)
-
-
-@intrinsic
-def call_prepare(typing_context, address, table, extents, instance, prepared):  # type: ignore[no-untyped-def]
-    """Call the preparation of a kernel at an address."""
-    return _caller(PREPARE)(typing_context, address, table, extents, instance, prepared)
-
-
-@intrinsic
-def shifted(typing_context, pointer, count):  # type: ignore[no-untyped-def]
+def shifted(pointer: Pointer, count: int) -> Pointer:
     """The pointer `count` numbers further on: pointer + count in C."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.gep(values[0], [values[1]])
-
-    return pointer(pointer, types.int64), generate
+    array: Any = pointer
+    rest: Pointer = array[count:]
+    return rest
 
 
-def _pointer_to(element: Any) -> Any:
-    def typer(typing_context: Any, address: Any) -> Any:
-        pointer = types.CPointer(element)
-
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return builder.inttoptr(values[0], context.get_value_type(pointer))
-
-        return pointer(types.int64), generate
-
-    return typer
-
-
-@intrinsic
-def double_pointer_at(typing_context, address):  # type: ignore[no-untyped-def]
+def double_pointer_at(address: int) -> DoublePointer:
     """The address as a pointer to float64."""
-    return _pointer_to(types.float64)(typing_context, address)
+    raise NotImplementedError("in compiled functions only")
 
 
-@intrinsic
-def integer_pointer_at(typing_context, address):  # type: ignore[no-untyped-def]
+def integer_pointer_at(address: int) -> IntegerPointer:
     """The address as a pointer to int64."""
-    return _pointer_to(types.int64)(typing_context, address)
+    raise NotImplementedError("in compiled functions only")
+
+
+def call_evaluate(
+    address: int,
+    y: DoublePointer,
+    v: DoublePointer,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    out: DoublePointer,
+) -> float:
+    """Call the kernel at an address."""
+    raise NotImplementedError("in compiled functions only")
+
+
+def call_prepare(
+    address: int, table: IntegerPointer, extents: IntegerPointer, instance: int, prepared: DoublePointer
+) -> float:
+    """Call the preparation of a kernel at an address."""
+    raise NotImplementedError("in compiled functions only")
+
+
+def _called(function: Any) -> Any:
+    signature = signature_of(function)
+    return type(signature)(signature.result, signature.arguments[1:])
+
+
+EVALUATE, PREPARE = _called(call_evaluate), _called(call_prepare)

@@ -18,12 +18,13 @@ from ..energies.energy import Energy
 from . import sizes, vectormath
 from .binding import Inputs
 from .cache import digest, read_folder, write_folder
-from .calling import EVALUATE, PREPARE, double_pointer_at, integer_pointer_at, shifted
+from .calling import EVALUATE, PREPARE
 from .derive import COUNT, KINDS, compile_text, derive, memory, out_size
-from .native import KERNEL_FASTMATH, PARTS, Native, Signature, compile_function, file_digest, load, platform_key
-from .pointers import separate
+from .native import KERNEL_FASTMATH, PARTS, Native, compile_function, file_digest, load, platform_key
+from .pointers import double_pointer_at, integer_pointer_at, separate, shifted
 from .program import Program
 from .reference import interpret
+from .signature import Signature
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,8 @@ Sums over a batch run over fixed blocks of 64 instances, and the blocks are adde
 any number of threads.
 """
 
-# Arguments of compiled functions are typed by numba, when `native` compiles them.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +19,8 @@ from numpy.typing import NDArray
 
 from .arrays import address_of
 from .calling import call_evaluate, call_prepare, shifted
-from .native import Native, Signature, double_pointer, integer, integer_pointer, native
+from .native import Native, native
+from .signature import DoublePointer, IntegerPointer
 from .threads import run_slices
 
 BLOCK = 64
@@ -73,24 +70,24 @@ class Entry(Protocol):
 
 
 def _evaluate_slice(
-    evaluate,
-    prepare,
-    prepare_each,
-    y,
-    y_stride,
-    v,
-    v_stride,
-    table,
-    extents,
-    prepared,
-    scratch,
-    out,
-    out_stride,
-    values,
-    begin,
-    end,
-    stop,
-):
+    evaluate: int,
+    prepare: int,
+    prepare_each: int,
+    y: DoublePointer,
+    y_stride: int,
+    v: DoublePointer,
+    v_stride: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    out: DoublePointer,
+    out_stride: int,
+    values: DoublePointer,
+    begin: int,
+    end: int,
+    stop: IntegerPointer,
+) -> int:
     """Evaluate the instances [begin, end); returns where it ended, before `end` if the stop flag was raised.
 
     evaluate, prepare    addresses of the kernel's two functions
@@ -119,24 +116,24 @@ def _evaluate_slice(
 
 
 def _accumulate_blocks(
-    evaluate,
-    prepare,
-    prepare_each,
-    y,
-    y_stride,
-    v,
-    v_stride,
-    table,
-    extents,
-    prepared,
-    scratch,
-    rows,
-    size,
-    count,
-    begin,
-    end,
-    stop,
-):
+    evaluate: int,
+    prepare: int,
+    prepare_each: int,
+    y: DoublePointer,
+    y_stride: int,
+    v: DoublePointer,
+    v_stride: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    rows: DoublePointer,
+    size: int,
+    count: int,
+    begin: int,
+    end: int,
+    stop: IntegerPointer,
+) -> int:
     """For each block in [begin, end): zero its row of `size` numbers and let its instances add to it.
 
     Block k holds the instances [64 k, min(count, 64 (k + 1))); its row is rows + k*size. The rest as above.
@@ -164,36 +161,14 @@ def _accumulate_blocks(
     return end
 
 
-_SHARED = (
-    integer,
-    integer,
-    integer,
-    double_pointer,
-    integer,
-    double_pointer,
-    integer,
-    integer_pointer,
-    integer_pointer,
-    double_pointer,
-    double_pointer,
-    double_pointer,
-)
-
-
-@cache
 def evaluate_slice() -> Native:
     """The compiled `_evaluate_slice`."""
-    return native(
-        _evaluate_slice, Signature(integer, (*_SHARED, integer, double_pointer, integer, integer, integer_pointer))
-    )
+    return native(_evaluate_slice)
 
 
-@cache
 def accumulate_blocks() -> Native:
     """The compiled `_accumulate_blocks`."""
-    return native(
-        _accumulate_blocks, Signature(integer, (*_SHARED, integer, integer, integer, integer, integer_pointer))
-    )
+    return native(_accumulate_blocks)
 
 
 # ---------------------------------------------------------------------------------------------- Python

@@ -1,15 +1,14 @@
-"""Machine code as files: a Python function becomes a C-callable address, compiled by numba or loaded from the cache.
+"""Machine code as files: a function becomes a C-callable address, compiled now or loaded from the cache.
 
-Every compiled function of the package, generated kernel or driver, goes through `native`. It has a plain C
-signature (pointers, 64-bit integers, doubles), so that drivers call kernels through an address, Python calls both
-through ctypes (which releases the GIL), and nothing of numba's dispatchers is on the way of a call.
+Kernels are compiled by numba (`compile_function`), drivers by `translate`. Both have a plain C signature (pointers,
+64-bit integers, doubles), so that drivers call kernels through an address, Python calls both through ctypes (which
+releases the GIL), and nothing of numba's dispatchers is on the way of a call.
 
 What is stored is the object code itself, not numba's pickled index (docs/decisions/0001-object-cache.md).
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import sys
@@ -22,42 +21,19 @@ from typing import Any
 
 import llvmlite
 import numba
-from numba import cfunc, types
+from numba import cfunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
 from .cache import digest, read_folder, write_folder
+from .signature import Signature, signature_of
+from .translate import translate
 
 logger = logging.getLogger("wiberg")
 
-double, integer, void = types.float64, types.int64, types.void
-double_pointer, integer_pointer = types.CPointer(types.float64), types.CPointer(types.int64)
-
 # Reductions may be reordered and products contracted, so that loops vectorise; NaN and infinity keep their meaning.
 KERNEL_FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp"})
-
-_C_TYPES: dict[Any, Any] = {
-    double: ctypes.c_double,
-    integer: ctypes.c_int64,
-    void: None,
-    double_pointer: ctypes.c_void_p,
-    integer_pointer: ctypes.c_void_p,
-}
-
-
-@dataclass(frozen=True)
-class Signature:
-    """The C signature of a compiled function: a type for the result and one for each argument."""
-
-    result: Any
-    arguments: tuple[Any, ...]
-
-    @property
-    def c_type(self) -> Any:
-        return ctypes.CFUNCTYPE(_C_TYPES[self.result], *[_C_TYPES[a] for a in self.arguments])
-
-    def __str__(self) -> str:
-        return str(self.result(*self.arguments))
 
 
 @dataclass(frozen=True)
@@ -69,32 +45,19 @@ class Native:
     library: Any
 
 
-def native(function: Callable[..., Any], signature: Signature, *, fastmath: frozenset[str] = frozenset()) -> Native:
-    """The machine code of a function of this package, from the cache if its sources have not changed.
+@cache
+def native(function: Callable[..., Any]) -> Native:
+    """The machine code of a driver, an annotated function of this package; from the cache if no source has changed.
 
-    `function` is plain Python in numba's language; it may call jitted functions of the package. Its key is the hash
-    of the sources of every module of the package that it can reach.
+    Its key is the hash of the sources of every module of the package that it can reach.
     """
-    key = digest(
-        "function",
-        f"{function.__module__}.{function.__qualname__}",
-        str(signature),
-        *sorted(fastmath),
-        *reachable_sources(function),
-        *platform_key(),
-    )
-    return native_from_key(key, lambda: function, signature, fastmath=fastmath)
-
-
-def native_from_key(
-    key: str, make: Callable[[], Callable[..., Any]], signature: Signature, *, fastmath: frozenset[str] = frozenset()
-) -> Native:
-    """The machine code stored under `key`; `make` gives the function to compile where nothing sound is stored."""
+    signature, name = signature_of(function), f"{function.__module__}.{function.__qualname__}"
+    key = digest("driver", name, *reachable_sources(function), *platform_key())
     parts = read_folder(key, PARTS)
     loaded = None if parts is None else load(parts, signature)
     if loaded is not None:
         return loaded
-    compiled, parts = compile_function(make(), signature, fastmath=fastmath)
+    compiled, parts = compile_driver(function, name)
     write_folder(key, parts)
     return compiled
 
@@ -105,13 +68,28 @@ PARTS = ("object", "bitcode", "symbol")
 def compile_function(
     function: Callable[..., Any], signature: Signature, *, fastmath: frozenset[str] = frozenset()
 ) -> tuple[Native, dict[str, bytes]]:
-    """Compile a function; the machine code, and the parts from which `load` makes it again."""
+    """Compile a function by numba; the machine code, and the parts from which `load` makes it again."""
     compiled = cfunc(
         signature.result(*signature.arguments), fastmath=set(fastmath) or False, error_model="numpy", boundscheck=False
     )(function)
-    _, _, (object_code, bitcode) = compiled._library.serialize_using_object_code()
-    parts = {"object": object_code, "bitcode": bitcode, "symbol": compiled.native_name.encode()}
-    return Native(compiled.address, signature.c_type(compiled.address), compiled), parts
+    native = Native(compiled.address, signature.c_type(compiled.address), compiled)
+    return native, _parts(compiled._library, compiled.native_name)
+
+
+def compile_driver(function: Callable[..., Any], symbol: str) -> tuple[Native, dict[str, bytes]]:
+    """Translate and compile an annotated function; the machine code, and the parts from which `load` makes it again."""
+    with global_compiler_lock:
+        library = _codegen().create_library(symbol)
+        library.enable_object_caching()
+        library.add_ir_module(translate(function, symbol))
+        library.finalize()
+        address = library.get_pointer_to_function(symbol)
+    return Native(address, signature_of(function).c_type(address), library), _parts(library, symbol)
+
+
+def _parts(library: Any, symbol: str) -> dict[str, bytes]:
+    _, _, (object_code, bitcode) = library.serialize_using_object_code()
+    return {"object": object_code, "bitcode": bitcode, "symbol": symbol.encode()}
 
 
 def load(parts: Mapping[str, bytes], signature: Signature) -> Native | None:

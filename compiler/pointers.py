@@ -1,4 +1,6 @@
-"""Pointers that LLVM knows not to overlap, so that loops which write one array and read others vectorise.
+"""Pointers inside kernels, for numba: `shifted`, `double_pointer_at`, `integer_pointer_at`, and `separate`.
+
+The last are pointers that LLVM knows not to overlap, so that loops which write one array and read others vectorise.
 
 `separate(pointer, scope, count)` marks the memory behind a pointer as the `scope`-th of `count` parts that do not
 overlap. Reads and writes through it carry LLVM's alias.scope and noalias metadata. Without, LLVM compares addresses
@@ -79,3 +81,31 @@ def _marked(builder: Any, instruction: Any, kind: SeparatePointer) -> Any:
         others = [s for k, s in enumerate(scopes) if k != kind.scope]
         instruction.set_metadata("noalias", module.add_metadata(others))
     return instruction
+
+
+# ---------------------------------------------------------------------------------------------- plain pointers
+
+
+@intrinsic
+def shifted(typing_context, pointer, count):  # type: ignore[no-untyped-def]
+    """The pointer `count` numbers further on: pointer + count in C."""
+    return pointer(pointer, types.int64), lambda context, builder, signature, args: builder.gep(args[0], [args[1]])
+
+
+def _pointer_to(element: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(element)(types.int64), generate
+
+
+@intrinsic
+def double_pointer_at(typing_context, address):  # type: ignore[no-untyped-def]
+    """The address as a pointer to float64."""
+    return _pointer_to(types.float64)
+
+
+@intrinsic
+def integer_pointer_at(typing_context, address):  # type: ignore[no-untyped-def]
+    """The address as a pointer to int64."""
+    return _pointer_to(types.int64)

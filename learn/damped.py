@@ -22,18 +22,14 @@ Sums over the batch run over blocks of 64 instances that are added in order: the
 An instance whose numbers are not finite is left out of its block, with the same result as if it were not there.
 """
 
-# The compiled functions are typed by numba.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import math
-from functools import cache
 
 from ..compiler.calling import call_evaluate, call_prepare, shifted
 from ..compiler.evaluate import BLOCK
-from ..compiler.linked import linked
-from ..compiler.native import Native, Signature, double, double_pointer, integer, integer_pointer, native
+from ..compiler.native import Native, native
+from ..compiler.signature import DoublePointer, IntegerPointer
 from ..runtime.linear_algebra import EPSILON, TINY, cholesky, cholesky_solve
 from ..runtime.trust_region import spectrum
 
@@ -52,8 +48,7 @@ def workspace_numbers(n: int, p: int) -> int:
     return 2 * n * n + 6 * n + BLOCK * n + p + 16
 
 
-@linked
-def row_sum(h, n):
+def row_sum(h: DoublePointer, n: int) -> float:
     """The largest sum of |h| over a row; NaN or infinite if an entry is."""
     largest, check = 0.0, 0.0
     for i in range(n):
@@ -65,8 +60,7 @@ def row_sum(h, n):
     return largest if check < math.inf else check
 
 
-@linked
-def factor_damped(h, n, damping, size, curvature, space):
+def factor_damped(h: DoublePointer, n: int, damping: float, size: float, curvature: float, space: DoublePointer) -> int:
     """Write U with U'U = H + (d + s) I to `space`; returns USED or SHIFTED, and with d = 0 SINGULAR or INDEFINITE.
 
     `size` is row_sum(h, n), `curvature` the lowest eigenvalue of H or NaN; `space` has n*n + 5 n numbers. Where the
@@ -99,8 +93,7 @@ def factor_damped(h, n, damping, size, curvature, space):
     return code
 
 
-@linked
-def negative_pivots(diagonal, off, n, x):
+def negative_pivots(diagonal: DoublePointer, off: DoublePointer, n: int, x: float) -> int:
     """How many eigenvalues of a tridiagonal matrix lie below x (Sturm)."""
     count, pivot = 0, 1.0
     for i in range(n):
@@ -112,8 +105,7 @@ def negative_pivots(diagonal, off, n, x):
     return count
 
 
-@linked
-def eliminate(a, n, c, p):
+def eliminate(a: DoublePointer, n: int, c: DoublePointer, p: int) -> None:
     """c <- A^-1 c, c of n rows of p numbers, by elimination with partial pivoting."""
     for k in range(n):
         best = k
@@ -140,8 +132,7 @@ def eliminate(a, n, c, p):
             c[i * p + j] /= a[i * n + i]
 
 
-@linked
-def solve_rows(u, n, c, p):
+def solve_rows(u: DoublePointer, n: int, c: DoublePointer, p: int) -> None:
     """c <- (U'U)^-1 c, c of n rows of p numbers."""
     for i in range(n):
         pivot = u[i * n + i]
@@ -161,8 +152,7 @@ def solve_rows(u, n, c, p):
             c[i * p + j] /= pivot
 
 
-@linked
-def is_finite(a, n):
+def is_finite(a: DoublePointer, n: int) -> bool:
     """Whether no entry is NaN or infinite."""
     bad = 0
     for i in range(n):
@@ -170,8 +160,7 @@ def is_finite(a, n):
     return bad == 0
 
 
-@linked
-def solve_one(h, damping, c, p):
+def solve_one(h: DoublePointer, damping: float, c: DoublePointer, p: int) -> int:
     """c <- c / (max(h, 0) + d) for n = 1."""
     curvature = h[0]
     matrix = curvature if damping == 0.0 else max(curvature, 0.0) + damping
@@ -184,8 +173,7 @@ def solve_one(h, damping, c, p):
     return SHIFTED if damping > 0.0 and curvature < 0.0 else USED
 
 
-@linked
-def solve_two(h, damping, c, p, space):
+def solve_two(h: DoublePointer, damping: float, c: DoublePointer, p: int, space: DoublePointer) -> int:
     """c <- A^-1 c for n = 2 and d > 0, by L D L'; `space` has 14 numbers."""
     a, b, d = h[0], h[1], h[3]
     size = max(abs(a), abs(d)) + abs(b)
@@ -208,8 +196,9 @@ def solve_two(h, damping, c, p, space):
     return code
 
 
-@linked
-def solve_damped(h, n, damping, curvature, c, p, space):
+def solve_damped(
+    h: DoublePointer, n: int, damping: float, curvature: float, c: DoublePointer, p: int, space: DoublePointer
+) -> int:
     """c <- A^-1 c for n rows of p right-hand sides; returns what became of the instance.
 
     `curvature` is the lowest eigenvalue of H or NaN; `space` has n*n + 5 n numbers and h is overwritten.
@@ -237,34 +226,34 @@ def solve_damped(h, n, damping, curvature, c, p, space):
 
 
 def _adjoint_blocks(
-    hessian,
-    prepare_hessian,
-    each_hessian,
-    prepared_hessian,
-    adjoint,
-    prepare_adjoint,
-    each_adjoint,
-    prepared_adjoint,
-    y,
-    y_stride,
-    slope,
-    slope_stride,
-    curvature,
-    table,
-    extents,
-    n,
-    p,
-    damping,
-    codes,
-    rows,
-    each_row,
-    count,
-    scratch,
-    work,
-    begin,
-    end,
-    stop,
-):
+    hessian: int,
+    prepare_hessian: int,
+    each_hessian: int,
+    prepared_hessian: DoublePointer,
+    adjoint: int,
+    prepare_adjoint: int,
+    each_adjoint: int,
+    prepared_adjoint: DoublePointer,
+    y: DoublePointer,
+    y_stride: int,
+    slope: DoublePointer,
+    slope_stride: int,
+    curvature: DoublePointer,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    n: int,
+    p: int,
+    damping: float,
+    codes: IntegerPointer,
+    rows: DoublePointer,
+    each_row: int,
+    count: int,
+    scratch: DoublePointer,
+    work: DoublePointer,
+    begin: int,
+    end: int,
+    stop: IntegerPointer,
+) -> int:
     """For each block in [begin, end): minus the sum over its instances of u . d(grad)/dw, u = A^-1 slope.
 
     hessian, ..., prepared_adjoint   two kernels, the first of which writes gradient and Hessian: addresses of evaluate
@@ -333,30 +322,30 @@ def _adjoint_blocks(
 
 
 def _jacobian_slice(
-    hessian,
-    prepare_hessian,
-    each_hessian,
-    prepared_hessian,
-    cross,
-    prepare_cross,
-    each_cross,
-    prepared_cross,
-    y,
-    y_stride,
-    curvature,
-    table,
-    extents,
-    n,
-    p,
-    damping,
-    codes,
-    out,
-    scratch,
-    work,
-    begin,
-    end,
-    stop,
-):
+    hessian: int,
+    prepare_hessian: int,
+    each_hessian: int,
+    prepared_hessian: DoublePointer,
+    cross: int,
+    prepare_cross: int,
+    each_cross: int,
+    prepared_cross: DoublePointer,
+    y: DoublePointer,
+    y_stride: int,
+    curvature: DoublePointer,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    n: int,
+    p: int,
+    damping: float,
+    codes: IntegerPointer,
+    out: DoublePointer,
+    scratch: DoublePointer,
+    work: DoublePointer,
+    begin: int,
+    end: int,
+    stop: IntegerPointer,
+) -> int:
     """out[b] <- -A^-1 d(grad)/dw, (n, p), for the instances [begin, end); the rest as for `_adjoint_blocks`."""
     h, space = shifted(work, n), shifted(work, n + n * n)
     for instance in range(begin, end):
@@ -379,68 +368,11 @@ def _jacobian_slice(
     return end
 
 
-_KERNEL = (integer, integer, integer, double_pointer)
-
-
-@cache
 def adjoint_blocks() -> Native:
     """The compiled `_adjoint_blocks`."""
-    return native(
-        _adjoint_blocks,
-        Signature(
-            integer,
-            (
-                *_KERNEL,
-                *_KERNEL,
-                double_pointer,
-                integer,
-                double_pointer,
-                integer,
-                double_pointer,
-                integer_pointer,
-                integer_pointer,
-                integer,
-                integer,
-                double,
-                integer_pointer,
-                double_pointer,
-                integer,
-                integer,
-                double_pointer,
-                double_pointer,
-                integer,
-                integer,
-                integer_pointer,
-            ),
-        ),
-    )
+    return native(_adjoint_blocks)
 
 
-@cache
 def jacobian_slice() -> Native:
     """The compiled `_jacobian_slice`."""
-    return native(
-        _jacobian_slice,
-        Signature(
-            integer,
-            (
-                *_KERNEL,
-                *_KERNEL,
-                double_pointer,
-                integer,
-                double_pointer,
-                integer_pointer,
-                integer_pointer,
-                integer,
-                integer,
-                double,
-                integer_pointer,
-                double_pointer,
-                double_pointer,
-                double_pointer,
-                integer,
-                integer,
-                integer_pointer,
-            ),
-        ),
-    )
+    return native(_jacobian_slice)

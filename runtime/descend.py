@@ -13,17 +13,13 @@ The decrease of the energy is compared with that of the model (trust_region.py).
 - Where the gradient is within gtol and the lowest curvature negative, the step along it leaves the saddle.
 """
 
-# Arguments and results of compiled functions are typed by numba, when `native` compiles their caller.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
 from __future__ import annotations
 
 import math
-from functools import cache
 
 from ..compiler.calling import call_evaluate, call_prepare, double_pointer_at, integer_pointer_at, shifted
-from ..compiler.linked import linked
-from ..compiler.native import Native, Signature, double, double_pointer, integer, integer_pointer, native
+from ..compiler.native import Native, native
+from ..compiler.signature import DoublePointer, IntegerPointer
 from .linear_algebra import dot, largest
 from .trust_region import boundary_step, newton_step, spectrum
 
@@ -47,16 +43,14 @@ NO_SCALE = 1e-30
 """Variables below this say nothing about the scale of a problem: a start this near to 0 is meant as 0."""
 
 
-@linked
-def first_radius(y, n, gradient_norm, bound):
+def first_radius(y: DoublePointer, n: int, gradient_norm: float, bound: float) -> float:
     """A length for the first step from a point where H is not positive definite; see the top of this file."""
     size = largest(y, n)
     radius = 1e-3 * (size if size > NO_SCALE else 1.0)
     return max(radius, gradient_norm / bound) if bound > 0.0 else radius
 
 
-@linked
-def shorter(change, slope, slope_there):
+def shorter(change: float, slope: float, slope_there: float) -> float:
     """By how much to shorten a refused step: the minimum of the cubic through both energies and slopes along it."""
     twist = slope + slope_there - 3.0 * change
     square = twist * twist - slope * slope_there
@@ -66,8 +60,7 @@ def shorter(change, slope, slope_there):
     return min(0.7, max(0.1, 1.0 - (slope_there + root - twist) / (slope_there - slope + 2.0 * root)))
 
 
-@linked
-def next_radius(radius, length, ratio, judged, shortened):
+def next_radius(radius: float, length: float, ratio: float, judged: bool, shortened: bool) -> float:
     """The radius after an accepted step of that length, for the ratio of actual to promised decrease."""
     if not judged:
         return max(radius, 2.0 * length)
@@ -80,8 +73,21 @@ def next_radius(radius, length, ratio, judged, shortened):
     return max(radius, length)
 
 
-@linked
-def descend(evaluate, table, extents, instance, prepared, scratch, n, y, memory, gtol, max_iterations, reals, integers):
+def descend(
+    evaluate: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    y: DoublePointer,
+    memory: DoublePointer,
+    gtol: float,
+    max_iterations: int,
+    reals: DoublePointer,
+    integers: IntegerPointer,
+) -> None:
     """Minimise one instance from y, which becomes the best point; `memory` has 3 n*n + 14 n numbers.
 
     reals <- gradient norm, curvature;  integers <- iterations, evaluations, status.
@@ -234,8 +240,9 @@ def workspace_size(unknowns: int, candidates: int, scratch: int, own: int) -> in
     return own + scratch + candidates * (unknowns + 1) + 3 * unknowns * unknowns + 14 * unknowns
 
 
-@linked
-def _prepared(entry, table, extents, instance, own):
+def _prepared(
+    entry: IntegerPointer, table: IntegerPointer, extents: IntegerPointer, instance: int, own: DoublePointer
+) -> DoublePointer:
     """The prepared numbers of an entry for this instance: shared ones, or those now written to `own`."""
     if entry[3] == 0:
         return double_pointer_at(entry[2])
@@ -243,7 +250,9 @@ def _prepared(entry, table, extents, instance, own):
     return own
 
 
-def _minimise_slice(problem, gtol, begin, end, workspace, stop):
+def _minimise_slice(
+    problem: IntegerPointer, gtol: float, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
+) -> int:
     """Minimise the instances [begin, end); returns where it ended, before `end` if the stop flag was raised.
 
     Candidates are the user's (CANDIDATES not 0), the energy's own (its SEEDS entry writes them), or none: then
@@ -302,10 +311,6 @@ def _minimise_slice(problem, gtol, begin, end, workspace, stop):
     return end
 
 
-@cache
 def minimise_slice() -> Native:
     """The compiled `_minimise_slice`."""
-    return native(
-        _minimise_slice,
-        Signature(integer, (integer_pointer, double, integer, integer, double_pointer, integer_pointer)),
-    )
+    return native(_minimise_slice)

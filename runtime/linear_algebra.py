@@ -14,23 +14,19 @@ Golub and Van Loan, Matrix Computations, 4th edition, sections 4.2, 8.3 and 8.4;
 Algebra and its Applications 387, for the twisted factorisation.
 """
 
-# Arguments and results of compiled functions are typed by numba, when `native` compiles their caller.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import math
 
 from ..compiler.calling import shifted
-from ..compiler.linked import linked
+from ..compiler.signature import DoublePointer
 
 EPSILON = 2.0**-52
 TINY = 1e-290
 """Stands for an off-diagonal or a pivot of 0, so that no 0/0 arises."""
 
 
-@linked
-def dot(a, b, n):
+def dot(a: DoublePointer, b: DoublePointer, n: int) -> float:
     """The sum of a[i] b[i], in four interleaved sums."""
     s0 = s1 = s2 = s3 = 0.0
     for i in range(0, n - 3, 4):
@@ -43,8 +39,7 @@ def dot(a, b, n):
     return (s0 + s2) + (s1 + s3)
 
 
-@linked
-def largest(a, n):
+def largest(a: DoublePointer, n: int) -> float:
     """The infinity norm; infinite if a number is NaN."""
     size = 0.0
     for i in range(n):
@@ -54,8 +49,7 @@ def largest(a, n):
     return size
 
 
-@linked
-def cholesky(h, n, u):
+def cholesky(h: DoublePointer, n: int, u: DoublePointer) -> bool:
     """Write U with H = U'U into the upper triangle of u; False if H is not positive definite to working precision.
 
     A NaN in the upper triangle of H gives False as well.
@@ -77,8 +71,7 @@ def cholesky(h, n, u):
     return True
 
 
-@linked
-def cholesky_solve(u, n, b):
+def cholesky_solve(u: DoublePointer, n: int, b: DoublePointer) -> None:
     """b <- (U'U)^-1 b."""
     for i in range(n):
         row = i * n
@@ -91,8 +84,15 @@ def cholesky_solve(u, n, b):
         b[i] = (b[i] - dot(shifted(u, row + i + 1), shifted(b, i + 1), n - i - 1)) / u[row + i]
 
 
-@linked
-def tridiagonalise(a, n, scale, diagonal, off, beta, work):
+def tridiagonalise(
+    a: DoublePointer,
+    n: int,
+    scale: float,
+    diagonal: DoublePointer,
+    off: DoublePointer,
+    beta: DoublePointer,
+    work: DoublePointer,
+) -> None:
     """Reduce A to Q'AQ = T in place: T goes to `diagonal` (n) and `off` (n - 1), Q stays in a and beta for `rotate`.
 
     Row k of a keeps the vector v of the reflection 1 - beta[k] v v' that makes column k of A tridiagonal. `scale` is
@@ -131,30 +131,28 @@ def tridiagonalise(a, n, scale, diagonal, off, beta, work):
     diagonal[n - 1] = a[n * n - 1]
 
 
-@linked
-def _reflect(a, n, beta, x, k):
+def _reflect(a: DoublePointer, n: int, beta: DoublePointer, x: DoublePointer, k: int) -> None:
     v, size = shifted(a, k * n + k + 1), n - k - 1
     factor = beta[k] * dot(v, shifted(x, k + 1), size)
     for j in range(size):
         x[k + 1 + j] -= factor * v[j]
 
 
-@linked
-def rotate(a, n, beta, x):
+def rotate(a: DoublePointer, n: int, beta: DoublePointer, x: DoublePointer) -> None:
     """x <- Q'x, Q as left by `tridiagonalise`."""
     for k in range(n - 2):
         _reflect(a, n, beta, x, k)
 
 
-@linked
-def rotate_back(a, n, beta, x):
+def rotate_back(a: DoublePointer, n: int, beta: DoublePointer, x: DoublePointer) -> None:
     """x <- Q x."""
     for k in range(n - 3, -1, -1):
         _reflect(a, n, beta, x, k)
 
 
-@linked
-def lowest_eigenvalue(diagonal, off, n, squares):
+def lowest_eigenvalue(
+    diagonal: DoublePointer, off: DoublePointer, n: int, squares: DoublePointer
+) -> tuple[float, float]:
     """The lowest eigenvalue of T, and a bound of all their sizes; within a few units in the last place of that bound.
 
     T - x has a negative pivot exactly where x lies above the lowest eigenvalue. Four values of x are tried at a time,
@@ -195,8 +193,16 @@ def lowest_eigenvalue(diagonal, off, n, squares):
     return 0.5 * (low + high), bound
 
 
-@linked
-def lowest_eigenvector(diagonal, off, n, eigenvalue, bound, z, top, bottom):
+def lowest_eigenvector(
+    diagonal: DoublePointer,
+    off: DoublePointer,
+    n: int,
+    eigenvalue: float,
+    bound: float,
+    z: DoublePointer,
+    top: DoublePointer,
+    bottom: DoublePointer,
+) -> None:
     """Write into z the unit eigenvector of T that belongs to a lowest eigenvalue known to working precision.
 
     T - eigenvalue is factorised from the top and from the bottom; where the two meet with the smallest pivot, z is
@@ -228,8 +234,17 @@ def lowest_eigenvector(diagonal, off, n, eigenvalue, bound, z, top, bottom):
         z[i] *= scale
 
 
-@linked
-def solve_shifted(diagonal, off, n, origin, shift, least, b, x, pivots):
+def solve_shifted(
+    diagonal: DoublePointer,
+    off: DoublePointer,
+    n: int,
+    origin: float,
+    shift: float,
+    least: float,
+    b: DoublePointer,
+    x: DoublePointer,
+    pivots: DoublePointer,
+) -> None:
     """x <- (T - origin + shift)^-1 b for a positive definite matrix L D L'; pivots of D are kept above `least`."""
     for i in range(n):
         pivot, value = diagonal[i] - origin + shift, b[i]
@@ -246,8 +261,7 @@ def solve_shifted(diagonal, off, n, origin, shift, least, b, x, pivots):
         x[i] = value
 
 
-@linked
-def inverse_quadratic(off, n, pivots, x):
+def inverse_quadratic(off: DoublePointer, n: int, pivots: DoublePointer, x: DoublePointer) -> float:
     """x'(T - origin + shift)^-1 x with the factors that `solve_shifted` left."""
     total = value = 0.0
     for i in range(n):

@@ -10,15 +10,12 @@ Moré and Sorensen (1983), SIAM Journal on Scientific and Statistical Computing 
   step is completed along it (`boundary_step`). A point whose step was refused keeps T and Q for the shorter ones.
 """
 
-# Arguments and results of compiled functions are typed by numba, when `native` compiles their caller.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
 from __future__ import annotations
 
 import math
 
 from ..compiler.calling import shifted
-from ..compiler.linked import linked
+from ..compiler.signature import DoublePointer
 from .linear_algebra import (
     EPSILON,
     TINY,
@@ -36,8 +33,7 @@ from .linear_algebra import (
 )
 
 
-@linked
-def newton_step(h, g, n, u, p):
+def newton_step(h: DoublePointer, g: DoublePointer, n: int, u: DoublePointer, p: DoublePointer) -> bool:
     """p <- -H^-1 g where H is positive definite, else False; closed forms for one and two unknowns."""
     if n == 1:
         p[0] = -g[0] / h[0]
@@ -56,8 +52,7 @@ def newton_step(h, g, n, u, p):
     return True
 
 
-@linked
-def spectrum(h, n, space):
+def spectrum(h: DoublePointer, n: int, space: DoublePointer) -> tuple[float, float]:
     """The lowest eigenvalue of H and a bound of all, leaving T and Q in `space` (n*n + 5n numbers) for a step."""
     diagonal, off = shifted(space, n * n), shifted(space, n * n + n)
     if n == 1:
@@ -90,8 +85,7 @@ def spectrum(h, n, space):
     return lowest, bound
 
 
-@linked
-def _upright(space, beta, z, n, x):
+def _upright(space: DoublePointer, beta: DoublePointer, z: DoublePointer, n: int, x: DoublePointer) -> float:
     """The sign that makes the largest entry of Qz positive (the first of equals); x is overwritten."""
     for i in range(n):
         x[i] = z[i]
@@ -103,8 +97,16 @@ def _upright(space, beta, z, n, x):
     return math.copysign(1.0, x[peak])
 
 
-@linked
-def boundary_step(space, g, n, lowest, bound, radius, p, work):
+def boundary_step(
+    space: DoublePointer,
+    g: DoublePointer,
+    n: int,
+    lowest: float,
+    bound: float,
+    radius: float,
+    p: DoublePointer,
+    work: DoublePointer,
+) -> float:
     """p <- the minimiser of the model, from what `spectrum` left; returns the decrease that the model promises.
 
     With z the unit eigenvector of the lowest eigenvalue and -Q'g = along z + b, b orthogonal to z, the step is

@@ -261,6 +261,7 @@ def forbidden(*args, **options):
     raise SystemExit("a warm start must not do this")
 for module, name in [("derive", "lower"), ("derive", "compile_text"), ("entry", "compile_text"), ("entry", "derive"),
                      ("entry", "compile_function"), ("native", "compile_function"), ("native", "cfunc"),
+                     ("native", "compile_driver"),
                      ("kernel", "compile_text"), ("kernel", "value")]:
     owner = importlib.import_module("wiberg.compiler." + module)
     assert hasattr(owner, name), (module, name)

@@ -1,5 +1,7 @@
 """Functions become C-callable machine code, and come back from stored parts."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -8,15 +10,12 @@ from wiberg.compiler import calling, evaluate, native
 from wiberg.compiler.native import (
     KERNEL_FASTMATH,
     PARTS,
-    Signature,
+    compile_driver,
     compile_function,
-    double,
-    double_pointer,
-    integer,
     load,
-    native_from_key,
     reachable_sources,
 )
+from wiberg.compiler.signature import DoublePointer, Signature, double, double_pointer, integer
 
 SIGNATURE = Signature(double, (double_pointer, integer))
 
@@ -68,17 +67,26 @@ def test_fastmath_of_kernels_keeps_nan_and_infinity():
     assert {"nnan", "ninf"}.isdisjoint(KERNEL_FASTMATH) and "fast" not in KERNEL_FASTMATH
 
 
-def test_a_function_stored_under_a_key_is_not_made_again(tmp_path, monkeypatch):
+def driver(x: DoublePointer, count: int) -> float:
+    result = 0.0
+    for i in range(count):
+        result += x[i]
+    return result
+
+
+def test_a_stored_driver_is_the_same_function_again():
+    x = np.arange(7.0)
+    made, parts = compile_driver(driver, "driver")
+    loaded = load(parts, SIGNATURE)
+    assert made.call(x.ctypes.data, 7) == loaded.call(x.ctypes.data, 7) == 21.0
+
+
+def test_a_stored_driver_is_not_compiled_again(tmp_path, monkeypatch):
     monkeypatch.setenv("WIBERG_CACHE_DIR", str(tmp_path))
-    made = []
-
-    def make():
-        made.append(1)
-        return total
-
-    x = np.arange(4.0)
+    made, original = [], native.compile_driver
+    monkeypatch.setattr(native, "compile_driver", lambda *given: made.append(1) or original(*given))
     for _ in range(2):
-        assert native_from_key("key", make, SIGNATURE).call(x.ctypes.data, 4) == 6.0
+        native.native.__wrapped__(evaluate._evaluate_slice)
     assert len(made) == 1
 
 

@@ -8,9 +8,10 @@ import pytest
 from wiberg.compiler import vectormath
 from wiberg.compiler.differentiate import partials
 from wiberg.compiler.expression import ZERO, add, function, mul, read
-from wiberg.compiler.native import KERNEL_FASTMATH, Signature, compile_function, double_pointer, integer
+from wiberg.compiler.native import KERNEL_FASTMATH, compile_function
 from wiberg.compiler.primitives import CONDITIONS, PRIMITIVES
 from wiberg.compiler.reference import evaluate
+from wiberg.compiler.signature import Signature, double_pointer, integer
 
 ANY, POSITIVE, INSIDE, ABOVE_ONE = (-2.5, 2.5), (0.05, 4.0), (-0.95, 0.95), (1.05, 4.0)
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wiberg.compiler import vectormath
-from wiberg.compiler.native import KERNEL_FASTMATH, Signature, compile_function, double_pointer, integer
+from wiberg.compiler.native import KERNEL_FASTMATH, compile_function
+from wiberg.compiler.signature import Signature, double_pointer, integer
 from wiberg.compiler.vectormath import exp, maximum, minimum, plain_namespace, sign
 
 

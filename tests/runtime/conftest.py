@@ -7,15 +7,20 @@ A zoo of energies of a few unknowns is one kernel: its data say which member an 
 Derivatives are SymPy's. `quadratic` is (y - a)'A(y - a)/2 of any size.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import functools
 import math
 import types
 
 import numpy as np
 import pytest
 import sympy as sp
-from wiberg.compiler.calling import EVALUATE, PREPARE, call_evaluate, double_pointer_at, shifted
-from wiberg.compiler.native import digest, native_from_key, platform_key
+from wiberg.compiler.calling import EVALUATE, PREPARE, call_evaluate, shifted
+from wiberg.compiler.native import compile_driver, compile_function
+from wiberg.compiler.pointers import double_pointer_at
+from wiberg.compiler.signature import DoublePointer, IntegerPointer
 
 t, u = sp.symbols("t u", real=True)
 
@@ -58,20 +63,11 @@ PLANE = {
 HEADER = "def {name}(y, v, table, extents, instance, prepared, scratch, out):\n"
 
 
-def compile_source(source, name, signature=EVALUATE, **names):
-    def make():
-        space = {
-            "math": math,
-            "double_pointer_at": double_pointer_at,
-            "shifted": shifted,
-            "call_evaluate": call_evaluate,
-            **names,
-        }
-        exec(source, space)
-        return space[name]
-
-    key = digest("tests", source, str(signature), *platform_key())
-    return native_from_key(key, make, signature)
+@functools.cache
+def compile_source(source, name, signature=EVALUATE):
+    space = {"math": math, "double_pointer_at": double_pointer_at}
+    exec(source, space)
+    return compile_function(space[name], signature)[0]
 
 
 def zoo_source(members, symbols):
@@ -117,15 +113,31 @@ QUADRATIC = (
 """
 )
 
-MANY = (
-    HEADER.format(name="many")
-    + """
+ADDRESS = 0
+
+
+def many(
+    y: DoublePointer,
+    v: DoublePointer,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    out: DoublePointer,
+) -> float:
     m, count = extents[0], extents[2]
     for k in range(count):
         out[k] = call_evaluate(ADDRESS, shifted(y, k * m), v, table, extents, instance, prepared, scratch, scratch)
     return 0.0
-"""
-)
+
+
+def compile_many(address):
+    """`many` for the kernel at an address."""
+    function = types.FunctionType(many.__code__, {**globals(), "ADDRESS": address})
+    function.__annotations__ = many.__annotations__
+    return compile_driver(function, "many")[0]
+
 
 PREPARED = """
 def prepare(table, extents, instance, prepared):
@@ -194,7 +206,7 @@ class HandKernel:
             weights=[types.SimpleNamespace(name="s", axes=(), positive=True)],
         )
         prepare = compile_source(PREPARED, "prepare", PREPARE)
-        many = compile_source(MANY.replace("ADDRESS", str(evaluate.address)), "many")
+        many = compile_many(evaluate.address)
         self.entries = {
             "value": Entry(evaluate, prepare),
             "value_gradient_hessian": Entry(evaluate, prepare),

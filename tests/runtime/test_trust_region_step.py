@@ -1,29 +1,30 @@
 """The exact subproblem: min g'p + p'Hp/2 over |p| <= radius, against an eigen-decomposition by NumPy."""
 
-import inspect
+from __future__ import annotations
+
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.compiler.native import (
-    Signature,
-    digest,
-    double,
-    double_pointer,
-    integer,
-    native_from_key,
-    platform_key,
-    reachable_sources,
-)
-from wiberg.runtime import descend
+from wiberg.compiler.native import compile_driver
+from wiberg.compiler.signature import DoublePointer
 from wiberg.runtime.trust_region import boundary_step, newton_step, spectrum
 
 KINDS = {0: "newton", 1: "boundary"}
 
 
-def _step(h, g, n, radius, p, space, work, record):
+def _step(
+    h: DoublePointer,
+    g: DoublePointer,
+    n: int,
+    radius: float,
+    p: DoublePointer,
+    space: DoublePointer,
+    work: DoublePointer,
+    record: DoublePointer,
+) -> float:
     record[0] = 0.0
     if newton_step(h, g, n, space, p):
         length = 0.0
@@ -40,19 +41,12 @@ def _step(h, g, n, radius, p, space, work, record):
     return boundary_step(space, g, n, lowest, bound, radius, p, work)
 
 
-def _spectrum(h, n, space, record):
+def _spectrum(h: DoublePointer, n: int, space: DoublePointer, record: DoublePointer) -> float:
     record[0], record[1] = spectrum(h, n, space)
     return record[0]
 
 
-def _compiled(function, signature):
-    reached = reachable_sources(descend._minimise_slice)
-    key = digest("tests", inspect.getsource(function), *reached, *platform_key())
-    return native_from_key(key, lambda: function, signature)
-
-
-STEP = _compiled(_step, Signature(double, (double_pointer, double_pointer, integer, double, *[double_pointer] * 4)))
-SPECTRUM = _compiled(_spectrum, Signature(double, (double_pointer, integer, double_pointer, double_pointer)))
+STEP, SPECTRUM = compile_driver(_step, "step")[0], compile_driver(_spectrum, "spectrum")[0]
 
 
 def step(h, g, radius):
