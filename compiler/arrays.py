@@ -80,10 +80,16 @@ def convert(declaration: Declaration, role: str, symbol: Symbol, value: Any) -> 
 
 
 def address_of(array: NDArray[Any]) -> int:
-    """Where an array's numbers begin, 0 for an empty one; in a third of the time of `array.ctypes.data`."""
-    if array.flags.writeable and array.size:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
-    return array.ctypes.data if array.size else 0
+    """Where a contiguous array's numbers begin, 0 for an empty one; in a quarter of the time of `array.ctypes.data`."""
+    try:
+        place: int = _addressof(_first_byte(array))
+        return place
+    except (TypeError, ValueError):  # read-only, or empty
+        return array.ctypes.data if array.size else 0
+
+
+_addressof: Any = ctypes.addressof
+_first_byte: Any = ctypes.c_char.from_buffer
 
 
 def _odd_entry(symbol: Symbol, array: NDArray[Any]) -> str:

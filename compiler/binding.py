@@ -6,6 +6,7 @@ their addresses (`Inputs`).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,16 +39,17 @@ MOST_PLANS = 1000  # sets of shapes that are remembered
 class Plan:
     """What binding works out once for each set of shapes.
 
-    table            (A, 2) int64; the second column is the distance from one instance to the next
+    distances        for each array 0, in place of its address, and the distance from one instance to the next
     extents          (K,) int64; `sizes` has them by generated name
     batch            B, or None where nothing is batched
     batched          for each weight and datum, whether it was given with a batch axis
     weights_batched  whether any weight differs between instances
     m, p, q          numbers of unknowns, weights and real data of one instance
+    needs            for each kind of kernel (prepared numbers, scratch, numbers of output), by `Entry.needs`
     variables        for each set of shapes of the variables and batch size: which are batched, and how many rows
     """
 
-    table: NDArray[np.int64]
+    distances: tuple[int, ...]
     extents: NDArray[np.int64]
     sizes: dict[str, int]
     batch: int | None
@@ -56,6 +58,7 @@ class Plan:
     m: int
     p: int
     q: int
+    needs: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     variables: dict[tuple[Shapes, int | None], tuple[tuple[bool, ...], int | None]] = field(default_factory=dict)
 
     @cached_property
@@ -75,6 +78,7 @@ class Inputs:
     """
 
     __slots__ = (
+        "_table",
         "arrays",
         "batch",
         "batched",
@@ -84,19 +88,21 @@ class Inputs:
         "plan",
         "q",
         "sizes",
-        "table",
         "table_address",
         "weights_batched",
     )
 
     def __init__(self, arrays: tuple[Any, ...], plan: Plan) -> None:
-        table = plan.table.copy()
-        for row, array in enumerate(arrays):
-            table[row, 0] = address_of(array)
-        self.arrays, self.table, self.plan = arrays, table, plan
-        self.table_address = address_of(table)
+        table = array("q", plan.distances)
+        table[::2] = array("q", map(address_of, arrays))
+        self.arrays, self._table, self.plan = arrays, table, plan
+        self.table_address = table.buffer_info()[0]
         self.extents, self.sizes, self.batch, self.batched = plan.extents, plan.sizes, plan.batch, plan.batched
         self.weights_batched, self.m, self.p, self.q = plan.weights_batched, plan.m, plan.p, plan.q
+
+    @property
+    def table(self) -> NDArray[np.int64]:
+        return np.frombuffer(self._table, np.int64).reshape(-1, 2)
 
     @property
     def extents_address(self) -> int:
@@ -180,7 +186,7 @@ class Binder:
         count = len(declaration.weights)
         weights_batched = any(b and shape[0] != 1 for b, shape in zip(batched[:count], shapes[:count], strict=True))
         plan = Plan(
-            np.array([[0, d] for d in distances], dtype=np.int64).reshape(-1, 2),
+            tuple(number for d in distances for number in (0, d)),
             np.array([extents[e] for e in declaration.extents], dtype=np.int64),
             extents, batch, batched, weights_batched,
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.variables),

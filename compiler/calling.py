@@ -1,4 +1,4 @@
-"""The one calling convention of kernels, so that every driver is compiled once for all energies.
+"""The calling conventions of kernels and drivers, so that every driver is compiled once for all energies.
 
     evaluate(y, v, table, extents, instance, prepared, scratch, out) -> float64
     prepare(table, extents, instance, prepared) -> float64 (always 0)
@@ -14,6 +14,13 @@ scratch    working memory of `evaluate`, one for each thread
 out        what the kernel computes; the energy itself is returned
 
 Everything is float64 in C order; integer data are int64. Kernels do not check bounds: binding.py has done so.
+
+A driver is a loop over instances, or over blocks of them, that calls kernels:
+
+    drive(problem, begin, end, workspace, stop) -> where it ended, before `end` where the int64 at `stop` was not 0
+
+problem    int64: whatever the driver needs to know, under names that it defines
+workspace  float64: working memory of one thread
 
 Drivers call kernels and move pointers with the functions below. `translate` knows them; of Python, `shifted` only.
 """
@@ -44,6 +51,11 @@ def integer_pointer_at(address: int) -> IntegerPointer:
     raise NotImplementedError("in compiled functions only")
 
 
+def doubles(pointer: IntegerPointer) -> DoublePointer:
+    """The same memory, read as float64."""
+    raise NotImplementedError("in compiled functions only")
+
+
 def call_evaluate(
     address: int,
     y: DoublePointer,
@@ -66,9 +78,44 @@ def call_prepare(
     raise NotImplementedError("in compiled functions only")
 
 
+def call_drive(
+    address: int, problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
+) -> int:
+    """Call the driver at an address."""
+    raise NotImplementedError("in compiled functions only")
+
+
 def _called(function: Any) -> Any:
     signature = signature_of(function)
     return type(signature)(signature.result, signature.arguments[1:])
 
 
-EVALUATE, PREPARE = _called(call_evaluate), _called(call_prepare)
+EVALUATE, PREPARE, DRIVE = _called(call_evaluate), _called(call_prepare), _called(call_drive)
+
+
+# ---------------------------------------------------------------------------------------------- between threads
+
+
+def atomic_load(pointer: IntegerPointer, index: int) -> int:
+    """pointer[index], after whatever the thread that wrote it had written before."""
+    raise NotImplementedError("in compiled functions only")
+
+
+def atomic_store(pointer: IntegerPointer, index: int, value: int) -> None:
+    """pointer[index] = value, seen by other threads only with everything written before."""
+    raise NotImplementedError("in compiled functions only")
+
+
+def atomic_add(pointer: IntegerPointer, index: int, value: int) -> int:
+    """pointer[index] += value; what was there before."""
+    raise NotImplementedError("in compiled functions only")
+
+
+def compare_exchange(pointer: IntegerPointer, index: int, expected: int, value: int) -> bool:
+    """Write the value if pointer[index] is as expected; whether it was."""
+    raise NotImplementedError("in compiled functions only")
+
+
+def pause() -> None:
+    """Tell the CPU that this thread is waiting for another one."""
+    raise NotImplementedError("in compiled functions only")

@@ -47,6 +47,14 @@ class Entry:
     def accumulate(self) -> bool:
         return KINDS[self.kind].accumulate
 
+    def needs(self, inputs: Inputs) -> tuple[int, int, int]:
+        """Numbers that `prepare` writes, that `evaluate` needs as working memory, and that it writes (one point)."""
+        known = inputs.plan.needs.get(self.kind)
+        if known is None:
+            known = self.prepared_size(inputs), self.scratch_size(inputs), self.out_size(inputs)
+            inputs.plan.needs[self.kind] = known
+        return known
+
     def prepared_size(self, inputs: Inputs) -> int:
         """Numbers that `prepare` writes."""
         return sizes.value(self.prepared, inputs.sizes) if self.prepared else 0

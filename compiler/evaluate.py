@@ -3,8 +3,8 @@
     evaluate_slice()      values[b], out[b] of every instance b of a slice
     accumulate_blocks()   one row for each fixed block of 64 instances, into which the kernel adds
 
-Both are `Native`; their arguments are those of `_evaluate_slice` and `_accumulate_blocks` below, pointers passed as
-addresses. Most callers want `run` and `run_accumulated`, which need only an entry, its inputs and packed variables.
+Both are drivers as calling.py describes them. Most callers want `run` and `run_accumulated`, which need only an entry,
+its inputs and packed variables.
 
 Sums over a batch run over fixed blocks of 64 instances, and the blocks are added in their order: the same bits for
 any number of threads.
@@ -12,16 +12,17 @@ any number of threads.
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import address_of
-from .calling import call_evaluate, call_prepare, shifted
+from .calling import call_evaluate, call_prepare, double_pointer_at, integer_pointer_at, shifted
 from .native import Native, native
 from .signature import DoublePointer, IntegerPointer
-from .threads import run_slices
+from .slices import run_slices
 
 BLOCK = 64
 """Instances whose sum is made in one go."""
@@ -61,96 +62,78 @@ class Entry(Protocol):
     def accumulate(self) -> bool: ...
     @property
     def failures(self) -> list[Exception]: ...
-    def prepared_size(self, inputs: Any) -> int: ...
-    def scratch_size(self, inputs: Any) -> int: ...
-    def out_size(self, inputs: Any) -> int: ...
+    def needs(self, inputs: Any) -> tuple[int, int, int]: ...
 
 
 # ---------------------------------------------------------------------------------------------- compiled
 
 
-def _evaluate_slice(
-    evaluate: int,
-    prepare: int,
-    prepare_each: int,
-    y: DoublePointer,
-    y_stride: int,
-    v: DoublePointer,
-    v_stride: int,
-    table: IntegerPointer,
-    extents: IntegerPointer,
-    prepared: DoublePointer,
-    scratch: DoublePointer,
-    out: DoublePointer,
-    out_stride: int,
-    values: DoublePointer,
-    begin: int,
-    end: int,
-    stop: IntegerPointer,
-) -> int:
-    """Evaluate the instances [begin, end); returns where it ended, before `end` if the stop flag was raised.
+# What both drivers read from their problem.
+EVALUATE, PREPARE, PREPARED, OWN, TABLE, EXTENTS = range(6)
+Y, Y_STRIDE, V, V_STRIDE, OUT, SIZE, VALUES, TOTAL = range(6, 14)
 
-    evaluate, prepare    addresses of the kernel's two functions
-    prepare_each         1: call `prepare` for each instance first (weights differ), 0: `prepared` holds for all
-    y, v                 instance b reads y + b*y_stride and v + b*v_stride (numbers; 0: shared)
-    out, values          instance b writes out + b*out_stride and values[b]
-    stop                 int64; not 0: return
+
+def _evaluate_slice(
+    problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
+) -> int:
+    """Evaluate the instances [begin, end).
+
+    EVALUATE, PREPARE    addresses of the kernel's two functions
+    PREPARED, OWN        address of what was prepared for all instances; or OWN numbers, which each instance prepares
+    TABLE, EXTENTS       addresses
+    Y, V                 addresses; instance b reads y + b*Y_STRIDE and v + b*V_STRIDE (numbers; 0: shared)
+    OUT, VALUES          addresses; instance b writes SIZE numbers to out + b*SIZE, and values[b]
     """
+    table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
+    y, v = double_pointer_at(problem[Y]), double_pointer_at(problem[V])
+    out, values = double_pointer_at(problem[OUT]), double_pointer_at(problem[VALUES])
+    own = problem[OWN]
+    prepared = workspace if own > 0 else double_pointer_at(problem[PREPARED])
+    scratch = shifted(workspace, own)
     for instance in range(begin, end):
         if stop[0] != 0:
             return instance
-        if prepare_each != 0:
-            call_prepare(prepare, table, extents, instance, prepared)
+        if own > 0:
+            call_prepare(problem[PREPARE], table, extents, instance, prepared)
         values[instance] = call_evaluate(
-            evaluate,
-            shifted(y, instance * y_stride),
-            shifted(v, instance * v_stride),
+            problem[EVALUATE],
+            shifted(y, instance * problem[Y_STRIDE]),
+            shifted(v, instance * problem[V_STRIDE]),
             table,
             extents,
             instance,
             prepared,
             scratch,
-            shifted(out, instance * out_stride),
+            shifted(out, instance * problem[SIZE]),
         )
     return end
 
 
 def _accumulate_blocks(
-    evaluate: int,
-    prepare: int,
-    prepare_each: int,
-    y: DoublePointer,
-    y_stride: int,
-    v: DoublePointer,
-    v_stride: int,
-    table: IntegerPointer,
-    extents: IntegerPointer,
-    prepared: DoublePointer,
-    scratch: DoublePointer,
-    rows: DoublePointer,
-    size: int,
-    count: int,
-    begin: int,
-    end: int,
-    stop: IntegerPointer,
+    problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
-    """For each block in [begin, end): zero its row of `size` numbers and let its instances add to it.
+    """For each block in [begin, end): zero its row of SIZE numbers at OUT and let its instances add to it.
 
-    Block k holds the instances [64 k, min(count, 64 (k + 1))); its row is rows + k*size. The rest as above.
+    Block k holds the instances [64 k, min(TOTAL, 64 (k + 1))). The rest as above.
     """
+    table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
+    y, v, size = double_pointer_at(problem[Y]), double_pointer_at(problem[V]), problem[SIZE]
+    own = problem[OWN]
+    prepared = workspace if own > 0 else double_pointer_at(problem[PREPARED])
+    scratch = shifted(workspace, own)
     for block in range(begin, end):
-        row = shifted(rows, block * size)
+        row = shifted(double_pointer_at(problem[OUT]), block * size)
         for k in range(size):
             row[k] = 0.0
-        for instance in range(block * BLOCK, min(count, (block + 1) * BLOCK)):
+        for instance in range(block * BLOCK, min(problem[TOTAL], (block + 1) * BLOCK)):
             if stop[0] != 0:
                 return block
-            if prepare_each != 0:
-                call_prepare(prepare, table, extents, instance, prepared)
+            if own > 0:
+                call_prepare(problem[PREPARE], table, extents, instance, prepared)
             call_evaluate(
-                evaluate,
-                shifted(y, instance * y_stride),
-                shifted(v, instance * v_stride),
+                problem[EVALUATE],
+                shifted(y, instance * problem[Y_STRIDE]),
+                shifted(v, instance * problem[V_STRIDE]),
                 table,
                 extents,
                 instance,
@@ -178,23 +161,23 @@ class Prepared:
     """What an entry computes from weights alone: once here where they are shared, else room for it in each workspace.
 
     address      of the shared numbers, or 0
-    each         1 where every instance prepares its own
-    own          numbers of workspace that a thread needs for it
+    own          numbers of workspace that a thread needs for it, where every instance prepares its own
+    fields       (evaluate, prepare, address, own): what every driver reads of a kernel
     """
 
-    __slots__ = ("_memory", "address", "each", "own")
+    __slots__ = ("_memory", "address", "fields", "own")
 
     def __init__(self, entry: Entry, inputs: Inputs) -> None:
-        size = entry.prepared_size(inputs)
-        self.address, self.each, self.own = 0, 0, 0
-        if size == 0:
-            return
-        if inputs.weights_batched:
-            self.each, self.own = 1, size
-        else:
-            self._memory = np.empty(size)
-            self.address = address_of(self._memory)
-            entry.prepare.call(inputs.table_address, inputs.extents_address, 0, self.address)
+        size = entry.needs(inputs)[0]
+        self.address, self.own = 0, 0
+        if size != 0:
+            if inputs.weights_batched:
+                self.own = size
+            else:
+                self._memory = np.empty(size)
+                self.address = address_of(self._memory)
+                entry.prepare.call(inputs.table_address, inputs.extents_address, 0, self.address)
+        self.fields = (entry.evaluate.address, entry.prepare.address, self.address, self.own)
 
 
 def run(
@@ -218,17 +201,9 @@ def run(
     out : (B, out_size)
     """
     rows = _count(inputs, y, v) if count is None else count
-    size = entry.out_size(inputs)
+    size = entry.needs(inputs)[2]
     values, out = np.empty(rows), (np.zeros if entry.accumulate else np.empty)((rows, size))
-    call = _bound(evaluate_slice().call, entry, inputs, y, v)
-    out_address, values_address = address_of(out), address_of(values)
-
-    def slice_(begin: int, end: int, workspace: int, stop: int) -> None:
-        call(workspace, out_address, size, values_address, begin, end, stop)
-
-    run_slices(slice_, rows, key=(entry.evaluate.address, inputs.extents.tobytes()), workspace=call.workspace)
-    if entry.failures:
-        raise entry.failures.pop()
+    _drive(evaluate_slice(), entry, inputs, y, v, out, size, address_of(values), rows, rows)
     return values, out
 
 
@@ -240,21 +215,51 @@ def run_accumulated(
     Summed over blocks of 64 instances, then over blocks in order. Parameters as for `run`.
     """
     rows = _count(inputs, y, v) if count is None else count
-    blocks, size = -(-rows // BLOCK), entry.out_size(inputs)
+    blocks, size = -(-rows // BLOCK), entry.needs(inputs)[2]
     sums = np.empty((blocks, size))
-    call = _bound(accumulate_blocks().call, entry, inputs, y, v)
-    address = address_of(sums)
-
-    def slice_(begin: int, end: int, workspace: int, stop: int) -> None:
-        call(workspace, address, size, rows, begin, end, stop)
-
-    run_slices(slice_, blocks, key=(-entry.evaluate.address, inputs.extents.tobytes()), workspace=call.workspace)
-    if entry.failures:
-        raise entry.failures.pop()
+    _drive(accumulate_blocks(), entry, inputs, y, v, sums, size, 0, rows, blocks)
     total: Floats = np.zeros(size)
     for row in sums:
         total += row
     return total
+
+
+def _drive(
+    driver: Native,
+    entry: Entry,
+    inputs: Inputs,
+    y: Floats,
+    v: Floats | None,
+    out: Floats,
+    size: int,
+    values: int,
+    rows: int,
+    count: int,
+) -> None:
+    prepared = Prepared(entry, inputs)
+    y_address, y_stride = _address_and_stride(y)
+    v_address, v_stride = (y_address, y_stride) if v is None else _address_and_stride(v)
+    problem = array(
+        "q",
+        (
+            *prepared.fields,
+            inputs.table_address,
+            inputs.extents_address,
+            y_address,
+            y_stride,
+            v_address,
+            v_stride,
+            address_of(out),
+            size,
+            values,
+            rows,
+        ),
+    )
+    key = (driver.address, entry.evaluate.address, inputs.extents.tobytes())
+    workspace = prepared.own + entry.needs(inputs)[1]
+    run_slices(driver, problem.buffer_info()[0], count, key=key, workspace=workspace)
+    if entry.failures:
+        raise entry.failures.pop()
 
 
 def _count(inputs: Inputs, y: Floats, v: Floats | None) -> int:
@@ -263,35 +268,6 @@ def _count(inputs: Inputs, y: Floats, v: Floats | None) -> int:
     if len(y) != 1 or v is None:
         return len(y)
     return len(v)
-
-
-class _bound:
-    """A driver with the arguments of one call filled in, but for the workspace and those that come after it."""
-
-    __slots__ = ("_first", "_keep", "_own", "_prepared", "_shared", "call", "workspace")
-
-    def __init__(self, call: Any, entry: Entry, inputs: Inputs, y: Floats, v: Floats | None) -> None:
-        prepared = Prepared(entry, inputs)
-        y_address, y_stride = _address_and_stride(y)
-        v_address, v_stride = (y_address, y_stride) if v is None else _address_and_stride(v)
-        self.call, self._keep = call, (prepared, y, v, inputs)
-        self._first = (
-            entry.evaluate.address,
-            entry.prepare.address,
-            prepared.each,
-            y_address,
-            y_stride,
-            v_address,
-            v_stride,
-            inputs.table_address,
-            inputs.extents_address,
-        )
-        self._shared, self._own = prepared.address, prepared.own
-        self.workspace = prepared.own + entry.scratch_size(inputs)
-
-    def __call__(self, workspace: int, *rest: int) -> None:
-        prepared = workspace if self._own else self._shared
-        self.call(*self._first, prepared, workspace + 8 * self._own, *rest)
 
 
 def _address_and_stride(array: Floats) -> tuple[int, int]:

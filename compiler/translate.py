@@ -2,15 +2,16 @@
 
 Drivers (the trust region, the damped solves, the loops over a batch) are written once, for all energies, as annotated
 Python functions over pointers and numbers. numba compiles them too, but takes 2 s for the trust region, most of it
-for finding types that the annotations give; this takes .1 s and LLVM .4 (docs/decisions/0005-drivers.md). They stay
-ordinary Python: tests run them on NumPy arrays, and through numba, beside the machine code.
+for finding types that the annotations give; this takes .1 s, and LLVM .5 (docs/decisions/0004-compiling-drivers.md).
+They stay ordinary Python: tests run them on NumPy arrays beside the machine code.
 
 What is translated:
 
     types        float (float64), int (int64), bool, DoublePointer, IntegerPointer; a tuple of them as a result
     statements   =, also of tuples and chains, op=, if, while, for ... in range(...), break, continue, return, calls
-    expressions  + - * / // % ** (small whole exponents), comparisons and their chains, and, or, not, x if c else y,
-                 abs, min, max of two, math.sqrt, math.copysign, p[i], numbers of the module, functions of the package
+    expressions  + - * / // %, comparisons and their chains, and, or, not, x if c else y,
+                 abs, min, max of two, math.sqrt, math.copysign, p[i], numbers of the module, annotated functions, and
+                 those of calling.py
 
 A variable has the type of its first assignment. Integers become float64 where the other side is; nothing else is
 converted. `/` by zero gives infinity or NaN. Anything else is refused with its place in the file.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import platform
 import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -467,6 +469,35 @@ def _pointer_at(element: ir.Type) -> Any:
     return lambda body, node, address: body.builder.inttoptr(address, element.as_pointer())
 
 
+def _atomic_load(body: _Body, node: ast.Call, pointer: Any, index: Any) -> Any:
+    return body.builder.load_atomic(body.builder.gep(pointer, [index]), "seq_cst", 8)
+
+
+def _atomic_store(body: _Body, node: ast.Call, pointer: Any, index: Any, value: Any) -> Any:
+    return body.builder.store_atomic(value, body.builder.gep(pointer, [index]), "seq_cst", 8)
+
+
+def _atomic_add(body: _Body, node: ast.Call, pointer: Any, index: Any, value: Any) -> Any:
+    return body.builder.atomic_rmw("add", body.builder.gep(pointer, [index]), value, "seq_cst")
+
+
+def _compare_exchange(body: _Body, node: ast.Call, pointer: Any, index: Any, expected: Any, value: Any) -> Any:
+    place = body.builder.gep(pointer, [index])
+    return body.builder.extract_value(body.builder.cmpxchg(place, expected, value, "seq_cst", "seq_cst"), 1)
+
+
+def _pause(body: _Body, node: ast.Call) -> Any:
+    module, machine = body.functions.module, platform.machine()
+    if machine in ("x86_64", "AMD64"):
+        kind = ir.FunctionType(VOID, [])
+        return body.builder.call(module.declare_intrinsic("llvm.x86.sse2.pause", (), kind), [])
+    if machine in ("aarch64", "arm64"):
+        hint = ir.IntType(32)
+        function = module.declare_intrinsic("llvm.aarch64.hint", (), ir.FunctionType(VOID, [hint]))
+        return body.builder.call(function, [ir.Constant(hint, 1)])
+    return None
+
+
 def _call_at(signature: Signature) -> Any:
     """Call the C function at an address."""
 
@@ -489,4 +520,11 @@ _BUILT_IN: dict[Any, Any] = {
     calling.integer_pointer_at: _pointer_at(INTEGER),
     calling.call_evaluate: _call_at(calling.EVALUATE),
     calling.call_prepare: _call_at(calling.PREPARE),
+    calling.call_drive: _call_at(calling.DRIVE),
+    calling.doubles: lambda body, node, pointer: body.builder.bitcast(pointer, DOUBLE.as_pointer()),
+    calling.atomic_load: _atomic_load,
+    calling.atomic_store: _atomic_store,
+    calling.atomic_add: _atomic_add,
+    calling.compare_exchange: _compare_exchange,
+    calling.pause: _pause,
 }

@@ -26,7 +26,14 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate, call_prepare, shifted
+from ..compiler.calling import (
+    call_evaluate,
+    call_prepare,
+    double_pointer_at,
+    doubles,
+    integer_pointer_at,
+    shifted,
+)
 from ..compiler.evaluate import BLOCK
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
@@ -225,92 +232,103 @@ def solve_damped(
     return code
 
 
-def _adjoint_blocks(
-    hessian: int,
-    prepare_hessian: int,
-    each_hessian: int,
-    prepared_hessian: DoublePointer,
-    adjoint: int,
-    prepare_adjoint: int,
-    each_adjoint: int,
-    prepared_adjoint: DoublePointer,
-    y: DoublePointer,
-    y_stride: int,
-    slope: DoublePointer,
-    slope_stride: int,
-    curvature: DoublePointer,
-    table: IntegerPointer,
-    extents: IntegerPointer,
-    n: int,
-    p: int,
-    damping: float,
-    codes: IntegerPointer,
-    rows: DoublePointer,
-    each_row: int,
-    count: int,
+# What both drivers read from their problem: two kernels, of which the first writes gradient and Hessian, each as
+# (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its own); then
+# addresses and sizes. DAMPING is a float64.
+HESSIAN, SECOND = 0, 4
+TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH, DAMPING = range(8, 14)
+Y, Y_STRIDE, CURVATURE, CODES, OUT = range(14, 19)
+SLOPE, TOTAL, EACH_ROW, FIRST_BLOCK = range(19, 23)
+
+
+def _prepared(problem: IntegerPointer, kernel: int, instance: int, own: DoublePointer) -> DoublePointer:
+    """The prepared numbers of a kernel for this instance: shared ones, or those now written to `own`."""
+    if problem[kernel + 3] == 0:
+        return double_pointer_at(problem[kernel + 2])
+    table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
+    call_prepare(problem[kernel + 1], table, extents, instance, own)
+    return own
+
+
+def _evaluate(
+    problem: IntegerPointer,
+    kernel: int,
+    instance: int,
+    direction: DoublePointer,
+    own: DoublePointer,
     scratch: DoublePointer,
-    work: DoublePointer,
-    begin: int,
-    end: int,
-    stop: IntegerPointer,
+    out: DoublePointer,
+) -> None:
+    """Evaluate one of the two kernels at the minimum of an instance."""
+    point = shifted(double_pointer_at(problem[Y]), instance * problem[Y_STRIDE])
+    table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
+    prepared = _prepared(problem, kernel, instance, own)
+    call_evaluate(problem[kernel], point, direction, table, extents, instance, prepared, scratch, out)
+
+
+def _adjoint_blocks(
+    problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
     """For each block in [begin, end): minus the sum over its instances of u . d(grad)/dw, u = A^-1 slope.
 
-    hessian, ..., prepared_adjoint   two kernels, the first of which writes gradient and Hessian: addresses of evaluate
-                       and prepare, whether each instance prepares its own weights, and the prepared numbers
-    y, slope           (count, n) or (1, n) with stride 0: the minima, and dl/dy
-    curvature          (count, 2), first column: the lowest eigenvalue of the Hessian, or NaN where it is not known
-    codes              (count,): USED or LEFT_OUT on the way in, what became of the instance on the way out
-    rows               (blocks, p); or (count, p) where each_row is 1: a row for each instance, no sums
-    work               `workspace_numbers(n, p)`
+    SECOND             the kernel cross_adjoint
+    Y, SLOPE           (TOTAL, UNKNOWNS), or (1, UNKNOWNS) with Y_STRIDE 0: the minima, and dl/dy
+    CURVATURE          (TOTAL, 2), second column: the lowest eigenvalue of the Hessian, or NaN where it is not known
+    CODES              (TOTAL,): USED or LEFT_OUT on the way in, what became of the instance on the way out
+    OUT                (blocks, WEIGHTS), of which FIRST_BLOCK is the first; or where EACH_ROW is 1 (TOTAL, WEIGHTS): a
+                       row for each instance, no sums
     """
+    n, p, count, each_row = problem[UNKNOWNS], problem[WEIGHTS], problem[TOTAL], problem[EACH_ROW]
+    own_hessian, own_adjoint = workspace, shifted(workspace, problem[HESSIAN + 3])
+    scratch = shifted(own_adjoint, problem[SECOND + 3])
+    work = shifted(scratch, problem[SCRATCH])
     h, space = shifted(work, n), shifted(work, n + n * n)
     directions = shifted(space, n * n + 5 * n)
     trial = shifted(directions, BLOCK * n)
-    for block in range(begin, end):
+    slope, codes = double_pointer_at(problem[SLOPE]), integer_pointer_at(problem[CODES])
+    curvature, rows = double_pointer_at(problem[CURVATURE]), double_pointer_at(problem[OUT])
+    damping = doubles(problem)[DAMPING]
+    for place in range(begin, end):
+        block = place + problem[FIRST_BLOCK]
         first, last = block * BLOCK, min(count, (block + 1) * BLOCK)
         for instance in range(first, last):
             if stop[0] != 0:
-                return block
+                return place
             if codes[instance] == LEFT_OUT:
                 continue
-            if n == 1 and abs(curvature[2 * instance]) < math.inf:
-                h[0] = curvature[2 * instance]
+            lowest = curvature[2 * instance + 1]
+            if n == 1 and abs(lowest) < math.inf:
+                h[0] = lowest
             else:
-                if each_hessian != 0:
-                    call_prepare(prepare_hessian, table, extents, instance, prepared_hessian)
-                point = shifted(y, instance * y_stride)
-                call_evaluate(hessian, point, point, table, extents, instance, prepared_hessian, scratch, work)
+                _evaluate(problem, HESSIAN, instance, work, own_hessian, scratch, work)
             direction = shifted(directions, (instance - first) * n)
             for k in range(n):
-                direction[k] = -slope[instance * slope_stride + k]
-            codes[instance] = solve_damped(h, n, damping, curvature[2 * instance], direction, 1, space)
+                direction[k] = -slope[instance * problem[Y_STRIDE] + k]
+            codes[instance] = solve_damped(h, n, damping, lowest, direction, 1, space)
         looking = False
         while True:
-            row = shifted(rows, block * p)
+            row = shifted(rows, place * p)
             if each_row == 0:
                 for k in range(p):
                     row[k] = 0.0
             for instance in range(first, last):
                 if stop[0] != 0:
-                    return block
+                    return place
                 if each_row != 0:
                     row = shifted(rows, instance * p)
                     for k in range(p):
                         row[k] = 0.0
                 if codes[instance] != USED and codes[instance] != SHIFTED:
                     continue
-                if each_adjoint != 0:
-                    call_prepare(prepare_adjoint, table, extents, instance, prepared_adjoint)
-                point, direction = shifted(y, instance * y_stride), shifted(directions, (instance - first) * n)
+                direction = shifted(directions, (instance - first) * n)
                 if looking:
                     for k in range(p):
                         trial[k] = 0.0
-                    call_evaluate(adjoint, point, direction, table, extents, instance, prepared_adjoint, scratch, trial)
+                    _evaluate(problem, SECOND, instance, direction, own_adjoint, scratch, trial)
                     if not is_finite(trial, p):
                         codes[instance] = NOT_FINITE
                         continue
-                call_evaluate(adjoint, point, direction, table, extents, instance, prepared_adjoint, scratch, row)
+                _evaluate(problem, SECOND, instance, direction, own_adjoint, scratch, row)
                 if each_row != 0 and not is_finite(row, p):
                     codes[instance] = NOT_FINITE
                     for k in range(p):
@@ -322,46 +340,25 @@ def _adjoint_blocks(
 
 
 def _jacobian_slice(
-    hessian: int,
-    prepare_hessian: int,
-    each_hessian: int,
-    prepared_hessian: DoublePointer,
-    cross: int,
-    prepare_cross: int,
-    each_cross: int,
-    prepared_cross: DoublePointer,
-    y: DoublePointer,
-    y_stride: int,
-    curvature: DoublePointer,
-    table: IntegerPointer,
-    extents: IntegerPointer,
-    n: int,
-    p: int,
-    damping: float,
-    codes: IntegerPointer,
-    out: DoublePointer,
-    scratch: DoublePointer,
-    work: DoublePointer,
-    begin: int,
-    end: int,
-    stop: IntegerPointer,
+    problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
-    """out[b] <- -A^-1 d(grad)/dw, (n, p), for the instances [begin, end); the rest as for `_adjoint_blocks`."""
+    """OUT[b] <- -A^-1 d(grad)/dw, (n, p), for the instances [begin, end); SECOND is cross, the rest as above."""
+    n, p = problem[UNKNOWNS], problem[WEIGHTS]
+    own_hessian, own_cross = workspace, shifted(workspace, problem[HESSIAN + 3])
+    scratch = shifted(own_cross, problem[SECOND + 3])
+    work = shifted(scratch, problem[SCRATCH])
     h, space = shifted(work, n), shifted(work, n + n * n)
+    curvature, codes = double_pointer_at(problem[CURVATURE]), integer_pointer_at(problem[CODES])
     for instance in range(begin, end):
         if stop[0] != 0:
             return instance
-        if each_hessian != 0:
-            call_prepare(prepare_hessian, table, extents, instance, prepared_hessian)
-        point = shifted(y, instance * y_stride)
-        call_evaluate(hessian, point, point, table, extents, instance, prepared_hessian, scratch, work)
-        if each_cross != 0:
-            call_prepare(prepare_cross, table, extents, instance, prepared_cross)
-        rows = shifted(out, instance * n * p)
-        call_evaluate(cross, point, point, table, extents, instance, prepared_cross, scratch, rows)
+        rows = shifted(double_pointer_at(problem[OUT]), instance * n * p)
+        _evaluate(problem, HESSIAN, instance, work, own_hessian, scratch, work)
+        _evaluate(problem, SECOND, instance, work, own_cross, scratch, rows)
         for k in range(n * p):
             rows[k] = -rows[k]
-        codes[instance] = solve_damped(h, n, damping, curvature[2 * instance], rows, p, space)
+        lowest = curvature[2 * instance + 1]
+        codes[instance] = solve_damped(h, n, doubles(problem)[DAMPING], lowest, rows, p, space)
         if codes[instance] == NOT_FINITE:
             for k in range(n * p):
                 rows[k] = math.nan

@@ -13,9 +13,10 @@ The solves and why the bound survives rounding: damped.py.
 
 from __future__ import annotations
 
-import ctypes
 import math
+import struct
 import warnings
+from array import array
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -23,18 +24,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..compiler.evaluate import BLOCK, Prepared
+from ..compiler.arrays import address_of
+from ..compiler.evaluate import BLOCK, Entry, Prepared
 from ..compiler.kernel import Kernel, unpack_adjoint
-from ..compiler.threads import run_slices
+from ..compiler.native import Native
+from ..compiler.slices import run_slices
 from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
 from ..runtime.solution import Solution, Status
-from .damped import LEFT_OUT, NOT_FINITE, SINGULAR, USED, adjoint_blocks, jacobian_slice, workspace_numbers
+from .damped import (
+    DAMPING,
+    FIRST_BLOCK,
+    LEFT_OUT,
+    NOT_FINITE,
+    SINGULAR,
+    USED,
+    adjoint_blocks,
+    jacobian_slice,
+    workspace_numbers,
+)
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 STALLED, NOT_FINITE_STATUS = int(Status.STALLED), int(Status.NOT_FINITE)
 POLICIES = ("zero", "nan", "use", "raise")
+
+_PROBLEM = struct.Struct(f"={DAMPING}qd{FIRST_BLOCK - DAMPING}q")
 
 _AT_ONCE = 256
 """Blocks whose sums are in memory at a time."""
@@ -141,25 +156,8 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
     if p == 0:
         return out if solution.batched else out[0]
     hessian, cross = kernel.entry("value_gradient_hessian"), kernel.entry("cross")
-    run = _Pair(hessian, cross, inputs)
-    call, stride = jacobian_slice().call, n if count > 1 else 0
-    addresses = (
-        _address(packed),
-        stride,
-        _address(solution.reals) + 8,
-        inputs.table_address,
-        inputs.extents_address,
-        n,
-        p,
-        strength,
-        _address(codes),
-        _address(out),
-    )
-
-    def slice_(begin: int, end: int, workspace: int, stop: int) -> None:
-        call(*run.kernels(workspace), *addresses, *run.memory(workspace), begin, end, stop)
-
-    run_slices(slice_, count, key=cross.evaluate.address + 2, workspace=run.workspace)
+    pair = _Pair(hessian, cross, solution, strength, codes, out)
+    pair.run(jacobian_slice(), count)
     if strength == 0.0:
         refuse_singular(kernel, solution, codes, "implicit_jacobian")
     return out if solution.batched else out[0]
@@ -176,53 +174,19 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
         USED or LEFT_OUT; overwritten with what became of each instance (damped.py).
     """
     inputs, packed = solution.inputs, solution.y
-    count, n, p = len(packed), inputs.m, inputs.p
+    count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
-    pair = _Pair(hessian, adjoint, inputs)
     each = weights_batched(kernel, inputs)
     blocks = -(-count // BLOCK)
     rows = np.empty((count if each else min(blocks, _AT_ONCE), p))
-    call, stride = adjoint_blocks().call, n if count > 1 else 0
-    first = (
-        _address(packed),
-        stride,
-        _address(slopes),
-        stride,
-        _address(solution.reals) + 8,
-        inputs.table_address,
-        inputs.extents_address,
-        n,
-        p,
-        damping,
-        _address(codes),
-    )
-    address = _address(rows)
-    key = adjoint.evaluate.address + 2
+    pair = _Pair(hessian, adjoint, solution, damping, codes, rows, slopes)
     if each:
-
-        def instances(begin: int, end: int, workspace: int, stop: int) -> None:
-            call(*pair.kernels(workspace), *first, address, 1, count, *pair.memory(workspace), begin, end, stop)
-
-        run_slices(instances, blocks, key=key, workspace=pair.workspace)
+        pair.run(adjoint_blocks(), blocks)
         return rows
     total = np.zeros(p)
     for start in range(0, blocks, _AT_ONCE):
-
-        def sums(begin: int, end: int, workspace: int, stop: int, start: int = start) -> None:
-            call(
-                *pair.kernels(workspace),
-                *first,
-                address - 8 * p * start,
-                0,
-                count,
-                *pair.memory(workspace),
-                start + begin,
-                start + end,
-                stop,
-            )
-
         here = min(_AT_ONCE, blocks - start)
-        run_slices(sums, here, key=key, workspace=pair.workspace)
+        pair.run(adjoint_blocks(), here, start)
         for row in rows[:here]:
             total += row
     return total
@@ -240,40 +204,48 @@ def _unpacked(kernel: Kernel, inputs: Any, gradient: Floats) -> dict[str, Any]:
     return unpack_adjoint(kernel.weights, gradient, batched, inputs)
 
 
-def _address(array: NDArray[Any]) -> int:
-    """Of the first number; `array.ctypes.data` takes three times as long."""
-    if array.size == 0 or not array.flags.writeable:
-        return array.ctypes.data
-    return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
-
-
 class _Pair:
-    """Two entries of a kernel with the numbers that they prepare: the arguments that every driver here begins with."""
+    """Two entries of a kernel at the minima of a solution: the problem of both drivers of damped.py."""
 
-    __slots__ = ("_first", "_first_own", "_scratch", "_second", "_second_own", "workspace")
-
-    def __init__(self, first: Any, second: Any, inputs: Any) -> None:
-        prepared = (Prepared(first, inputs), Prepared(second, inputs))
-        self._first, self._second = (
-            (entry.evaluate.address, entry.prepare.address, one.each, one)
-            for entry, one in zip((first, second), prepared, strict=True)
+    def __init__(
+        self,
+        first: Entry,
+        second: Entry,
+        solution: Solution,
+        damping: float,
+        codes: Codes,
+        out: Floats,
+        slopes: Floats | None = None,
+    ) -> None:
+        inputs, packed = solution.inputs, solution.y
+        count = len(packed)
+        self._prepared = Prepared(first, inputs), Prepared(second, inputs)
+        scratch = max(first.needs(inputs)[1], second.needs(inputs)[1])
+        self._workspace = sum(p.own for p in self._prepared) + scratch + workspace_numbers(inputs.m, inputs.p)
+        self._key = (second.evaluate.address, inputs.extents.tobytes())
+        self._keep = packed, solution, codes, out, slopes
+        self._fields = (
+            *self._prepared[0].fields,
+            *self._prepared[1].fields,
+            inputs.table_address,
+            inputs.extents_address,
+            inputs.m,
+            inputs.p,
+            scratch,
+            damping,
+            address_of(packed),
+            inputs.m if count > 1 else 0,
+            address_of(solution.reals),
+            address_of(codes),
+            address_of(out),
+            0 if slopes is None else address_of(slopes),
+            count,
+            int(weights_batched(solution.kernel, inputs)),
         )
-        self._first_own, self._second_own = prepared[0].own, prepared[1].own
-        self._scratch = max(first.scratch_size(inputs), second.scratch_size(inputs))
-        self.workspace = self._first_own + self._second_own + self._scratch + workspace_numbers(inputs.m, inputs.p)
 
-    def kernels(self, workspace: int) -> tuple[int, ...]:
-        one, two = self._first, self._second
-        return (
-            *one[:3],
-            workspace if self._first_own else one[3].address,
-            *two[:3],
-            workspace + 8 * self._first_own if self._second_own else two[3].address,
-        )
-
-    def memory(self, workspace: int) -> tuple[int, int]:
-        scratch = workspace + 8 * (self._first_own + self._second_own)
-        return scratch, scratch + 8 * self._scratch
+    def run(self, driver: Native, count: int, first_block: int = 0) -> None:
+        problem = array("q", _PROBLEM.pack(*self._fields, first_block))
+        run_slices(driver, problem.buffer_info()[0], count, key=(driver.address, *self._key), workspace=self._workspace)
 
 
 # ---------------------------------------------------------------------------------------------- who counts

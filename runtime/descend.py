@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate, call_prepare, double_pointer_at, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, call_prepare, double_pointer_at, doubles, integer_pointer_at, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from .linear_algebra import dot, largest
@@ -226,13 +226,13 @@ def descend(
 
 # ---------------------------------------------------------------------------------------------- the slice
 
-# What `minimise_slice` reads from its first argument, an array of int64. Four entries of a kernel come first, each as
+# What `minimise_slice` reads from its problem; GTOL is a float64. Four entries of a kernel come first, each as
 # (address of evaluate, of prepare, of shared prepared numbers or 0, prepared numbers that a thread needs of its own).
 DERIVATIVES, VALUE, SEEDS, RANKING = 0, 4, 8, 12
 TABLE, EXTENTS, RANKING_EXTENTS, UNKNOWNS, SCRATCH = 16, 17, 18, 19, 20
 CANDIDATES, CANDIDATES_STRIDE, COUNT = 21, 22, 23
 VARIABLES, ENERGIES, REALS, INTEGERS, MAX_ITERATIONS = 24, 25, 26, 27, 28
-FIELDS = 29
+GTOL = 29
 
 
 def workspace_size(unknowns: int, candidates: int, scratch: int, own: int) -> int:
@@ -251,7 +251,7 @@ def _prepared(
 
 
 def _minimise_slice(
-    problem: IntegerPointer, gtol: float, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
+    problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
     """Minimise the instances [begin, end); returns where it ended, before `end` if the stop flag was raised.
 
@@ -298,7 +298,7 @@ def _minimise_slice(
             n,
             y,
             memory,
-            gtol,
+            doubles(problem)[GTOL],
             problem[MAX_ITERATIONS],
             reals,
             integers,

@@ -6,8 +6,8 @@ of shapes: learning calls with the same shapes thousands of times.
 
 from __future__ import annotations
 
-import ctypes
 import struct
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.arrays import address_of
-from ..compiler.threads import run_slices
+from ..compiler.slices import run_slices
 from ..energies.errors import InputError
-from .descend import FIELDS, minimise_slice, workspace_size
+from .descend import GTOL, minimise_slice, workspace_size
 from .seeding import Seeds
 
-_Problem = struct.Struct(f"={FIELDS}q")
+_Problem = struct.Struct(f"={GTOL}qd")
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,8 @@ def run_driver(
     if points is not None:
         points = np.ascontiguousarray(points)
         where, stride = address_of(points), points[0].size if points.ndim == 3 else 0
-    problem = ctypes.create_string_buffer(_Problem.size)
-    _Problem.pack_into(
-        problem,
-        0,
+    own = plan.prepared if inputs.weights_batched else 0
+    problem = _Problem.pack(
         *fields,
         table,
         extents,
@@ -150,15 +148,12 @@ def run_driver(
         address_of(reals),
         address_of(integers),
         max_iterations,
+        gtol,
     )
-    address, call = ctypes.addressof(problem), minimise_slice().call
-
-    def run_slice(begin: int, end: int, workspace: int, stop: int) -> None:
-        call(address, gtol, begin, end, workspace, stop)
-
-    own = plan.prepared if inputs.weights_batched else 0
+    memory = array("q", problem)
     run_slices(
-        run_slice,
+        minimise_slice(),
+        memory.buffer_info()[0],
         len(y),
         key=("minimise", plan.entries[0][0], *key),
         workspace=workspace_size(inputs.m, number, plan.scratch, own),

@@ -160,6 +160,9 @@ class Entry:
     def __init__(self, evaluate, prepare):
         self.evaluate, self.prepare = evaluate, prepare
 
+    def needs(self, inputs):
+        return self.prepared_size(inputs), self.scratch_size(inputs), self.out_size(inputs)
+
     def prepared_size(self, inputs):
         return 1 if inputs.extents[1] else 0
 

@@ -1,0 +1,306 @@
+"""Slices of a batch on threads: the same bits for any number of threads, because an instance never sees its slice.
+
+A job is a driver (calling.py) and its problem, over a number of instances. The calling thread and its helpers take
+slices from a cursor until none is left. Slices last at most about 50 ms, after which Python can see Ctrl-C; it then
+raises a stop flag that drivers read after each instance.
+
+Helpers are Python threads that spend their lives in compiled code, without the GIL. After a job they go on looking for
+another one for a fraction of a millisecond, so that a loop over small batches pays .5 microseconds to share one
+instead of the 20 that it takes to wake a thread; then they sleep. A helper that does not come in time is not waited
+for: its offer is taken back.
+
+The helpers belong to a process id: a forked child, which has inherited their memory but no threads, makes its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from array import array
+from collections.abc import Hashable
+from contextlib import suppress
+from time import perf_counter, sleep
+from typing import Any
+
+import numpy as np
+
+from .arrays import address_of
+from .calling import (
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    call_drive,
+    compare_exchange,
+    double_pointer_at,
+    integer_pointer_at,
+    pause,
+    shifted,
+)
+from .native import Native, native
+from .signature import DoublePointer, IntegerPointer
+from .threads import threads
+
+SLICE_SECONDS = 0.05
+"""A slice should end within this time, so that Ctrl-C is seen."""
+
+WAKE_SECONDS = 200e-6
+"""Work expected to take longer than this is worth waking a helper for."""
+
+SHARE_SECONDS = 15e-6
+"""Work expected to take longer than this is shared with helpers that are awake."""
+
+SOON_SECONDS = 1e-3
+"""Calls that follow each other within this time keep the helpers awake."""
+
+SHORTEST_SECONDS = 4e-6
+"""Slices that last longer than this cost next to nothing to take."""
+
+# ---------------------------------------------------------------------------------------------- compiled
+
+# What a job is: an array of int64.
+DRIVER, PROBLEM, COUNT, LENGTH, CURSOR, STOP, WORKSPACE, WORKSPACE_BYTES, RAN, JOB_SIZE = range(10)
+
+# A helper's box: 128 bytes of its own, so that looking into it disturbs no one else.
+STATE, JOB, MEMORY, BOX_SIZE = 0, 1, 2, 16
+ASLEEP, LISTENING, CLAIMED, OFFERED_ASLEEP, OFFERED, RUNNING = range(6)
+
+
+def _take_slices(job: IntegerPointer, workspace: DoublePointer, most: int) -> int:
+    """Run slices of a job, at most that many; returns how many instances they were."""
+    ran = 0
+    for _ in range(most):
+        length = atomic_load(job, LENGTH)
+        begin = atomic_add(job, CURSOR, length)
+        if begin >= job[COUNT] or atomic_load(job, STOP) != 0:
+            break
+        end = min(job[COUNT], begin + length)
+        call_drive(job[DRIVER], integer_pointer_at(job[PROBLEM]), begin, end, workspace, shifted(job, STOP))
+        ran += end - begin
+    return ran
+
+
+def _listen(box: IntegerPointer, looks: int) -> int:
+    """What a helper does while awake: run the jobs it is offered, until it has looked in vain for so many times."""
+    vain = 0
+    while True:
+        state = atomic_load(box, STATE)
+        if state == ASLEEP:
+            compare_exchange(box, STATE, ASLEEP, LISTENING)
+        elif state > CLAIMED:
+            if compare_exchange(box, STATE, state, RUNNING):
+                job = integer_pointer_at(box[JOB])
+                _take_slices(job, double_pointer_at(box[MEMORY]), job[COUNT])
+                atomic_store(box, STATE, LISTENING)
+                vain = 0
+        else:
+            vain += 1
+            if vain > looks and compare_exchange(box, STATE, LISTENING, ASLEEP):
+                return vain
+            pause()
+
+
+def _offer(job: IntegerPointer, address: int, boxes: IntegerPointer, helpers: int) -> int:
+    """Offer a job to helpers that have no other one; to how many."""
+    offers = 0
+    for k in range(helpers):
+        box = shifted(boxes, k * BOX_SIZE)
+        state = atomic_load(box, STATE)
+        if state <= LISTENING and compare_exchange(box, STATE, state, CLAIMED):
+            box[JOB] = address
+            box[MEMORY] = job[WORKSPACE] + (k + 1) * job[WORKSPACE_BYTES]
+            atomic_store(box, STATE, OFFERED_ASLEEP if state == ASLEEP else OFFERED)
+            offers += 1
+    return offers
+
+
+def _take_back(address: int, boxes: IntegerPointer, helpers: int, looks: int) -> bool:
+    """Take back the offers of a job and wait for the helpers that run it; False where that takes too many looks."""
+    for k in range(helpers):
+        box, vain = shifted(boxes, k * BOX_SIZE), 0
+        while True:
+            state = atomic_load(box, STATE)
+            if state < OFFERED_ASLEEP or box[JOB] != address:
+                break
+            if state == RUNNING:
+                vain += 1
+                if vain > looks:
+                    return False
+                pause()
+            else:
+                compare_exchange(box, STATE, state, ASLEEP if state == OFFERED_ASLEEP else LISTENING)
+    return True
+
+
+def _share(job: IntegerPointer, address: int, boxes: IntegerPointer, helpers: int, most: int, looks: int) -> int:
+    """Work on a job with helpers; 1 once it is done and no helper works on it any more, else call again."""
+    if atomic_load(job, CURSOR) < job[COUNT] and atomic_load(job, STOP) == 0:
+        _offer(job, address, boxes, helpers)
+        job[RAN] = _take_slices(job, double_pointer_at(job[WORKSPACE]), most)
+    if atomic_load(job, CURSOR) < job[COUNT] and atomic_load(job, STOP) == 0:
+        return 0
+    return 1 if _take_back(address, boxes, helpers, looks) else 0
+
+
+# ---------------------------------------------------------------------------------------------- running
+
+LOOKS = 20_000
+"""How often a helper or a caller looks before it sleeps or returns to Python: some 200 microseconds."""
+
+_seconds: dict[Hashable, float] = {}
+_never = array("q", [0])
+_NEVER = _never.buffer_info()[0]
+_abandoned: list[Any] = []
+
+
+def run_slices(driver: Native, problem: int, count: int, *, key: Hashable, workspace: int) -> None:
+    """Run a driver over slices that together cover range(count), on one or more threads.
+
+    Parameters
+    ----------
+    driver : Native
+        A compiled function as described in calling.py. What an instance computes must not depend on its slice.
+    problem : int
+        Address of its problem.
+    count : int
+        Number of instances (or of blocks of instances).
+    key : hashable
+        What the running estimate of the time per instance is remembered under, such as a kernel's address and extents.
+    workspace : int
+        float64 numbers of working memory that each thread gets.
+    """
+    if count <= 0:
+        return
+    seconds = _seconds.get(key)
+    if seconds is not None:
+        expected = seconds * count
+        if count == 1 or expected < SHARE_SECONDS or (expected < SLICE_SECONDS and threads() == 1):
+            memory = np.empty(workspace + 1)
+            start = perf_counter()
+            driver.call(problem, 0, count, address_of(memory), _NEVER)
+            _seconds[key] = (perf_counter() - start) / count
+            return
+    elif len(_seconds) > 10_000:
+        _seconds.clear()
+    _run_job(driver, problem, count, key, workspace, threads() - 1 if count > 1 else 0)
+
+
+def _run_job(driver: Native, problem: int, count: int, key: Hashable, workspace: int, helpers: int) -> None:
+    share = native(_share).call
+    stride = workspace + 8  # a cache line between the memories of two threads
+    memory = np.empty(stride * (helpers + 1))
+    place = address_of(memory)
+    job = array("q", (driver.address, problem, count, 1, 0, 0, place, 8 * stride, 0))
+    address = job.buffer_info()[0]
+    seconds = _seconds.get(key)
+    if seconds is None:
+        seconds = _measure(driver, job, address)
+        if job[CURSOR] >= count:
+            _seconds[key] = seconds
+            return
+    try:
+        expected = seconds * (count - job[CURSOR])
+        job[LENGTH] = _length(seconds, count - job[CURSOR], helpers + 1)
+        boxes, helpers = _helped(address, helpers, expected) if expected > SHARE_SECONDS else (0, 0)
+        while True:
+            job[LENGTH] = length = _length(seconds, count - job[CURSOR], helpers + 1)
+            job[RAN] = 0
+            start = perf_counter()
+            done = share(address, address, boxes, helpers, _slices(seconds * length), LOOKS)
+            if job[RAN]:
+                seconds = _seconds[key] = (perf_counter() - start) / job[RAN]
+            if done:
+                return
+    except BaseException:
+        job[STOP] = 1
+        _abandoned.append((job, memory))  # stays alive if another Ctrl-C ends the wait for helpers
+        while not share(address, address, boxes, helpers, 0, LOOKS):
+            sleep(1e-4)
+        _abandoned.pop()
+        raise
+
+
+def _measure(driver: Native, job: array[int], address: int) -> float:
+    """Seconds per instance, from running the first ones in this thread for about as long as waking a helper takes."""
+    length, seconds, begun = 1, 0.0, perf_counter()
+    while job[CURSOR] < job[COUNT] and perf_counter() - begun < WAKE_SECONDS:
+        begin, end = job[CURSOR], min(job[COUNT], job[CURSOR] + length)
+        start = perf_counter()
+        driver.call(job[PROBLEM], begin, end, job[WORKSPACE], _NEVER)
+        seconds, job[CURSOR] = (perf_counter() - start) / (end - begin), end
+        length = min(16 * length, max(1, int(WAKE_SECONDS / 4 / max(seconds, 1e-9))))
+    return seconds
+
+
+def _length(seconds: float, rest: int, workers: int) -> int:
+    """Of at most SLICE_SECONDS, of more than taking one costs, and enough of them for all threads."""
+    each = max(seconds, 1e-9)
+    return max(1, min(int(SLICE_SECONDS / each), max(rest // (8 * workers) + 1, int(SHORTEST_SECONDS / each))))
+
+
+def _slices(seconds: float) -> int:
+    """How many slices of that length this thread runs before it looks for Ctrl-C."""
+    return max(1, int(SLICE_SECONDS / max(seconds, 1e-9)))
+
+
+# ---------------------------------------------------------------------------------------------- helpers
+
+
+class _Crew:
+    """The helpers of this process, made on demand, and where they look for jobs."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.boxes = np.zeros(256 * BOX_SIZE, np.int64)
+        self.states = self.boxes[::BOX_SIZE]
+        self.address = address_of(self.boxes)
+        self.doors: list[threading.Lock] = []  # a helper sleeps on its lock
+        self.lock = threading.Lock()
+        self.last = 0.0
+
+    def grow(self, helpers: int) -> None:
+        with self.lock:
+            while len(self.doors) < min(helpers, 256):
+                door = threading.Lock()
+                door.acquire()
+                box = self.address + 8 * BOX_SIZE * len(self.doors)
+                name = f"wiberg-{len(self.doors) + 1}"
+                threading.Thread(target=_help, args=(self, box, door), name=name, daemon=True).start()
+                self.doors.append(door)
+
+    def wake(self, helpers: int) -> None:
+        for k in range(helpers):
+            if self.states[k] in (ASLEEP, OFFERED_ASLEEP) and self.doors[k].locked():
+                with suppress(RuntimeError):  # another thread has just done so
+                    self.doors[k].release()
+
+
+def _help(crew: _Crew, box: int, door: threading.Lock) -> None:
+    """The life of a helper thread; `crew` keeps its box alive."""
+    listen = native(_listen).call
+    while True:
+        door.acquire()
+        listen(box, LOOKS)
+
+
+_crew: _Crew | None = None
+
+
+def _helped(job: int, helpers: int, expected: float) -> tuple[int, int]:
+    """Where helpers look for jobs and how many there are; woken where this pays for so many seconds of work."""
+    global _crew
+    if helpers < 1:
+        return 0, 0
+    if _crew is None or _crew.process != os.getpid():
+        _crew = _Crew()
+    crew, now = _crew, perf_counter()
+    soon, crew.last = now - crew.last < SOON_SECONDS, now
+    if len(crew.doors) < helpers:
+        with suppress(RuntimeError):  # the interpreter is shutting down
+            crew.grow(helpers)
+    helpers = min(helpers, len(crew.doors))
+    if expected > WAKE_SECONDS:
+        native(_offer).call(job, job, crew.address, helpers)  # first: a helper that has an offer does not fall asleep
+        crew.wake(helpers)
+    elif soon:
+        crew.wake(helpers)
+    return crew.address, helpers
