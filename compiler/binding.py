@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from ..energies.errors import InputError
 from .accesses import check_access
 from .arrays import (
+    FLOAT64,
+    INT64,
     Floats,
     address_of,
     batch_size,
@@ -119,6 +121,10 @@ class Binder:
         self.declaration = declaration
         self._symbols = (*declaration.weights, *declaration.data)
         self._roles = ("weight",) * len(declaration.weights) + ("data",) * len(declaration.data)
+        self._kinds = tuple(
+            [(s.name, INT64 if s.integer else FLOAT64) for s in symbols]
+            for symbols in (declaration.weights, declaration.data)
+        )
         self._plans: dict[Any, Plan] = {}
         given = {str(n) for s in self._symbols for e in s.axes for n, _ in e.terms}
         self._variables_have_extents = not set(declaration.extents) <= given
@@ -140,11 +146,13 @@ class Binder:
             Variables, for extents that only they have; `extra` axes (of candidates) stand before the declared ones.
         """
         declaration = self.declaration
-        values = select(declaration, "weight", declaration.weights, w)
-        values += select(declaration, "data", declaration.data, x)
-        arrays = tuple(
-            [convert(declaration, r, s, v) for r, s, v in zip(self._roles, self._symbols, values, strict=True)]
-        )
+        arrays = self._plain(w, x)
+        if arrays is None:
+            values = select(declaration, "weight", declaration.weights, w)
+            values += select(declaration, "data", declaration.data, x)
+            arrays = tuple(
+                [convert(declaration, r, s, v) for r, s, v in zip(self._roles, self._symbols, values, strict=True)]
+            )
         shapes = tuple([a.shape for a in arrays])
         unknown: Any = ()
         if y is not None and self._variables_have_extents:
@@ -158,6 +166,23 @@ class Binder:
         if declaration.gathered:
             self._check_gathers(inputs)
         return inputs
+
+    def _plain(self, w: Mapping[str, Any] | None, x: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
+        """The arrays, where each is given just as kernels read it; None where something needs a closer look."""
+        weights, data = self._kinds
+        if type(w) is not dict or type(x) is not dict or len(w) != len(weights) or len(x) != len(data):
+            return None
+        arrays = []
+        for kinds, values in ((weights, w), (data, x)):
+            for name, kind in kinds:
+                value = values.get(name)
+                if type(value) is np.ndarray and value.dtype is kind and value.flags.c_contiguous:
+                    arrays.append(value)
+                elif type(value) is float and kind is FLOAT64:
+                    arrays.append(np.array(value))
+                else:
+                    return None
+        return tuple(arrays)
 
     def _plan(self, shapes: tuple[tuple[int, ...], ...], unknown: Any, y: Mapping[str, Any] | None, extra: int) -> Plan:
         declaration = self.declaration

@@ -160,24 +160,23 @@ def accumulate_blocks() -> Native:
 class Prepared:
     """What an entry computes from weights alone: once here where they are shared, else room for it in each workspace.
 
-    address      of the shared numbers, or 0
     own          numbers of workspace that a thread needs for it, where every instance prepares its own
     fields       (evaluate, prepare, address, own): what every driver reads of a kernel
     """
 
-    __slots__ = ("_memory", "address", "fields", "own")
+    __slots__ = ("_memory", "fields", "own")
 
     def __init__(self, entry: Entry, inputs: Inputs) -> None:
         size = entry.needs(inputs)[0]
-        self.address, self.own = 0, 0
+        self.own, address = 0, 0
         if size != 0:
             if inputs.weights_batched:
                 self.own = size
             else:
-                self._memory = np.empty(size)
-                self.address = address_of(self._memory)
-                entry.prepare.call(inputs.table_address, inputs.extents_address, 0, self.address)
-        self.fields = (entry.evaluate.address, entry.prepare.address, self.address, self.own)
+                self._memory = array("d", bytes(8 * size))
+                address = self._memory.buffer_info()[0]
+                entry.prepare.call(inputs.table_address, inputs.extents_address, 0, address)
+        self.fields = (entry.evaluate.address, entry.prepare.address, address, self.own)
 
 
 def run(

@@ -1,7 +1,8 @@
 """Slices of a batch on threads: the same bits for any number of threads, because an instance never sees its slice.
 
-A job is a driver (calling.py) and its problem, over a number of instances. The calling thread and its helpers take
-slices from a cursor until none is left. Slices last at most about 50 ms, after which Python can see Ctrl-C; it then
+A job is a driver (calling.py) and its problem, over a number of instances. Each thread, the calling one or a helper,
+takes slices from a part of its own, so that it meets the same data again at the next call, and then from the parts of
+those that are late. Slices last at most about 50 ms, after which Python can see Ctrl-C; it then
 raises a stop flag that drivers read after each instance.
 
 Helpers are Python threads that spend their lives in compiled code, without the GIL. After a job they go on looking for
@@ -37,7 +38,7 @@ from .calling import (
     shifted,
 )
 from .native import Native, native
-from .signature import DoublePointer, IntegerPointer
+from .signature import IntegerPointer
 from .threads import threads
 
 SLICE_SECONDS = 0.05
@@ -52,31 +53,53 @@ SHARE_SECONDS = 15e-6
 SOON_SECONDS = 1e-3
 """Calls that follow each other within this time keep the helpers awake."""
 
-SHORTEST_SECONDS = 4e-6
+SHORTEST_SECONDS = 2e-6
 """Slices that last longer than this cost next to nothing to take."""
 
 # ---------------------------------------------------------------------------------------------- compiled
 
-# What a job is: an array of int64.
-DRIVER, PROBLEM, COUNT, LENGTH, CURSOR, STOP, WORKSPACE, WORKSPACE_BYTES, RAN, JOB_SIZE = range(10)
+# What a job is: an array of int64. FIRST and COUNT are the ends of the instances; part k of PARTS has its cursor at
+# CURSORS + 8 k, a cache line from the next, and SPAN instances.
+DRIVER, PROBLEM, FIRST, COUNT, LENGTH, STOP, WORKSPACE, WORKSPACE_BYTES, RAN, PARTS, SPAN, CURSORS = range(12)
 
 # A helper's box: 128 bytes of its own, so that looking into it disturbs no one else.
-STATE, JOB, MEMORY, BOX_SIZE = 0, 1, 2, 16
+STATE, JOB, PART, BOX_SIZE = 0, 1, 2, 16
 ASLEEP, LISTENING, CLAIMED, OFFERED_ASLEEP, OFFERED, RUNNING = range(6)
 
 
-def _take_slices(job: IntegerPointer, workspace: DoublePointer, most: int) -> int:
-    """Run slices of a job, at most that many; returns how many instances they were."""
-    ran = 0
-    for _ in range(most):
-        length = atomic_load(job, LENGTH)
-        begin = atomic_add(job, CURSOR, length)
-        if begin >= job[COUNT] or atomic_load(job, STOP) != 0:
-            break
-        end = min(job[COUNT], begin + length)
-        call_drive(job[DRIVER], integer_pointer_at(job[PROBLEM]), begin, end, workspace, shifted(job, STOP))
-        ran += end - begin
+def _part_end(job: IntegerPointer, part: int) -> int:
+    return min(job[COUNT], job[FIRST] + (part + 1) * job[SPAN])
+
+
+def _take_slices(job: IntegerPointer, own_part: int, most: int) -> int:
+    """Run slices of a job, at most that many, from the own part first; returns how many instances they were."""
+    ran, taken, parts = 0, 0, job[PARTS]
+    workspace = double_pointer_at(job[WORKSPACE] + own_part * job[WORKSPACE_BYTES])
+    for step in range(parts):
+        part = (own_part + step) % parts
+        last = _part_end(job, part)
+        while True:
+            if taken >= most or atomic_load(job, STOP) != 0:
+                return ran
+            length = atomic_load(job, LENGTH)
+            begin = atomic_add(job, CURSORS + 8 * part, length)
+            if begin >= last:
+                break
+            end = min(last, begin + length)
+            call_drive(job[DRIVER], integer_pointer_at(job[PROBLEM]), begin, end, workspace, shifted(job, STOP))
+            ran += end - begin
+            taken += 1
     return ran
+
+
+def _is_left(job: IntegerPointer) -> bool:
+    """Whether there are instances that no thread has taken yet."""
+    if atomic_load(job, STOP) != 0:
+        return False
+    part = 0
+    while part < job[PARTS] and atomic_load(job, CURSORS + 8 * part) >= _part_end(job, part):
+        part += 1
+    return part < job[PARTS]
 
 
 def _listen(box: IntegerPointer, looks: int) -> int:
@@ -89,7 +112,7 @@ def _listen(box: IntegerPointer, looks: int) -> int:
         elif state > CLAIMED:
             if compare_exchange(box, STATE, state, RUNNING):
                 job = integer_pointer_at(box[JOB])
-                _take_slices(job, double_pointer_at(box[MEMORY]), job[COUNT])
+                _take_slices(job, box[PART], job[COUNT])
                 atomic_store(box, STATE, LISTENING)
                 vain = 0
         else:
@@ -107,7 +130,7 @@ def _offer(job: IntegerPointer, address: int, boxes: IntegerPointer, helpers: in
         state = atomic_load(box, STATE)
         if state <= LISTENING and compare_exchange(box, STATE, state, CLAIMED):
             box[JOB] = address
-            box[MEMORY] = job[WORKSPACE] + (k + 1) * job[WORKSPACE_BYTES]
+            box[PART] = k + 1
             atomic_store(box, STATE, OFFERED_ASLEEP if state == ASLEEP else OFFERED)
             offers += 1
     return offers
@@ -133,15 +156,17 @@ def _take_back(address: int, boxes: IntegerPointer, helpers: int, looks: int) ->
 
 def _share(job: IntegerPointer, address: int, boxes: IntegerPointer, helpers: int, most: int, looks: int) -> int:
     """Work on a job with helpers; 1 once it is done and no helper works on it any more, else call again."""
-    if atomic_load(job, CURSOR) < job[COUNT] and atomic_load(job, STOP) == 0:
+    if _is_left(job):
         _offer(job, address, boxes, helpers)
-        job[RAN] = _take_slices(job, double_pointer_at(job[WORKSPACE]), most)
-    if atomic_load(job, CURSOR) < job[COUNT] and atomic_load(job, STOP) == 0:
-        return 0
+        job[RAN] = _take_slices(job, 0, most)
+        if _is_left(job):
+            return 0
     return 1 if _take_back(address, boxes, helpers, looks) else 0
 
 
 # ---------------------------------------------------------------------------------------------- running
+
+MOST_HELPERS = 256
 
 LOOKS = 20_000
 """How often a helper or a caller looks before it sleeps or returns to Python: some 200 microseconds."""
@@ -150,6 +175,7 @@ _seconds: dict[Hashable, float] = {}
 _never = array("q", [0])
 _NEVER = _never.buffer_info()[0]
 _abandoned: list[Any] = []
+_PADDING = (0,) * 7
 
 
 def run_slices(driver: Native, problem: int, count: int, *, key: Hashable, workspace: int) -> None:
@@ -189,20 +215,22 @@ def _run_job(driver: Native, problem: int, count: int, key: Hashable, workspace:
     stride = workspace + 8  # a cache line between the memories of two threads
     memory = np.empty(stride * (helpers + 1))
     place = address_of(memory)
-    job = array("q", (driver.address, problem, count, 1, 0, 0, place, 8 * stride, 0))
-    address = job.buffer_info()[0]
-    seconds = _seconds.get(key)
+    first, seconds = 0, _seconds.get(key)
     if seconds is None:
-        seconds = _measure(driver, job, address)
-        if job[CURSOR] >= count:
+        first, seconds = _measure(driver, problem, count, place)
+        if first >= count:
             _seconds[key] = seconds
             return
+    left, parts = count - first, helpers + 1
+    expected, span = seconds * left, -(-left // parts)
+    length = _length(seconds, left, parts)
+    job = array("q", (driver.address, problem, first, count, length, 0, place, 8 * stride, 0, parts, span))
+    for part in range(parts):
+        job.extend((first + part * span, *_PADDING))
+    address = job.buffer_info()[0]
     try:
-        expected = seconds * (count - job[CURSOR])
-        job[LENGTH] = _length(seconds, count - job[CURSOR], helpers + 1)
         boxes, helpers = _helped(address, helpers, expected) if expected > SHARE_SECONDS else (0, 0)
         while True:
-            job[LENGTH] = length = _length(seconds, count - job[CURSOR], helpers + 1)
             job[RAN] = 0
             start = perf_counter()
             done = share(address, address, boxes, helpers, _slices(seconds * length), LOOKS)
@@ -210,6 +238,7 @@ def _run_job(driver: Native, problem: int, count: int, key: Hashable, workspace:
                 seconds = _seconds[key] = (perf_counter() - start) / job[RAN]
             if done:
                 return
+            job[LENGTH] = length = _length(seconds, left, parts)
     except BaseException:
         job[STOP] = 1
         _abandoned.append((job, memory))  # stays alive if another Ctrl-C ends the wait for helpers
@@ -219,22 +248,22 @@ def _run_job(driver: Native, problem: int, count: int, key: Hashable, workspace:
         raise
 
 
-def _measure(driver: Native, job: array[int], address: int) -> float:
-    """Seconds per instance, from running the first ones in this thread for about as long as waking a helper takes."""
-    length, seconds, begun = 1, 0.0, perf_counter()
-    while job[CURSOR] < job[COUNT] and perf_counter() - begun < WAKE_SECONDS:
-        begin, end = job[CURSOR], min(job[COUNT], job[CURSOR] + length)
+def _measure(driver: Native, problem: int, count: int, workspace: int) -> tuple[int, float]:
+    """Run the first instances for about as long as waking a helper takes: how many, and seconds for one of the last."""
+    length, seconds, begun, end = 1, 0.0, perf_counter(), 0
+    while end < count and perf_counter() - begun < WAKE_SECONDS:
+        begin, end = end, min(count, end + length)
         start = perf_counter()
-        driver.call(job[PROBLEM], begin, end, job[WORKSPACE], _NEVER)
-        seconds, job[CURSOR] = (perf_counter() - start) / (end - begin), end
+        driver.call(problem, begin, end, workspace, _NEVER)
+        seconds = (perf_counter() - start) / (end - begin)
         length = min(16 * length, max(1, int(WAKE_SECONDS / 4 / max(seconds, 1e-9))))
-    return seconds
+    return end, seconds
 
 
 def _length(seconds: float, rest: int, workers: int) -> int:
     """Of at most SLICE_SECONDS, of more than taking one costs, and enough of them for all threads."""
     each = max(seconds, 1e-9)
-    return max(1, min(int(SLICE_SECONDS / each), max(rest // (8 * workers) + 1, int(SHORTEST_SECONDS / each))))
+    return max(1, min(int(SLICE_SECONDS / each), max(rest // (12 * workers) + 1, int(SHORTEST_SECONDS / each))))
 
 
 def _slices(seconds: float) -> int:
@@ -250,16 +279,15 @@ class _Crew:
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.boxes = np.zeros(256 * BOX_SIZE, np.int64)
-        self.states = self.boxes[::BOX_SIZE]
-        self.address = address_of(self.boxes)
+        self.boxes = array("q", bytes(8 * BOX_SIZE * MOST_HELPERS))
+        self.address = self.boxes.buffer_info()[0]
         self.doors: list[threading.Lock] = []  # a helper sleeps on its lock
         self.lock = threading.Lock()
         self.last = 0.0
 
     def grow(self, helpers: int) -> None:
         with self.lock:
-            while len(self.doors) < min(helpers, 256):
+            while len(self.doors) < min(helpers, MOST_HELPERS):
                 door = threading.Lock()
                 door.acquire()
                 box = self.address + 8 * BOX_SIZE * len(self.doors)
@@ -269,7 +297,7 @@ class _Crew:
 
     def wake(self, helpers: int) -> None:
         for k in range(helpers):
-            if self.states[k] in (ASLEEP, OFFERED_ASLEEP) and self.doors[k].locked():
+            if self.boxes[k * BOX_SIZE + STATE] in (ASLEEP, OFFERED_ASLEEP) and self.doors[k].locked():
                 with suppress(RuntimeError):  # another thread has just done so
                     self.doors[k].release()
 
