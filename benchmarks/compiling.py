@@ -139,7 +139,8 @@ def compiling() -> Iterator[Row]:
             cold = fresh("compile", name, cache=cache)
             warm = min((fresh("compile", name, cache=cache) for _ in range(3)), key=lambda times: sum(times.values()))
         yield alone("compile", f"{name} cold: first value+gradient+Hessian", "s", cold["evaluate"], bound)
-        yield alone("compile", f"{name} cold: then the first minimise", "s", cold["minimise"], 1.0)
+        more = None if bound is None else 1.0
+        yield alone("compile", f"{name} cold: then the first minimise", "s", cold["minimise"], more)
         yield alone("compile", f"{name} warm: both", "s", sum(warm.values()), 1.0, "over import wiberg")
 
 

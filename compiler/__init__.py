@@ -6,10 +6,11 @@ Reading order:
     lower, differentiate, simplify, prepare,    the passes, put together in derive
     schedule, freeze, sizes, emit, nests
     reference                                   the interpreter
-    vectormath, pointers, calling, native,      machine code, and where it is kept
-    linked, cache, entry
+    vectormath, pointers, entry                 kernels in machine code, by numba
+    signature, calling, translate               drivers in machine code
+    native, cache                               where both are kept
     declaration, arrays, accesses, layout,      from the user's arrays to a call
-    binding, evaluate, threads, kernel
+    binding, threads, slices, evaluate, kernel
     formula, random_energies, testing           checks against the SymPy expression itself
 """
 

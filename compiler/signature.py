@@ -10,7 +10,7 @@ import ctypes
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from numba import types
 
@@ -50,6 +50,9 @@ _C_TYPES: dict[Any, Any] = {
 }
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
 @dataclass(frozen=True)
 class Signature:
     """The C signature of a compiled function: a type for the result and one for each argument."""
@@ -63,6 +66,15 @@ class Signature:
 
     def __str__(self) -> str:
         return str(self.result(*self.arguments))
+
+
+def vectorised(function: Function) -> Function:
+    """Mark a function whose loops are the work: LLVM may unroll and vectorise them.
+
+    All others are compiled for size, which takes LLVM half as long.
+    """
+    function.__dict__["vectorised"] = True
+    return function
 
 
 def signature_of(function: Callable[..., Any]) -> Signature:

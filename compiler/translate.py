@@ -67,6 +67,8 @@ class _Functions:
             name = symbol or f"{function.__module__}.{function.__qualname__}"
             declared = ir.Function(self.module, ir.FunctionType(_annotated(tree.returns), types), name)
             declared.attributes.add("nounwind")
+            if not getattr(function, "vectorised", False):
+                declared.attributes.add("optsize")
             if not symbol:
                 declared.linkage = "internal"
                 declared.attributes.add("noinline")  # a copy costs LLVM 10 ms, a call 2 ns

@@ -36,7 +36,7 @@ from ..compiler.calling import (
 )
 from ..compiler.evaluate import BLOCK
 from ..compiler.native import Native, native
-from ..compiler.signature import DoublePointer, IntegerPointer
+from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from ..runtime.linear_algebra import EPSILON, TINY, cholesky, cholesky_solve
 from ..runtime.trust_region import spectrum
 
@@ -52,9 +52,10 @@ SAFE = 1e-6
 
 def workspace_numbers(n: int, p: int) -> int:
     """float64 numbers that a thread needs besides prepared numbers and the kernels' scratch."""
-    return 2 * n * n + 6 * n + BLOCK * n + p + 16
+    return 2 * n * n + 6 * n + p + 16
 
 
+@vectorised
 def row_sum(h: DoublePointer, n: int) -> float:
     """The largest sum of |h| over a row; NaN or infinite if an entry is."""
     largest, check = 0.0, 0.0
@@ -112,6 +113,7 @@ def negative_pivots(diagonal: DoublePointer, off: DoublePointer, n: int, x: floa
     return count
 
 
+@vectorised
 def eliminate(a: DoublePointer, n: int, c: DoublePointer, p: int) -> None:
     """c <- A^-1 c, c of n rows of p numbers, by elimination with partial pivoting."""
     for k in range(n):
@@ -139,6 +141,7 @@ def eliminate(a: DoublePointer, n: int, c: DoublePointer, p: int) -> None:
             c[i * p + j] /= a[i * n + i]
 
 
+@vectorised
 def solve_rows(u: DoublePointer, n: int, c: DoublePointer, p: int) -> None:
     """c <- (U'U)^-1 c, c of n rows of p numbers."""
     for i in range(n):
@@ -159,6 +162,7 @@ def solve_rows(u: DoublePointer, n: int, c: DoublePointer, p: int) -> None:
             c[i * p + j] /= pivot
 
 
+@vectorised
 def is_finite(a: DoublePointer, n: int) -> bool:
     """Whether no entry is NaN or infinite."""
     bad = 0
@@ -232,13 +236,13 @@ def solve_damped(
     return code
 
 
-# What both drivers read from their problem: two kernels, of which the first writes gradient and Hessian, each as
+# What the drivers read from their problem: two kernels, of which the first writes gradient and Hessian, each as
 # (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its own); then
 # addresses and sizes. DAMPING is a float64.
 HESSIAN, SECOND = 0, 4
 TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH, DAMPING = range(8, 14)
 Y, Y_STRIDE, CURVATURE, CODES, OUT = range(14, 19)
-SLOPE, TOTAL, EACH_ROW, FIRST_BLOCK = range(19, 23)
+DIRECTIONS, TOTAL, EACH_ROW, FIRST_BLOCK = range(19, 23)
 
 
 def _prepared(problem: IntegerPointer, kernel: int, instance: int, own: DoublePointer) -> DoublePointer:
@@ -266,45 +270,51 @@ def _evaluate(
     call_evaluate(problem[kernel], point, direction, table, extents, instance, prepared, scratch, out)
 
 
+def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
+    """direction <- A^-1 direction for the instances [begin, end) of DIRECTIONS, (TOTAL, UNKNOWNS): minus dl/dy first.
+
+    Y                  (TOTAL, UNKNOWNS), or (1, UNKNOWNS) with Y_STRIDE 0: the minima
+    CURVATURE          (TOTAL, 2), second column: the lowest eigenvalue of the Hessian, or NaN where it is not known
+    CODES              (TOTAL,): USED or LEFT_OUT on the way in, what became of the instance on the way out
+    """
+    n, damping = problem[UNKNOWNS], doubles(problem)[DAMPING]
+    scratch = shifted(workspace, problem[HESSIAN + 3])
+    work = shifted(scratch, problem[SCRATCH])
+    h, space = shifted(work, n), shifted(work, n + n * n)
+    directions, codes = double_pointer_at(problem[DIRECTIONS]), integer_pointer_at(problem[CODES])
+    curvature = double_pointer_at(problem[CURVATURE])
+    for instance in range(begin, end):
+        if stop[0] != 0:
+            return instance
+        if codes[instance] == LEFT_OUT:
+            continue
+        lowest = curvature[2 * instance + 1]
+        if n == 1 and abs(lowest) < math.inf:
+            h[0] = lowest
+        else:
+            _evaluate(problem, HESSIAN, instance, work, workspace, scratch, work)
+        codes[instance] = solve_damped(h, n, damping, lowest, shifted(directions, instance * n), 1, space)
+    return end
+
+
 def _adjoint_blocks(
     problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
-    """For each block in [begin, end): minus the sum over its instances of u . d(grad)/dw, u = A^-1 slope.
+    """For each block in [begin, end): the sum over its instances of direction . d(grad)/dw.
 
     SECOND             the kernel cross_adjoint
-    Y, SLOPE           (TOTAL, UNKNOWNS), or (1, UNKNOWNS) with Y_STRIDE 0: the minima, and dl/dy
-    CURVATURE          (TOTAL, 2), second column: the lowest eigenvalue of the Hessian, or NaN where it is not known
-    CODES              (TOTAL,): USED or LEFT_OUT on the way in, what became of the instance on the way out
+    DIRECTIONS, CODES  as `_solve_slice` leaves them; only instances that are USED or SHIFTED count
     OUT                (blocks, WEIGHTS), of which FIRST_BLOCK is the first; or where EACH_ROW is 1 (TOTAL, WEIGHTS): a
                        row for each instance, no sums
     """
-    n, p, count, each_row = problem[UNKNOWNS], problem[WEIGHTS], problem[TOTAL], problem[EACH_ROW]
-    own_hessian, own_adjoint = workspace, shifted(workspace, problem[HESSIAN + 3])
-    scratch = shifted(own_adjoint, problem[SECOND + 3])
-    work = shifted(scratch, problem[SCRATCH])
-    h, space = shifted(work, n), shifted(work, n + n * n)
-    directions = shifted(space, n * n + 5 * n)
-    trial = shifted(directions, BLOCK * n)
-    slope, codes = double_pointer_at(problem[SLOPE]), integer_pointer_at(problem[CODES])
-    curvature, rows = double_pointer_at(problem[CURVATURE]), double_pointer_at(problem[OUT])
-    damping = doubles(problem)[DAMPING]
+    n, p, each_row = problem[UNKNOWNS], problem[WEIGHTS], problem[EACH_ROW]
+    scratch = shifted(workspace, problem[SECOND + 3])
+    trial = shifted(scratch, problem[SCRATCH])
+    directions, codes = double_pointer_at(problem[DIRECTIONS]), integer_pointer_at(problem[CODES])
+    rows = double_pointer_at(problem[OUT])
     for place in range(begin, end):
-        block = place + problem[FIRST_BLOCK]
-        first, last = block * BLOCK, min(count, (block + 1) * BLOCK)
-        for instance in range(first, last):
-            if stop[0] != 0:
-                return place
-            if codes[instance] == LEFT_OUT:
-                continue
-            lowest = curvature[2 * instance + 1]
-            if n == 1 and abs(lowest) < math.inf:
-                h[0] = lowest
-            else:
-                _evaluate(problem, HESSIAN, instance, work, own_hessian, scratch, work)
-            direction = shifted(directions, (instance - first) * n)
-            for k in range(n):
-                direction[k] = -slope[instance * problem[Y_STRIDE] + k]
-            codes[instance] = solve_damped(h, n, damping, lowest, direction, 1, space)
+        first = (place + problem[FIRST_BLOCK]) * BLOCK
+        last = min(problem[TOTAL], first + BLOCK)
         looking = False
         while True:
             row = shifted(rows, place * p)
@@ -320,15 +330,15 @@ def _adjoint_blocks(
                         row[k] = 0.0
                 if codes[instance] != USED and codes[instance] != SHIFTED:
                     continue
-                direction = shifted(directions, (instance - first) * n)
+                direction = shifted(directions, instance * n)
                 if looking:
                     for k in range(p):
                         trial[k] = 0.0
-                    _evaluate(problem, SECOND, instance, direction, own_adjoint, scratch, trial)
+                    _evaluate(problem, SECOND, instance, direction, workspace, scratch, trial)
                     if not is_finite(trial, p):
                         codes[instance] = NOT_FINITE
                         continue
-                _evaluate(problem, SECOND, instance, direction, own_adjoint, scratch, row)
+                _evaluate(problem, SECOND, instance, direction, workspace, scratch, row)
                 if each_row != 0 and not is_finite(row, p):
                     codes[instance] = NOT_FINITE
                     for k in range(p):
@@ -342,7 +352,10 @@ def _adjoint_blocks(
 def _jacobian_slice(
     problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
-    """OUT[b] <- -A^-1 d(grad)/dw, (n, p), for the instances [begin, end); SECOND is cross, the rest as above."""
+    """OUT[b] <- -A^-1 d(grad)/dw, (n, p), for the instances [begin, end).
+
+    SECOND is the kernel cross; the rest as for `_solve_slice`.
+    """
     n, p = problem[UNKNOWNS], problem[WEIGHTS]
     own_hessian, own_cross = workspace, shifted(workspace, problem[HESSIAN + 3])
     scratch = shifted(own_cross, problem[SECOND + 3])
@@ -363,6 +376,11 @@ def _jacobian_slice(
             for k in range(n * p):
                 rows[k] = math.nan
     return end
+
+
+def solve_slice() -> Native:
+    """The compiled `_solve_slice`."""
+    return native(_solve_slice)
 
 
 def adjoint_blocks() -> Native:

@@ -40,6 +40,7 @@ from .damped import (
     USED,
     adjoint_blocks,
     jacobian_slice,
+    solve_slice,
     workspace_numbers,
 )
 
@@ -179,7 +180,9 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
     each = weights_batched(kernel, inputs)
     blocks = -(-count // BLOCK)
     rows = np.empty((count if each else min(blocks, _AT_ONCE), p))
-    pair = _Pair(hessian, adjoint, solution, damping, codes, rows, slopes)
+    directions = -slopes
+    pair = _Pair(hessian, adjoint, solution, damping, codes, rows, directions)
+    pair.run(solve_slice(), count)
     if each:
         pair.run(adjoint_blocks(), blocks)
         return rows
@@ -205,7 +208,7 @@ def _unpacked(kernel: Kernel, inputs: Any, gradient: Floats) -> dict[str, Any]:
 
 
 class _Pair:
-    """Two entries of a kernel at the minima of a solution: the problem of both drivers of damped.py."""
+    """Two entries of a kernel at the minima of a solution: the problem of the drivers of damped.py."""
 
     def __init__(
         self,
@@ -215,7 +218,7 @@ class _Pair:
         damping: float,
         codes: Codes,
         out: Floats,
-        slopes: Floats | None = None,
+        directions: Floats | None = None,
     ) -> None:
         inputs, packed = solution.inputs, solution.y
         count = len(packed)
@@ -223,7 +226,7 @@ class _Pair:
         scratch = max(first.needs(inputs)[1], second.needs(inputs)[1])
         self._workspace = sum(p.own for p in self._prepared) + scratch + workspace_numbers(inputs.m, inputs.p)
         self._key = (second.evaluate.address, inputs.extents.tobytes())
-        self._keep = packed, solution, codes, out, slopes
+        self._keep = packed, solution, codes, out, directions
         self._fields = (
             *self._prepared[0].fields,
             *self._prepared[1].fields,
@@ -238,7 +241,7 @@ class _Pair:
             address_of(solution.reals),
             address_of(codes),
             address_of(out),
-            0 if slopes is None else address_of(slopes),
+            0 if directions is None else address_of(directions),
             count,
             int(weights_batched(solution.kernel, inputs)),
         )

@@ -19,13 +19,14 @@ from __future__ import annotations
 import math
 
 from ..compiler.calling import shifted
-from ..compiler.signature import DoublePointer
+from ..compiler.signature import DoublePointer, vectorised
 
 EPSILON = 2.0**-52
 TINY = 1e-290
 """Stands for an off-diagonal or a pivot of 0, so that no 0/0 arises."""
 
 
+@vectorised
 def dot(a: DoublePointer, b: DoublePointer, n: int) -> float:
     """The sum of a[i] b[i], in four interleaved sums."""
     s0 = s1 = s2 = s3 = 0.0
@@ -39,6 +40,7 @@ def dot(a: DoublePointer, b: DoublePointer, n: int) -> float:
     return (s0 + s2) + (s1 + s3)
 
 
+@vectorised
 def largest(a: DoublePointer, n: int) -> float:
     """The infinity norm; infinite if a number is NaN."""
     size = 0.0
@@ -49,6 +51,7 @@ def largest(a: DoublePointer, n: int) -> float:
     return size
 
 
+@vectorised
 def cholesky(h: DoublePointer, n: int, u: DoublePointer) -> bool:
     """Write U with H = U'U into the upper triangle of u; False if H is not positive definite to working precision.
 
@@ -71,6 +74,7 @@ def cholesky(h: DoublePointer, n: int, u: DoublePointer) -> bool:
     return True
 
 
+@vectorised
 def cholesky_solve(u: DoublePointer, n: int, b: DoublePointer) -> None:
     """b <- (U'U)^-1 b."""
     for i in range(n):
@@ -84,6 +88,7 @@ def cholesky_solve(u: DoublePointer, n: int, b: DoublePointer) -> None:
         b[i] = (b[i] - dot(shifted(u, row + i + 1), shifted(b, i + 1), n - i - 1)) / u[row + i]
 
 
+@vectorised
 def tridiagonalise(
     a: DoublePointer,
     n: int,
@@ -131,6 +136,7 @@ def tridiagonalise(
     diagonal[n - 1] = a[n * n - 1]
 
 
+@vectorised
 def _reflect(a: DoublePointer, n: int, beta: DoublePointer, x: DoublePointer, k: int) -> None:
     v, size = shifted(a, k * n + k + 1), n - k - 1
     factor = beta[k] * dot(v, shifted(x, k + 1), size)

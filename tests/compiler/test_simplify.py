@@ -30,6 +30,8 @@ def run_passes(energy, program, sizes=3):
     """Run all passes in their order, with all checks after each."""
     point = draw(energy, sizes)
     expected = outputs(energy, check(program), point, sizes)
+    if not all(np.isfinite(values).all() for values in expected.values()):
+        return  # a random energy may overflow: there is nothing to compare
     for one in PASSES:
         program = check(one(program))
         got = outputs(energy, program, point, sizes)
