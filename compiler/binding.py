@@ -121,9 +121,9 @@ class Binder:
         self.declaration = declaration
         self._symbols = (*declaration.weights, *declaration.data)
         self._roles = ("weight",) * len(declaration.weights) + ("data",) * len(declaration.data)
-        self._kinds = tuple(
+        self._weights, self._data, self._variables = (
             [(s.name, INT64 if s.integer else FLOAT64) for s in symbols]
-            for symbols in (declaration.weights, declaration.data)
+            for symbols in (declaration.weights, declaration.data, declaration.variables)
         )
         self._plans: dict[Any, Plan] = {}
         given = {str(n) for s in self._symbols for e in s.axes for n, _ in e.terms}
@@ -146,13 +146,15 @@ class Binder:
             Variables, for extents that only they have; `extra` axes (of candidates) stand before the declared ones.
         """
         declaration = self.declaration
-        arrays = self._plain(w, x)
-        if arrays is None:
+        weights, data = _plain(self._weights, w), _plain(self._data, x)
+        if weights is None or data is None:
             values = select(declaration, "weight", declaration.weights, w)
             values += select(declaration, "data", declaration.data, x)
             arrays = tuple(
                 [convert(declaration, r, s, v) for r, s, v in zip(self._roles, self._symbols, values, strict=True)]
             )
+        else:
+            arrays = (*weights, *data)
         shapes = tuple([a.shape for a in arrays])
         unknown: Any = ()
         if y is not None and self._variables_have_extents:
@@ -166,23 +168,6 @@ class Binder:
         if declaration.gathered:
             self._check_gathers(inputs)
         return inputs
-
-    def _plain(self, w: Mapping[str, Any] | None, x: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
-        """The arrays, where each is given just as kernels read it; None where something needs a closer look."""
-        weights, data = self._kinds
-        if type(w) is not dict or type(x) is not dict or len(w) != len(weights) or len(x) != len(data):
-            return None
-        arrays = []
-        for kinds, values in ((weights, w), (data, x)):
-            for name, kind in kinds:
-                value = values.get(name)
-                if type(value) is np.ndarray and value.dtype is kind and value.flags.c_contiguous:
-                    arrays.append(value)
-                elif type(value) is float and kind is FLOAT64:
-                    arrays.append(np.array(value))
-                else:
-                    return None
-        return tuple(arrays)
 
     def _plan(self, shapes: tuple[tuple[int, ...], ...], unknown: Any, y: Mapping[str, Any] | None, extra: int) -> Plan:
         declaration = self.declaration
@@ -229,10 +214,10 @@ class Binder:
     def packed(self, role: str, y: Mapping[str, Any] | None, inputs: Inputs) -> tuple[Floats, bool]:
         declaration = self.declaration
         symbols = declaration.variables
-        arrays = [
-            convert(declaration, role, s, v)
-            for s, v in zip(symbols, select(declaration, role, symbols, y), strict=True)
-        ]
+        arrays = _plain(self._variables, y)
+        if arrays is None:
+            values = select(declaration, role, symbols, y)
+            arrays = [convert(declaration, role, s, v) for s, v in zip(symbols, values, strict=True)]
         shapes = tuple([a.shape for a in arrays])
         key = (shapes, inputs.batch)
         known = inputs.plan.variables.get(key)
@@ -277,3 +262,19 @@ class Binder:
             del symbol
         for access in self.declaration.accesses:
             check_access(self.declaration, access, inputs.sizes, limits, values)
+
+
+def _plain(kinds: list[tuple[str, Any]], values: Any) -> list[NDArray[Any]] | None:
+    """The arrays, where each is given just as kernels read it; None where something needs a closer look."""
+    if type(values) is not dict or len(values) != len(kinds):
+        return None
+    arrays = []
+    for name, kind in kinds:
+        value = values.get(name)
+        if type(value) is np.ndarray and value.dtype is kind and value.flags.c_contiguous:
+            arrays.append(value)
+        elif type(value) is float and kind is FLOAT64:
+            arrays.append(np.array(value))
+        else:
+            return None
+    return arrays

@@ -10,7 +10,7 @@ another one for a fraction of a millisecond, so that a loop over small batches p
 instead of the 20 that it takes to wake a thread; then they sleep. A helper that does not come in time is not waited
 for: its offer is taken back.
 
-The helpers belong to a process id: a forked child, which has inherited their memory but no threads, makes its own.
+A forked child, which has inherited the memory of the helpers but no threads, makes its own.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ DRIVER, PROBLEM, FIRST, COUNT, LENGTH, STOP, WORKSPACE, WORKSPACE_BYTES, RAN, PA
 # A helper's box: 128 bytes of its own, so that looking into it disturbs no one else.
 STATE, JOB, PART, BOX_SIZE = 0, 1, 2, 16
 ASLEEP, LISTENING, CLAIMED, OFFERED_ASLEEP, OFFERED, RUNNING = range(6)
+_SLEEPING = (ASLEEP, OFFERED_ASLEEP)
 
 
 def _part_end(job: IntegerPointer, part: int) -> int:
@@ -175,7 +176,6 @@ _seconds: dict[Hashable, float] = {}
 _never = array("q", [0])
 _NEVER = _never.buffer_info()[0]
 _abandoned: list[Any] = []
-_PADDING = (0,) * 7
 
 
 def run_slices(driver: Native, problem: int, count: int, *, key: Hashable, workspace: int) -> None:
@@ -203,7 +203,7 @@ def run_slices(driver: Native, problem: int, count: int, *, key: Hashable, works
             memory = np.empty(workspace + 1)
             start = perf_counter()
             driver.call(problem, 0, count, address_of(memory), _NEVER)
-            _seconds[key] = (perf_counter() - start) / count
+            _seconds[key] = max(perf_counter() - start, 1e-9) / count
             return
     elif len(_seconds) > 10_000:
         _seconds.clear()
@@ -225,20 +225,19 @@ def _run_job(driver: Native, problem: int, count: int, key: Hashable, workspace:
     expected, span = seconds * left, -(-left // parts)
     length = _length(seconds, left, parts)
     job = array("q", (driver.address, problem, first, count, length, 0, place, 8 * stride, 0, parts, span))
-    for part in range(parts):
-        job.extend((first + part * span, *_PADDING))
+    job.frombytes(bytes(64 * parts))
+    job[CURSORS::8] = array("q", range(first, first + span * parts, span))
     address = job.buffer_info()[0]
     try:
         boxes, helpers = _helped(address, helpers, expected) if expected > SHARE_SECONDS else (0, 0)
         while True:
-            job[RAN] = 0
-            start = perf_counter()
-            done = share(address, address, boxes, helpers, _slices(seconds * length), LOOKS)
+            begun = perf_counter()
+            done = share(address, address, boxes, helpers, 1 + int(SLICE_SECONDS / (length * seconds)), LOOKS)
             if job[RAN]:
-                seconds = _seconds[key] = (perf_counter() - start) / job[RAN]
+                seconds = _seconds[key] = max(perf_counter() - begun, 1e-9) / job[RAN]
             if done:
                 return
-            job[LENGTH] = length = _length(seconds, left, parts)
+            job[RAN], job[LENGTH] = 0, (length := _length(seconds, left, parts))
     except BaseException:
         job[STOP] = 1
         _abandoned.append((job, memory))  # stays alive if another Ctrl-C ends the wait for helpers
@@ -255,20 +254,14 @@ def _measure(driver: Native, problem: int, count: int, workspace: int) -> tuple[
         begin, end = end, min(count, end + length)
         start = perf_counter()
         driver.call(problem, begin, end, workspace, _NEVER)
-        seconds = (perf_counter() - start) / (end - begin)
-        length = min(16 * length, max(1, int(WAKE_SECONDS / 4 / max(seconds, 1e-9))))
+        seconds = max(perf_counter() - start, 1e-9) / (end - begin)
+        length = min(16 * length, max(1, int(WAKE_SECONDS / 4 / seconds)))
     return end, seconds
 
 
 def _length(seconds: float, rest: int, workers: int) -> int:
     """Of at most SLICE_SECONDS, of more than taking one costs, and enough of them for all threads."""
-    each = max(seconds, 1e-9)
-    return max(1, min(int(SLICE_SECONDS / each), max(rest // (12 * workers) + 1, int(SHORTEST_SECONDS / each))))
-
-
-def _slices(seconds: float) -> int:
-    """How many slices of that length this thread runs before it looks for Ctrl-C."""
-    return max(1, int(SLICE_SECONDS / max(seconds, 1e-9)))
+    return max(1, min(int(SLICE_SECONDS / seconds), max(rest // (12 * workers) + 1, int(SHORTEST_SECONDS / seconds))))
 
 
 # ---------------------------------------------------------------------------------------------- helpers
@@ -278,7 +271,6 @@ class _Crew:
     """The helpers of this process, made on demand, and where they look for jobs."""
 
     def __init__(self) -> None:
-        self.process = os.getpid()
         self.boxes = array("q", bytes(8 * BOX_SIZE * MOST_HELPERS))
         self.address = self.boxes.buffer_info()[0]
         self.doors: list[threading.Lock] = []  # a helper sleeps on its lock
@@ -296,8 +288,9 @@ class _Crew:
                 self.doors.append(door)
 
     def wake(self, helpers: int) -> None:
+        boxes = self.boxes
         for k in range(helpers):
-            if self.boxes[k * BOX_SIZE + STATE] in (ASLEEP, OFFERED_ASLEEP) and self.doors[k].locked():
+            if boxes[k * BOX_SIZE] in _SLEEPING and self.doors[k].locked():
                 with suppress(RuntimeError):  # another thread has just done so
                     self.doors[k].release()
 
@@ -318,17 +311,27 @@ def _helped(job: int, helpers: int, expected: float) -> tuple[int, int]:
     global _crew
     if helpers < 1:
         return 0, 0
-    if _crew is None or _crew.process != os.getpid():
+    if _crew is None:
         _crew = _Crew()
     crew, now = _crew, perf_counter()
     soon, crew.last = now - crew.last < SOON_SECONDS, now
     if len(crew.doors) < helpers:
         with suppress(RuntimeError):  # the interpreter is shutting down
             crew.grow(helpers)
-    helpers = min(helpers, len(crew.doors))
+        helpers = min(helpers, len(crew.doors))
     if expected > WAKE_SECONDS:
         native(_offer).call(job, job, crew.address, helpers)  # first: a helper that has an offer does not fall asleep
         crew.wake(helpers)
     elif soon:
         crew.wake(helpers)
     return crew.address, helpers
+
+
+def _leave_helpers_behind() -> None:
+    """In a forked child, which has inherited the memory of the helpers and no thread."""
+    global _crew
+    _crew = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_helpers_behind)
