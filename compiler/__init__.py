@@ -3,7 +3,8 @@
 Reading order:
 
     expression, primitives, program             the language between SymPy and kernels
-    lower, differentiate, simplify, prepare,    the passes, put together in derive
+    lower, user_functions,                      from SymPy to the language
+    differentiate, simplify, prepare,           the passes, put together in derive
     schedule, freeze, sizes, emit, nests
     reference                                   the interpreter
     vectormath, pointers, entry                 kernels in machine code, by numba

@@ -23,6 +23,7 @@ from .prepare import hoist, prepare
 from .program import Program, Range, Statement
 from .schedule import schedule
 from .simplify import inline, merge, prune, simplify
+from .user_functions import check_complete, legend
 
 COUNT = "count"  # the extent that counts candidates
 
@@ -120,7 +121,8 @@ KINDS: dict[str, Kind] = {
 def derive(energy: Energy, kind: str) -> Program:
     """The simplified program of one kind."""
     program = KINDS[kind].build(energy)
-    return simplify(_only(program, KINDS[kind].outputs))
+    program = simplify(_only(program, KINDS[kind].outputs))
+    return check_complete(program, energy.name, KINDS[kind].meaning)
 
 
 def _only(program: Program, prefixes: tuple[str, ...]) -> Program:
@@ -155,6 +157,7 @@ def _legend(energy: Energy) -> list[str]:
         if array.role in ("variable", "weight", "data"):
             lines.append(f"{array.name}: {array.role} {array.origin}")
     lines += [f"{n}: extent {ascii(str(s))[1:-1]}" for n, s in zip(program.extents, energy.extents, strict=True)]
+    lines += legend(program)
     return [line.encode("ascii", "backslashreplace").decode() for line in lines]
 
 

@@ -25,6 +25,7 @@ from .pointers import double_pointer_at, integer_pointer_at, separate, shifted
 from .program import Program
 from .reference import interpret
 from .signature import Signature
+from .user_functions import compiled_functions, is_hashable
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
     """The entry of an energy in machine code."""
     key = digest("kernel", energy.key, kind, *compiler_sources(), *platform_key())
     names = tuple(f"{f}.{part}" for f in FUNCTIONS for part in PARTS)
-    parts = read_folder(key, ("source", "sizes", *names))
+    kept = is_hashable(energy)
+    parts = read_folder(key, ("source", "sizes", *names)) if kept else None
     if parts is not None:
         evaluate, prepare = (load({p: parts[f"{f}.{p}"] for p in PARTS}, s) for f, s in FUNCTIONS.items())
         if evaluate is not None and prepare is not None:
@@ -94,7 +96,8 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
     for name, signature in FUNCTIONS.items():
         made[name], own = compile_function(functions[name], signature, fastmath=KERNEL_FASTMATH)
         stored |= {f"{name}.{part}": data for part, data in own.items()}
-    write_folder(key, stored)
+    if kept:
+        write_folder(key, stored)
     return Entry(
         kind, made["evaluate"], made["prepare"], emitted.prepared, emitted.scratch, emitted.out, emitted.source
     )
@@ -106,7 +109,7 @@ def functions_of(source: str, filename: str) -> dict[str, Callable[..., Any]]:
         "math": math, "np": np, "exp": vectormath.exp, "rough_exp": vectormath.rough_exp,
         "sign": vectormath.sign, "maximum": vectormath.maximum,
         "minimum": vectormath.minimum, "shifted": shifted, "separate": separate, "double_pointer_at": double_pointer_at,
-        "integer_pointer_at": integer_pointer_at, "__name__": "wiberg.kernel",
+        "integer_pointer_at": integer_pointer_at, "__name__": "wiberg.kernel", **compiled_functions(source),
     }  # fmt: skip
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     exec(compile(source, filename, "exec"), namespace)  # our own text: no name or number of the user is in the code

@@ -11,7 +11,7 @@ from __future__ import annotations
 import cmath
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -22,6 +22,7 @@ import sympy as sp
 from sympy.codegen.cfunctions import expm1, log1p
 
 from ..energies.energy import Energy
+from ..energies.user_function import Token, UserCall, UserFunction
 
 Point = Mapping[str, Any]
 NOT_ANALYTIC = (sp.Abs, sp.sign, sp.Max, sp.Min, sp.Piecewise, sp.Heaviside, sp.floor, sp.ceiling, sp.atan2)
@@ -198,7 +199,7 @@ class _Formula:
             return lambda at: complex(node) if make is complex else make(node)
         if isinstance(node, sp.Piecewise):
             return self.piecewise(node)
-        parts = [self.number(a) for a in node.args]
+        parts = [self.number(a) for a in node.args if not isinstance(a, sp.Tuple | Token)]
         if node.is_Add:
             return lambda at: sum((part(at) for part in parts[1:]), parts[0](at))
         if node.is_Mul:
@@ -207,6 +208,10 @@ class _Formula:
             return lambda at: self.arithmetic.power(parts[0](at), parts[1](at))
         if isinstance(node, sp.Heaviside):
             return lambda at: self.step(parts[0](at), parts[1](at))
+        if isinstance(node, UserCall):
+            return self.own(node.definition, node.args[1:])
+        if isinstance(node, sp.KroneckerDelta):
+            return lambda at: make(int(parts[0](at) == parts[1](at)))
         function = self.arithmetic.functions[type(node)]
         return lambda at: function(*(part(at) for part in parts))
 
@@ -243,6 +248,13 @@ class _Formula:
         left, right = (self.number(a) for a in node.args)
         compare, real = _COMPARISONS[type(node)], self.arithmetic.real
         return lambda at: bool(compare(real(left(at)), real(right(at))))
+
+    def own(self, definition: UserFunction, arguments: Sequence[Any]) -> Number:
+        """A user's function; a numba function is run in mpmath's numbers."""
+        if definition.expression is not None:
+            return self.number(definition.inlined(*arguments))
+        parts, function = [self.number(a) for a in arguments], definition.precise
+        return lambda at: function(*(part(at) for part in parts))
 
     def step(self, x: Any, at_zero: Any) -> Any:
         x = float(self.arithmetic.real(x))

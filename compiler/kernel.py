@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..energies.energy import Energy
-from ..energies.errors import InputError, InputTypeError
+from ..energies.errors import InputError, InputTypeError, UnsupportedError
 from .accesses import accesses_of
 from .arrays import convert
 from .binding import Binder, Inputs
@@ -22,6 +22,7 @@ from .expression import Affine
 from .layout import Layout
 from .program import Program
 from .stored import from_text, to_text
+from .user_functions import is_hashable
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Any]
@@ -232,13 +233,15 @@ class Kernel:
     def source(self) -> str:
         """The text of every kind of kernel, as numba compiles it."""
         kinds = [k for k in KINDS if k != "candidates" or self.energy.candidates]
-        texts = (
-            self._entries[k].source
-            if k in self._entries and self.backend == "numba"
-            else compile_text(self.energy, k).source
-            for k in kinds
-        )
-        return "\n\n".join(f"# ---- {kind}\n{text}" for kind, text in zip(kinds, texts, strict=True))
+        return "\n\n".join(f"# ---- {kind}\n{self._text(kind)}" for kind in kinds)
+
+    def _text(self, kind: str) -> str:
+        if kind in self._entries and self.backend == "numba":
+            return self._entries[kind].source
+        try:
+            return compile_text(self.energy, kind).source
+        except UnsupportedError as error:  # a derivative that a function of the user lacks
+            return f"# {ascii(str(error))[1:-1]}"
 
     def program(self) -> Program:
         """The indexed program of the energy itself."""
@@ -267,6 +270,8 @@ def _one(count: int | None) -> int:
 
 def _declaration(energy: Energy) -> Declaration:
     """What binding needs to know, from the cache if it is there."""
+    if not is_hashable(energy):
+        return _declare(energy)
     key = digest("declaration", energy.key, *compiler_sources())
     parts = read_folder(key, ("declaration",))
     if parts is not None:

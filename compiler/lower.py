@@ -253,7 +253,8 @@ class Lowering:
         if kind is not None:
             return function(kind, *(self.scalar(a, scope) for a in node.args))
         raise UnsupportedError(
-            f"energy {self.energy.name!r}: no kernel for {node}; supported: {', '.join(supported_functions())}"
+            f"energy {self.energy.name!r}: no kernel for {node}; supported: {', '.join(supported_functions())}; "
+            "for one of your own: wb.function(name, value=..., derivative=...)"
         )
 
 
@@ -263,7 +264,8 @@ def supported_functions() -> list[str]:
     >>> "exp" in supported_functions()
     True
     """
-    return sorted({kind.__name__ for kind in (*FUNCTIONS, *RULES)} | C_FUNCTIONS)
+    kinds = {kind.__name__ for kind in (*FUNCTIONS, *RULES) if kind.__module__.startswith("sympy.")}
+    return sorted(kinds | C_FUNCTIONS)
 
 
 def _c_function(node: Any) -> str | None:
@@ -352,6 +354,13 @@ def _heaviside(self: Lowering, node: Any, scope: Scope) -> Op:
     return select(function("less", ZERO, x), ONE, select(function("less", x, ZERO), ZERO, at_zero))
 
 
+def _kronecker(self: Lowering, node: Any, scope: Scope) -> Op:
+    first, second = (self.scalar(a, scope) for a in node.args[:2])
+    if is_number(first) and is_number(second):
+        return ONE if first is second else ZERO
+    return select(function("equal", first, second), ONE, ZERO)
+
+
 RULES: dict[Any, Any] = {
     sp.Add: lambda self, node, scope: add(*(self.scalar(a, scope) for a in node.args)),
     sp.Mul: lambda self, node, scope: join_exponentials(mul(*(self.scalar(a, scope) for a in node.args))),
@@ -360,4 +369,5 @@ RULES: dict[Any, Any] = {
     sp.Min: _extreme("minimum"),
     sp.Piecewise: _piecewise,
     sp.Heaviside: _heaviside,
+    sp.KroneckerDelta: _kronecker,
 }

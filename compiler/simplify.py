@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from .expression import ONE, Affine, Op, add, gathers, mul, name, read, replace_indices, transform
 from .program import Array, Program, Range, Statement
+from .user_functions import written_out
 
 
 def simplify(program: Program) -> Program:
     """Everything below, in the order that one pass prepares the next."""
-    program = merge(inline(merge(prune(program))))
+    program = merge(inline(merge(prune(written_out(program)))))
     return forward(prune(merge(inline(merge(factor(program))))))
 
 

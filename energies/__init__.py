@@ -12,6 +12,7 @@ from .errors import (
     WibergError,
 )
 from .robust import cauchy, geman_mcclure, pseudo_huber, student_t, welsch
+from .user_function import function
 
 __all__ = [
     "CheckpointError",
@@ -24,6 +25,7 @@ __all__ = [
     "UnsupportedError",
     "WibergError",
     "cauchy",
+    "function",
     "geman_mcclure",
     "pseudo_huber",
     "student_t",

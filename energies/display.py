@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sympy import Function
 from sympy.printing.latex import LatexPrinter
 from sympy.printing.str import StrPrinter
 
@@ -29,6 +30,25 @@ class _Text(StrPrinter):  # type: ignore[misc]
 
     def _print_Dummy(self, expr: Any) -> str:
         return printable(str(expr))
+
+    def _print_MatrixSymbol(self, expr: Any) -> str:
+        return printable(expr.name)
+
+    def _print_MatrixBase(self, expr: Any) -> str:
+        rows = (", ".join(map(self._print, row)) for row in expr.tolist())
+        return f"Matrix([[{'], ['.join(rows)}]])"
+
+    _print_ImmutableMatrix = _print_ImmutableDenseMatrix = _print_DenseMatrix = _print_MatrixBase
+    _print_SparseMatrix = _print_ImmutableSparseMatrix = _print_MatrixBase
+
+    def _print_ElementwiseApplyFunction(self, expr: Any) -> str:
+        return f"{self._print(expr.function)}.({self._print(expr.expr)})"
+
+    def _print_Lambda(self, expr: Any) -> str:
+        """A function of its argument alone by its name: `tanh` for `Lambda(x, tanh(x))`."""
+        body, arguments = expr.expr, expr.signature
+        is_plain = isinstance(body, Function) and body.args == tuple(arguments)
+        return type(body).__name__ if is_plain else str(super()._print_Lambda(expr))
 
 
 def text(expr: Any) -> str:
@@ -73,6 +93,9 @@ class _Latex(LatexPrinter):  # type: ignore[misc]
         return latex_text(expr.name)
 
     _print_Dummy = _print_Symbol
+
+    def _print_MatrixSymbol(self, expr: Any) -> str:
+        return self._print_Symbol(expr)
 
     def _print_Idx(self, expr: Any) -> str:
         return str(self._print(expr.label))

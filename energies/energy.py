@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,7 @@ from .digest import Numbering, digest
 from .display import excerpt, latex, latex_table, latex_text, printable, shape_text, table, text
 from .errors import DeclarationError, InputTypeError, WibergError
 from .lets import in_order, let_indices, let_shapes, let_symbol, reachable
+from .matrices import frozen, has_matrices, without_matrices
 from .names import check_names
 from .roles import Roles, check_assumptions, read_roles
 from .traversal import distinct_nodes
@@ -25,13 +27,14 @@ class Energy:
     Parameters
     ----------
     expression : sympy expression
-        The scalar E. All symbols are real, also where they were made without `real=True`.
-    variables, weights, data : lists of sympy Symbol or IndexedBase
+        The scalar E, or a matrix of one entry. All symbols are real, also where they were made without `real=True`.
+    variables, weights, data : lists of sympy Symbol, IndexedBase or MatrixSymbol
         The unknowns y, what is learnt (w), and what is given for each instance (x). A Symbol is a scalar, of shape ();
-        an IndexedBase has `shape=`, whose extents are integer symbols, numbers or sums of them. A weight with
-        `positive=True` stays positive while it is learnt. Data with `integer=True` may stand in subscripts.
+        an IndexedBase has `shape=`, whose extents are integer symbols, numbers or sums of them; a MatrixSymbol is an
+        array without its axes of length 1: (n,) for n x 1. A weight with `positive=True` stays positive while it is
+        learnt. Data with `integer=True` may stand in subscripts.
     where : dict, optional
-        Intermediates: `{u[i, j]: expression}` with distinct `sp.Idx`, or `{z: expression}`.
+        Intermediates: `{u[i, j]: expression}` with distinct `sp.Idx`, `{z: expression}`, or `{M: matrix}`.
     candidates : dict, optional
         Starts that depend on weights or data: `{t: x[q]}`, one entry for each variable, in one free index that counts
         the candidates. An array is given by its entries, `y[0]` and `y[1]`, or by whole axes, `y[d]`.
@@ -42,6 +45,7 @@ class Energy:
     ----------
     expression, variables, weights, data, where, candidates, name
         As given: the lists as tuples, the dicts read-only, each definition in `where` after those that it uses.
+        Matrices are translated to sums, arrays and intermediates; `print` shows them as they were given.
     candidate_index : sympy Idx or None
         The index that counts the candidates; None where there are none, or only one.
     shapes : mapping of str to tuple
@@ -76,6 +80,7 @@ class Energy:
     """
 
     __slots__ = (
+        "_shown",
         "candidate_index",
         "candidates",
         "data",
@@ -106,6 +111,7 @@ class Energy:
     extents: tuple[Any, ...]
     key: str
     formula_key: str
+    _shown: tuple[Any, Mapping[Any, Any], Mapping[Any, Any]]
 
     def __init__(
         self,
@@ -122,9 +128,13 @@ class Energy:
             raise InputTypeError(f"the name of an energy is a str; got {name!r} of type {type(name).__name__}")
         try:
             roles = read_roles(variables, weights, data)
-            formula = _scalar(expression, "the expression")
-            lets = _formulas("where", where)
-            starts = _formulas("candidates", candidates)
+            shown = (frozen(expression), _mapping("where", where), _mapping("candidates", candidates))
+            if has_matrices([expression, *itertools.chain(*shown[1].items(), *shown[2].items())]):
+                plain = without_matrices(*shown, roles.of)
+            else:
+                plain = shown
+            formula = _scalar(plain[0], "the expression")
+            lets, starts = _formulas("where", plain[1]), _formulas("candidates", plain[2])
             check_names([formula, *lets, *lets.values(), *starts, *starts.values()], roles)
             check_assumptions(roles)
             lets = _checked_lets(formula, lets, roles)
@@ -144,6 +154,7 @@ class Energy:
             "positive": frozenset(str(w) for w in roles.weights if _label(w).is_positive),
             "integer": frozenset(str(x) for x in roles.data if _label(x).is_integer),
             "extents": roles.extents,
+            "_shown": (formula, lets, starts) if plain is shown else shown,
         }
         for field, value in fields.items():
             object.__setattr__(self, field, value)
@@ -170,7 +181,8 @@ class Energy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         lists = (self.variables, self.weights, self.data)
-        return _restore, (self.expression, *lists, dict(self.where), dict(self.candidates), self.name)
+        expression, where, candidates = self._shown
+        return _restore, (expression, *lists, dict(where), dict(candidates), self.name)
 
     def __repr__(self) -> str:
         roles = (
@@ -186,9 +198,10 @@ class Energy:
             (role, f"{printable(str(symbol))} {shape_text(self.shapes[str(symbol)])}{note}")
             for role, symbol, note in _described(self)
         ]
-        rows += [("where", f"{text(key)} = {text(value)}") for key, value in self.where.items()]
-        rows += [("candidates", f"{text(key)} = {text(value)}") for key, value in self.candidates.items()]
-        return f"energy '{printable(self.name)}'\n  E = {text(self.expression)}\n{table(rows)}"
+        expression, where, candidates = self._shown
+        rows += [("where", f"{text(key)} = {text(value)}") for key, value in where.items()]
+        rows += [("candidates", f"{text(key)} = {text(value)}") for key, value in candidates.items()]
+        return f"energy '{printable(self.name)}'\n  E = {text(expression)}\n{table(rows)}"
 
     def _repr_latex_(self) -> str:
         """The same for notebooks."""
@@ -196,9 +209,10 @@ class Energy:
             (role, latex(symbol) + r" \quad " + _latex_shape(self.shapes[str(symbol)]) + (note and latex_text(note)))
             for role, symbol, note in _described(self)
         ]
-        rows += [("where", f"{latex(key)} = {latex(value)}") for key, value in self.where.items()]
-        rows += [("candidates", f"{latex(key)} = {latex(value)}") for key, value in self.candidates.items()]
-        return latex_table(rf"{latex_text(self.name)}: \quad E = {latex(self.expression)}", rows)
+        expression, where, candidates = self._shown
+        rows += [("where", f"{latex(key)} = {latex(value)}") for key, value in where.items()]
+        rows += [("candidates", f"{latex(key)} = {latex(value)}") for key, value in candidates.items()]
+        return latex_table(rf"{latex_text(self.name)}: \quad E = {latex(expression)}", rows)
 
 
 def _restore(
@@ -249,15 +263,28 @@ def _real(expression: Any) -> Any:
     for function, real in parts.items():
         if function in present:
             expression = expression.replace(function, real)
-    return expression
+    return expression.replace(_is_even_power, _without_abs) if sp.Abs in present else expression
 
 
-def _formulas(argument: str, mapping: Any) -> dict[Any, Any]:
+def _is_even_power(node: Any) -> bool:
+    return bool(node.is_Pow and isinstance(node.base, sp.Abs) and node.exp.is_even)
+
+
+def _without_abs(node: Any) -> Any:
+    """Abs(x)**2, which `sp.Matrix(...).norm()` gives, has a kink that x**2 has not."""
+    return node.base.args[0] ** node.exp
+
+
+def _mapping(argument: str, mapping: Any) -> dict[Any, Any]:
     if mapping is None:
         return {}
     if not isinstance(mapping, Mapping):
         kind = type(mapping).__name__
         raise InputTypeError(f"{argument}= must be a dict from symbols or entries to expressions; got a {kind}")
+    return {key: frozen(value) for key, value in mapping.items()}
+
+
+def _formulas(argument: str, mapping: Mapping[Any, Any]) -> dict[Any, Any]:
     return {
         key: _scalar(value, f"{argument}= for {text(key) if isinstance(key, sp.Basic) else repr(key)}")
         for key, value in mapping.items()

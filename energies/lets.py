@@ -45,7 +45,7 @@ def let_shapes(keys: Sequence[Any], roles: Roles) -> dict[Any, tuple[Any, ...]]:
 def _check_key(key: Any) -> None:
     if not isinstance(key, sp.Symbol | sp.Indexed):
         raise InputTypeError(
-            "keys of where= are entries u[i, j] of an sp.IndexedBase, or Symbols; "
+            "keys of where= are entries u[i, j] of an sp.IndexedBase, Symbols or MatrixSymbols; "
             f"got {key!r} of type {type(key).__name__}"
         )
     symbol = let_symbol(key)

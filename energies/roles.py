@@ -11,6 +11,7 @@ import sympy as sp
 from .affine import affine
 from .display import excerpt, printable, shape_text, text
 from .errors import DeclarationError, InputTypeError
+from .matrices import array_of
 
 _SIGNED = ("positive", "negative", "nonnegative", "nonpositive", "nonzero")
 
@@ -40,7 +41,7 @@ class Roles:
 
 
 def read_roles(variables: Iterable[Any], weights: Iterable[Any], data: Iterable[Any]) -> Roles:
-    """The roles that three lists of Symbols and IndexedBases give."""
+    """The roles that three lists of Symbols, IndexedBases and MatrixSymbols give."""
     groups = {
         "variable": _listed("variables", variables),
         "weight": _listed("weights", weights),
@@ -66,7 +67,7 @@ def _listed(argument: str, symbols: Any) -> tuple[Any, ...]:
     example = 'write sp.Symbol("t", real=True) or sp.IndexedBase("y", shape=(n,))'
     if isinstance(symbols, str):
         raise InputTypeError(
-            f"{argument} must be SymPy Symbols or IndexedBases; got {symbols!r} of type str; {example}"
+            f"{argument} must be SymPy Symbols, IndexedBases or MatrixSymbols; got {symbols!r} of type str; {example}"
         )
     if isinstance(symbols, sp.Basic) and not isinstance(symbols, sp.Tuple):
         name = printable(str(symbols))
@@ -75,7 +76,7 @@ def _listed(argument: str, symbols: Any) -> tuple[Any, ...]:
         raise InputTypeError(
             f"{argument} must be a list or tuple, whose order is kept; got {symbols!r} of type {type(symbols).__name__}"
         )
-    listed = tuple(symbols)
+    listed = tuple(map(array_of, symbols))
     for symbol in listed:
         if isinstance(symbol, sp.Indexed):
             base = printable(str(symbol.base))
@@ -83,7 +84,8 @@ def _listed(argument: str, symbols: Any) -> tuple[Any, ...]:
         if not isinstance(symbol, sp.Symbol | sp.IndexedBase):
             kind = type(symbol).__name__
             raise InputTypeError(
-                f"{argument} must be SymPy Symbols or IndexedBases; got {symbol!r} of type {kind}; {example}"
+                f"{argument} must be SymPy Symbols, IndexedBases or MatrixSymbols; "
+                f"got {symbol!r} of type {kind}; {example}"
             )
     return listed
 

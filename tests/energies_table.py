@@ -555,6 +555,116 @@ def gathered():
     )
 
 
+# ---------------------------------------------------------------------------------------------- matrices
+
+
+def matrix(name: str, rows: Any, columns: Any) -> Any:
+    return sp.MatrixSymbol(name, rows, columns)
+
+
+@energy
+def matrix_ridge():
+    """Ridge regression (Hoerl and Kennard 1970) in matrices."""
+    design, y, seen = matrix("A", m, n), matrix("y", n, 1), matrix("b", m, 1)
+    residual = design * y - seen
+    return Energy(
+        residual.T * residual + sigma * (y.T * y),
+        variables=[y],
+        weights=[sigma],
+        data=[design, seen],
+        name="matrix_ridge",
+    )
+
+
+@energy
+def matrix_gls():
+    """Generalised least squares (Aitken 1935): a Mahalanobis distance of residuals, with a learnt precision."""
+    design, y, seen = matrix("A", m, n), matrix("y", n, 1), matrix("b", m, 1)
+    precision, residual = matrix("W", m, m), matrix("r", m, 1)
+    return Energy(
+        residual.T * precision.T * precision * residual,
+        variables=[y],
+        weights=[precision],
+        data=[design, seen],
+        where={residual: design * y - seen},
+        name="matrix_gls",
+    )
+
+
+@energy
+def matrix_rotation():
+    """Registration of points in the plane by an angle and a shift (Procrustes; Arun, Huang and Blostein 1987)."""
+    turn = sp.Matrix([[sp.cos(t), -sp.sin(t)], [sp.sin(t), sp.cos(t)]])
+    points, targets, shift, weight = matrix("P", 2, n), matrix("Q", 2, n), matrix("c", 2, 1), matrix("w", n, 1)
+    residual = turn * points + shift * sp.OneMatrix(1, n) - targets
+    return Energy(
+        sp.Trace(residual * sp.DiagMatrix(weight) * residual.T),
+        variables=[t, shift],
+        weights=[weight],
+        data=[points, targets],
+        name="matrix_rotation",
+    )
+
+
+@energy
+def matrix_gaussian():
+    """A Gaussian in the plane by its likelihood: mean, and the factor of its covariance."""
+    mean, factor, points = matrix("mu", 2, 1), matrix("L", 2, 2), matrix("X", 2, n)
+    covariance = factor * factor.T + sp.Identity(2)
+    centred = points - mean * sp.OneMatrix(1, n)
+    return Energy(
+        sp.Trace(centred.T * covariance.I * centred) / 2 + n * sp.log(sp.Determinant(covariance)) / 2,
+        variables=[mean],
+        weights=[factor],
+        data=[points],
+        name="matrix_gaussian",
+    )
+
+
+@energy
+def matrix_network():
+    """The input that a layer of tanh maps to given outputs, kept small."""
+    inner, outer = matrix("U", k, n), matrix("V", m, k)
+    y, seen, bias = matrix("y", n, 1), matrix("b", m, 1), matrix("c", k, 1)
+    residual = outer * (inner * y + bias).applyfunc(sp.tanh) - seen
+    return Energy(
+        sp.log(1 + sp.Trace(residual.T * residual)) + sp.Trace(y.T * sp.HadamardPower(y, 3)) / 8,
+        variables=[y],
+        weights=[inner, outer, bias],
+        data=[seen],
+        name="matrix_network",
+    )
+
+
+@energy
+def matrix_elastic():
+    """A tetrahedron of a neo-Hookean body (Bonet and Wood 1997), the logarithm of the volume replaced by its square."""
+    corners, rest, deformation = matrix("X", 3, 3), matrix("B", 3, 3), matrix("F", 3, 3)
+    volume = sp.Determinant(deformation)
+    return Energy(
+        sigma * (sp.Trace(deformation.T * deformation) - 3) / 2 + tau * (volume - 1) ** 2 / 2,
+        variables=[corners],
+        weights=[sigma, tau],
+        data=[rest],
+        where={deformation: corners * rest},
+        name="matrix_elastic",
+    )
+
+
+@energy
+def matrix_factorisation():
+    """A matrix of low rank by its factors, which a bound on its trace norm keeps small (Srebro et al. 2005)."""
+    left, right, seen = matrix("U", n, 2), matrix("V", m, 2), matrix("Y", n, m)
+    return Energy(
+        sp.Trace((left * right.T - seen).T * (left * right.T - seen)) / 2
+        + b**2 * (sp.Trace(left.T * left) + sp.Trace(right.T * right)) / 2,
+        variables=[left, right],
+        weights=[b],
+        data=[seen],
+        name="matrix_factorisation",
+    )
+
+
 # ---------------------------------------------------------------------------------------------- points
 
 
