@@ -20,7 +20,7 @@ import threading
 from array import array
 from collections.abc import Hashable
 from contextlib import suppress
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -175,7 +175,6 @@ LOOKS = 20_000
 _seconds: dict[Hashable, float] = {}
 _never = array("q", [0])
 _NEVER = _never.buffer_info()[0]
-_abandoned: list[Any] = []
 
 
 def run_slices(driver: Native, problem: int, count: int, *, key: Hashable, workspace: int) -> None:
@@ -228,8 +227,11 @@ def _run_job(driver: Native, problem: int, count: int, key: Hashable, workspace:
     job.frombytes(bytes(64 * parts))
     job[CURSORS::8] = array("q", range(first, first + span * parts, span))
     address = job.buffer_info()[0]
+    crew = _ready(helpers) if helpers > 0 and expected > SHARE_SECONDS else None
+    boxes, helpers = (0, 0) if crew is None else (crew.address, min(helpers, len(crew.doors)))
     try:
-        boxes, helpers = _helped(address, helpers, expected) if expected > SHARE_SECONDS else (0, 0)
+        if crew is not None:
+            crew.call(address, helpers, expected)
         while True:
             begun = perf_counter()
             done = share(address, address, boxes, helpers, 1 + int(SLICE_SECONDS / (length * seconds)), LOOKS)
@@ -240,11 +242,17 @@ def _run_job(driver: Native, problem: int, count: int, key: Hashable, workspace:
             job[RAN], job[LENGTH] = 0, (length := _length(seconds, left, parts))
     except BaseException:
         job[STOP] = 1
-        _abandoned.append((job, memory))  # stays alive if another Ctrl-C ends the wait for helpers
-        while not share(address, address, boxes, helpers, 0, LOOKS):
-            sleep(1e-4)
-        _abandoned.pop()
+        while not _is_over(share, address, boxes, helpers):
+            pass
         raise
+
+
+def _is_over(share: Any, job: int, boxes: int, helpers: int) -> bool:
+    """Whether no helper works on a stopped job any more; until then its memory must stay, whatever is raised."""
+    try:
+        return bool(share(job, job, boxes, helpers, 0, LOOKS))
+    except BaseException:
+        return False
 
 
 def _measure(driver: Native, problem: int, count: int, workspace: int) -> tuple[int, float]:
@@ -287,7 +295,14 @@ class _Crew:
                 threading.Thread(target=_help, args=(self, box, door), name=name, daemon=True).start()
                 self.doors.append(door)
 
-    def wake(self, helpers: int) -> None:
+    def call(self, job: int, helpers: int, expected: float) -> None:
+        """Wake helpers for a job where this pays for so many seconds of work."""
+        now = perf_counter()
+        soon, self.last = now - self.last < SOON_SECONDS, now
+        if expected > WAKE_SECONDS:
+            native(_offer).call(job, job, self.address, helpers)  # first: who has an offer does not fall asleep
+        elif not soon:
+            return
         boxes = self.boxes
         for k in range(helpers):
             if boxes[k * BOX_SIZE] in _SLEEPING and self.doors[k].locked():
@@ -306,25 +321,15 @@ def _help(crew: _Crew, box: int, door: threading.Lock) -> None:
 _crew: _Crew | None = None
 
 
-def _helped(job: int, helpers: int, expected: float) -> tuple[int, int]:
-    """Where helpers look for jobs and how many there are; woken where this pays for so many seconds of work."""
+def _ready(helpers: int) -> _Crew:
+    """The helpers of this process; that many, unless the interpreter is shutting down."""
     global _crew
-    if helpers < 1:
-        return 0, 0
     if _crew is None:
         _crew = _Crew()
-    crew, now = _crew, perf_counter()
-    soon, crew.last = now - crew.last < SOON_SECONDS, now
-    if len(crew.doors) < helpers:
-        with suppress(RuntimeError):  # the interpreter is shutting down
-            crew.grow(helpers)
-        helpers = min(helpers, len(crew.doors))
-    if expected > WAKE_SECONDS:
-        native(_offer).call(job, job, crew.address, helpers)  # first: a helper that has an offer does not fall asleep
-        crew.wake(helpers)
-    elif soon:
-        crew.wake(helpers)
-    return crew.address, helpers
+    if len(_crew.doors) < helpers:
+        with suppress(RuntimeError):
+            _crew.grow(helpers)
+    return _crew
 
 
 def _leave_helpers_behind() -> None:
