@@ -3,9 +3,11 @@
 Reading order:
 
     expression, primitives, program             the language between SymPy and kernels
+    ranges                                      ranges that depend on other indices
     lower, user_functions,                      from SymPy to the language
-    differentiate, simplify, prepare,           the passes, put together in derive
-    schedule, freeze, sizes, emit, nests
+    differentiate, products, simplify,          the passes, put together in derive
+    prepare, schedule, freeze, sizes, emit,
+    nests
     reference                                   the interpreter
     vectormath, pointers, entry                 kernels in machine code, by numba
     signature, calling, translate               drivers in machine code

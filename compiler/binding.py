@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..energies.errors import InputError
-from .accesses import check_access
+from .accesses import check_access, check_extremum
 from .arrays import (
     FLOAT64,
     INT64,
@@ -205,6 +205,8 @@ class Binder:
         )  # fmt: skip
         for access in declaration.accesses:
             check_access(declaration, access, extents, {})
+        for extremum in declaration.extrema:
+            check_extremum(declaration, extremum, extents)
         return plan
 
     def variables(self, y: Mapping[str, Any] | None, inputs: Inputs) -> tuple[Floats, bool]:

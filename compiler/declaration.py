@@ -34,6 +34,14 @@ class Access:
 
 
 @dataclass(frozen=True)
+class Extremum:
+    """An extreme over an index: within the other loops, the range of the last one must not be empty."""
+
+    text: str
+    loops: tuple[tuple[str, Range], ...]
+
+
+@dataclass(frozen=True)
 class Declaration:
     """What binding needs to know of an energy; nothing of SymPy, so that it can be stored."""
 
@@ -45,3 +53,4 @@ class Declaration:
     extent_names: tuple[str, ...]
     accesses: tuple[Access, ...]
     gathered: frozenset[str] = frozenset()
+    extrema: tuple[Extremum, ...] = ()

@@ -2,6 +2,7 @@
 
 lower              SymPy to the indexed program                      lower.py
 differentiate      the outputs of that kind are added                differentiate.py
+divide             products of the other factors                     products.py
 simplify           prune, merge, inline, factor                      simplify.py
 prepare, hoist     work is moved to where it is done less often      prepare.py
 schedule           loop nests                                        schedule.py
@@ -15,12 +16,13 @@ from dataclasses import dataclass, replace
 
 from ..energies.energy import Energy
 from . import sizes
-from .differentiate import depending, gradient, inputs_of, second, tangent
+from .differentiate import gradient, inputs_of, second, tangent
 from .emit import Emitted, Memory, Place, emit
-from .expression import Op, constant, name, read, transform
+from .expression import Affine, constant, name
 from .lower import lower, lower_candidates
 from .prepare import hoist, prepare
-from .program import Program, Range, Statement
+from .products import divide
+from .program import Program, Range, Statement, moved
 from .schedule import schedule
 from .simplify import inline, merge, prune, simplify
 from .user_functions import check_complete, legend
@@ -36,26 +38,33 @@ def value(energy: Energy) -> Program:
 def many_values(energy: Energy) -> Program:
     """The energy at many points: everything that depends on the variables gets one axis more, `count` long."""
     program = simplify(value(energy))
-    active = depending(program, inputs_of(program, "variable"))
+    active = _computed_from(program, inputs_of(program, "variable"))
     counted = Range(constant(0), name(COUNT))
     lead = "q0"
 
-    def leaf(item: Op) -> Op:
-        if item.name != "read" or item.args[0] not in active:
-            return item
-        return read(item.args[0], (name(lead), *item.args[1]))
+    def move(array: str, subscripts: tuple[Affine, ...]) -> tuple[str, tuple[Affine, ...]]:
+        return array, (name(lead), *subscripts) if array in active else subscripts
 
     arrays = {n: replace(a, axes=(counted, *a.axes)) if n in active else a for n, a in program.arrays.items()}
     statements = []
     for s in program.statements:
         if s.target in active:
-            expression = transform(s.expression, leaf)
-            s = replace(s, subscripts=(name(lead), *s.subscripts), loops=(lead, *s.loops), expression=expression)
+            s = moved(s, move)
+            s = replace(s, subscripts=(name(lead), *s.subscripts), loops=(lead, *s.loops))
         elif s.target == "value":
             s = replace(s, subscripts=(name(lead),), loops=(lead,))
         statements.append(s)
     arrays["value"] = replace(arrays["value"], axes=(counted,))
     return Program(arrays, {**program.ranges, lead: counted}, (*program.extents, COUNT), tuple(statements))
+
+
+def _computed_from(program: Program, roots: tuple[str, ...]) -> frozenset[str]:
+    """The roots and every array that has other entries where they have: places of extremes too."""
+    found = set(roots)
+    for statement in program.statements:
+        if not statement.arrays.isdisjoint(found):
+            found.add(statement.target)
+    return frozenset(found)
 
 
 def _variables(program: Program) -> tuple[str, ...]:
@@ -121,7 +130,7 @@ KINDS: dict[str, Kind] = {
 def derive(energy: Energy, kind: str) -> Program:
     """The simplified program of one kind."""
     program = KINDS[kind].build(energy)
-    program = simplify(_only(program, KINDS[kind].outputs))
+    program = simplify(divide(_only(program, KINDS[kind].outputs)))
     return check_complete(program, energy.name, KINDS[kind].meaning)
 
 

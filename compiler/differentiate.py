@@ -19,11 +19,18 @@ hvp, cross_adjoint and data_adjoint are `gradient` of `tangent` with respect to 
 the left and then on the right (Gower and Mello, "A new framework for the computation of Hessians", 2012). Indices
 that neither subscript has are summed as soon as they appear: that is the order of contraction in which a Gauss-Newton
 product J'WJ is cheap. The term (adjoint times second derivative of f) enters where f is not linear.
+
+Loops whose range depends on another (all pairs) keep it: what is summed, and what a contribution covers, is judged with
+the ranges. The derivative of a product over an index is the product of the others, which is a product again:
+
+    p[] *= f[j]  for j                  dp / df[k] = o[k],      o[k] *= (1 if j == k else f[j])  for k, j
+
+(products.py computes it without the double loop.) First extremes are places, which have no derivative.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -33,7 +40,9 @@ from .expression import (
     Affine,
     Op,
     add,
+    affine,
     constant,
+    function,
     mul,
     name,
     number,
@@ -45,6 +54,7 @@ from .expression import (
 from .lower import UNROLLED
 from .primitives import PRIMITIVES
 from .program import Array, Program, Range, Statement, unused
+from .ranges import axes_of, closed, in_order, is_ragged
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class Builder:
         self.ranges = dict(program.ranges)
         self.extents = program.extents
         self.statements = list(program.statements)
+        self.others: dict[str, Statement] = {}
 
     def program(self) -> Program:
         return Program(self.arrays, self.ranges, self.extents, tuple(self.statements))
@@ -96,10 +107,55 @@ class Builder:
         """The expression, summed over loops: a new local array over the free ones, read at them."""
         if not summed or expression is ZERO:
             return expression
-        target = self.local([self.ranges[i] for i in free], note)
+        target = self.over(free, note)
         subscripts = tuple(map(name, free))
         self.statements.append(Statement(target, subscripts, (*free, *summed), expression, accumulate=True, note=note))
         return read(target, subscripts)
+
+    def over(self, loops: Sequence[str], origin: str) -> str:
+        """A new local array over loops."""
+        axes = axes_of(loops, self.ranges)
+        assert axes is not None, "index data bound a loop"
+        return self.local(axes, origin)
+
+    def copies(self, loops: Sequence[str], mapping: Mapping[str, Affine]) -> dict[str, str]:
+        """New indices for loops, in which others were replaced by `mapping`."""
+        fresh: dict[str, str] = {}
+        for loop in loops:
+            inner = {**mapping, **{old: name(new) for old, new in fresh.items()}}
+            fresh[loop] = self.index(self.ranges[loop].replaced(inner))
+        return fresh
+
+    def without_one(self, statement: Statement) -> Statement:
+        """The statement of the product of the other factors, over the loops of the factor that is left out."""
+        made = self.others.get(statement.target)
+        if made is None:
+            kept, summed = statement.kept, in_order(statement.summed, self.ranges)
+            fresh = self.copies(summed, {})
+            free = (*kept, *fresh.values())
+            note = f"product of the others, {statement.target}"
+            made = self.others[statement.target] = Statement(
+                self.over(free, note), tuple(map(name, free)), in_order((*free, *summed), self.ranges),
+                select(_same(fresh), ONE, statement.expression), accumulate=True, note=note, reduction="product",
+            )  # fmt: skip
+            self.statements.append(made)
+        return made
+
+    def other_factors(self, statement: Statement) -> Op:
+        """What the derivative of a statement's f is multiplied with: 1 in a sum, the others in a product."""
+        if statement.reduction != "product" or not statement.accumulate:
+            return ONE
+        others = self.without_one(statement)
+        return read(others.target, map(name, (*statement.kept, *in_order(statement.summed, self.ranges))))
+
+
+def _same(pairs: Mapping[str, str]) -> Op:
+    """Whether indices are equal, each to its partner."""
+    tests = [function("equal", affine(name(a)), affine(name(b))) for a, b in pairs.items()]
+    result = tests[0]
+    for test in tests[1:]:
+        result = function("and", result, test)
+    return result
 
 
 # -------------------------------------------------------------------------------------- pointwise
@@ -147,10 +203,10 @@ def partials(node: Op, active: frozenset[str], memo: Memo) -> dict[Op, Op]:
 
 
 def depending(program: Program, roots: Iterable[str]) -> frozenset[str]:
-    """The roots and every array that is computed from them."""
+    """The roots and every array of numbers that is computed from them, but for extremes, whose derivative is 0."""
     found = set(roots)
     for statement in program.statements:
-        if not statement.expression.arrays.isdisjoint(found):
+        if statement.reduction in ("sum", "product") and not statement.expression.arrays.isdisjoint(found):
             found.add(statement.target)
     return frozenset(found)
 
@@ -191,6 +247,7 @@ def _reverse(builder: Builder, roots: Sequence[str], of: str) -> tuple[dict[str,
         else:
             continue
         adjoints[target] = adjoint
+        adjoint = mul(adjoint, builder.other_factors(statement))
         for item, value in partials(statement.expression, active, memo).items():
             contributions.setdefault(item.args[0], []).append(
                 Contribution(statement.loops, item.args[1], mul(adjoint, value))
@@ -198,26 +255,33 @@ def _reverse(builder: Builder, roots: Sequence[str], of: str) -> tuple[dict[str,
     return contributions, adjoints
 
 
-def _direct(ranges: dict[str, Range], axes: Sequence[Range], item: Contribution) -> bool:
-    """Whether the subscripts are distinct loops that run over the whole axes."""
-    singles = [s.single for s in item.subscripts]
+def _direct(ranges: dict[str, Range], indices: Sequence[str], item: Contribution) -> bool:
+    """Whether the subscripts are distinct loops with the ranges of the indices of the whole array."""
+    singles = [str(s.single) for s in item.subscripts]
+    mapping = {s: name(i) for s, i in zip(singles, indices, strict=True)}
     return (
         all(s in item.loops for s in singles)
-        and len(set(singles)) == len(singles)
-        and all(ranges[str(s)] == axis for s, axis in zip(singles, axes, strict=True))
+        and len(mapping) == len(singles)
+        and all(ranges[s].replaced(mapping) == ranges[i] for s, i in zip(singles, indices, strict=True))
     )
+
+
+def _direct_ones(ranges: dict[str, Range], indices: Sequence[str], items: Sequence[Contribution]) -> list[Contribution]:
+    """The contributions that are summed for each entry; both ends of all pairs are added in one loop over the pairs."""
+    scattered = {c.loops for c in items if not _direct(ranges, indices, c) and is_ragged(c.loops, ranges)}
+    return [c for c in items if c.loops not in scattered and _direct(ranges, indices, c)]
 
 
 def _gather(builder: Builder, array: Array, indices: Sequence[str], items: Sequence[Contribution]) -> Op:
     """All contributions to a local array as one expression over its indices."""
-    direct = [c for c in items if _direct(builder.ranges, array.axes, c)]
+    direct = _direct_ones(builder.ranges, indices, items)
     scattered = [c for c in items if c not in direct]
     total = _sum_direct(builder, indices, direct, f"adjoint of {array.name}")
     if not scattered:
         return total
     target = builder.local(array.axes, f"adjoint of {array.name}")
-    subscripts = tuple(map(name, indices))
-    builder.statements.append(Statement(target, subscripts, tuple(indices), ZERO, note=f"adjoint of {array.name}"))
+    subscripts, loops = tuple(map(name, indices)), in_order(indices, builder.ranges)
+    builder.statements.append(Statement(target, subscripts, loops, ZERO, note=f"adjoint of {array.name}"))
     for c in scattered:
         builder.statements.append(
             Statement(target, c.subscripts, c.loops, c.expression, True, f"adjoint of {array.name}", adds=True)
@@ -230,12 +294,16 @@ def _sum_direct(builder: Builder, indices: Sequence[str], items: Sequence[Contri
     groups: dict[tuple[str, ...], tuple[list[str], list[Op]]] = {}
     for c in items:
         mapping = {str(s.single): name(i) for s, i in zip(c.subscripts, indices, strict=True)}
-        rest = [i for i in c.loops if i not in mapping]
-        key = tuple(str(builder.ranges[i]) for i in rest)
-        loops, terms = groups.setdefault(key, ([builder.index(builder.ranges[i]) for i in rest], []))
+        rest = in_order((i for i in c.loops if i not in mapping), builder.ranges)
+        places = {**mapping, **{i: name(f"rest{k}") for k, i in enumerate(rest)}}
+        key = tuple(str(builder.ranges[i].replaced(places)) for i in rest)
+        if key not in groups:
+            groups[key] = (list(builder.copies(rest, mapping).values()), [])
+        loops, terms = groups[key]
         mapping |= {old: name(new) for old, new in zip(rest, loops, strict=True)}
         terms.append(replace_indices(c.expression, mapping))
-    return add(*(builder.sum(indices, loops, add(*terms), note) for loops, terms in groups.values()))
+    kept = in_order(indices, builder.ranges)
+    return add(*(builder.sum(kept, loops, add(*terms), note) for loops, terms in groups.values()))
 
 
 def _assemble(builder: Builder, target: str, axes: Sequence[Range], items: Sequence[Contribution], note: str) -> None:
@@ -263,7 +331,7 @@ def _assemble(builder: Builder, target: str, axes: Sequence[Range], items: Seque
             constants, others = iter(map(constant, chosen)), iter(free)
             return tuple(next(constants) if is_short else next(others) for is_short in short)
 
-        direct = [c for c in group if _direct(builder.ranges, long_axes, c)]
+        direct = _direct_ones(builder.ranges, indices, group)
         total = _sum_direct(builder, indices, direct, note)
         builder.statements.append(Statement(target, full([name(i) for i in indices]), indices, total, note=note))
         for c in group:
@@ -286,8 +354,9 @@ def tangent(program: Program, *, of: str = "value") -> Program:
     for statement in program.statements:
         if statement.target not in active:
             continue
+        others = builder.other_factors(statement)
         terms = [
-            mul(value, read(dots[item.args[0]], item.args[1]))
+            mul(others, value, read(dots[item.args[0]], item.args[1]))
             for item, value in partials(statement.expression, active, memo).items()
         ]
         dot = f"{of}_dot" if statement.target == of else f"{statement.target}_dot"
@@ -296,7 +365,7 @@ def tangent(program: Program, *, of: str = "value") -> Program:
             dot, program.arrays[statement.target].axes, "local", origin=f"along the direction: {statement.target}"
         )
         builder.statements.append(
-            replace(statement, target=dot, expression=add(*terms), note=f"tangent of {statement.note}")
+            replace(statement, target=dot, expression=add(*terms), note=f"tangent of {statement.note}", reduction="sum")
         )
     return builder.program()
 
@@ -316,7 +385,8 @@ def second(program: Program, left: Sequence[str], right: Sequence[str], *, of: s
             _pull(builder, [s for s in siblings if s.target in active], pieces, side, active, memos[side])
         for statement in siblings:
             if statement.target in adjoints:
-                curvature = _curvature(statement, adjoints[statement.target], (active_left, active_right), memos)
+                adjoint, active_sides = adjoints[statement.target], (active_left, active_right)
+                curvature = _curvature(builder, statement, adjoint, active_sides, memos)
                 _add_pieces(builder, pieces, curvature)
     symmetric = tuple(left) == tuple(right)
     for i, a in enumerate(left):
@@ -338,13 +408,32 @@ def _generations(program: Program) -> list[list[Statement]]:
 
 
 def _curvature(
-    statement: Statement, adjoint: Op, active: tuple[frozenset[str], frozenset[str]], memos: tuple[Memo, Memo]
+    builder: Builder,
+    statement: Statement,
+    adjoint: Op,
+    active: tuple[frozenset[str], frozenset[str]],
+    memos: tuple[Memo, Memo],
 ) -> Pieces:
-    """Adjoint times the second derivatives of the statement's own f."""
+    """Adjoint times the second derivatives of the statement's own f, and of the product of all f."""
     found: Pieces = {}
-    for a, first in partials(statement.expression, active[0], memos[0]).items():
+    firsts = partials(statement.expression, active[0], memos[0])
+    others = builder.other_factors(statement) if firsts else ONE
+    for a, first in firsts.items():
         for b, value in partials(first, active[1], memos[1]).items():
-            piece = Piece(statement.loops, a.args[1], b.args[1], mul(adjoint, value))
+            piece = Piece(statement.loops, a.args[1], b.args[1], mul(adjoint, others, value))
+            found.setdefault((a.args[0], b.args[0]), []).append(piece)
+    if others is ONE:
+        return found
+    summed = in_order(statement.summed, builder.ranges)
+    fresh = builder.copies(summed, {})
+    mapping = {old: name(new) for old, new in fresh.items()}
+    both = builder.without_one(builder.without_one(statement))
+    rest = mul(adjoint, read(both.target, map(name, (*statement.kept, *summed, *fresh.values()))))
+    for a, first in firsts.items():
+        for b, value in partials(statement.expression, active[1], memos[1]).items():
+            pair = mul(rest, first, replace_indices(value, mapping))
+            subscripts = tuple(s.replaced(mapping) for s in b.args[1])
+            piece = Piece((*statement.loops, *fresh.values()), a.args[1], subscripts, select(_same(fresh), ZERO, pair))
             found.setdefault((a.args[0], b.args[0]), []).append(piece)
     return found
 
@@ -356,15 +445,16 @@ def _pull(
     pulled: Pieces = {}
     for statement in siblings:
         for pair in [pair for pair in pieces if pair[side] == statement.target]:
+            others = builder.other_factors(statement)
             for piece in pieces.pop(pair):
                 own = piece.left if side == 0 else piece.right
                 mapping = {str(s.single): value for s, value in zip(statement.subscripts, own, strict=True)}
-                fresh = {i: builder.index(builder.ranges[i]) for i in statement.summed}
+                fresh = builder.copies(in_order(statement.summed, builder.ranges), mapping)
                 mapping |= {old: name(new) for old, new in fresh.items()}
                 loops = (*piece.loops, *fresh.values())
                 for item, value in partials(statement.expression, active, memo).items():
                     subscripts = tuple(s.replaced(mapping) for s in item.args[1])
-                    expression = mul(piece.expression, replace_indices(value, mapping))
+                    expression = mul(piece.expression, replace_indices(mul(others, value), mapping))
                     left, right = (subscripts, piece.right) if side == 0 else (piece.left, subscripts)
                     key = (item.args[0], pair[1]) if side == 0 else (pair[0], item.args[0])
                     pulled.setdefault(key, []).append(Piece(loops, left, right, expression))
@@ -377,14 +467,16 @@ def _add_pieces(builder: Builder, pieces: Pieces, found: Pieces) -> None:
 
 
 def _contracted(builder: Builder, pieces: Sequence[Piece], note: str) -> list[Piece]:
-    """Pieces with equal subscripts added up, and summed over every index that the subscripts lack."""
+    """Pieces with equal subscripts added up, and summed over every index that the subscripts do not need."""
     groups: dict[str, tuple[Piece, list[Contribution]]] = {}
     for piece in pieces:
         used = [i for s in (*piece.left, *piece.right) for i in sorted(s.names) if i in piece.loops]
-        free = tuple(dict.fromkeys(used))
+        free = closed(used, builder.ranges)
+        if axes_of(free, builder.ranges) is None:
+            free = piece.loops
         canonical = {i: name(f"free{k}") for k, i in enumerate(free)}
         key = "; ".join(str(s.replaced(canonical)) for s in (*piece.left, *piece.right))
-        key += " over " + "; ".join(str(builder.ranges[i]) for i in free)
+        key += " over " + "; ".join(str(builder.ranges[i].replaced(canonical)) for i in free)
         head, items = groups.setdefault(key, (replace(piece, loops=free), []))
         subscripts = tuple(map(name, free))
         items.append(Contribution(piece.loops, subscripts, piece.expression))

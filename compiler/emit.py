@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import sizes
-from .expression import ZERO, Affine, gathers
+from .expression import ZERO, Affine
 from .freeze import Placement
 from .nests import NestText
-from .program import Array, Program, Range, Statement
+from .program import Array, Program, Range, Statement, arrays_read
 from .schedule import Nest, Schedule
 
 
@@ -107,9 +107,7 @@ class FunctionText:
     def body(self, head: str, nests: Sequence[Nest], *, prepared: bool) -> None:
         self.lines.append(head)
         statements = [s for nest in nests for s in nest.statements]
-        used = {a for s in statements for a in s.expression.arrays} | {s.target for s in statements}
-        subscripts = [x for s in statements for x in s.subscripts]
-        used |= {n for s in subscripts for n in gathers(s)}
+        used = {a for s in statements for a in arrays_read(self.program, s)} | {s.target for s in statements}
         for k, extent in enumerate(self.program.extents):
             self.line(f"{extent} = extents[{k}]")
         pointers = [a for a in self.program.arrays.values() if a.name in used and self._has_memory(a, prepared)]
@@ -231,14 +229,16 @@ class FunctionText:
             return ((1, self.memory.rows[array.name]), (len(array.axes) - 1, sizes.ONE_SIZE))
         return ()
 
+    def _entry(self, array: Array, subscripts: Sequence[Affine]) -> str:
+        """Source text of an entry of an integer array; our own lie in memory for float64."""
+        text = f"{array.name}[{self.address(array, subscripts)}]" if array.axes else array.name
+        return f"int({text})" if array.role in ("local", "prepared") else text
+
     def integer(self, value: Affine) -> str:
         """Source text of an affine integer."""
         parts = []
         for item, count in value.terms:
-            if isinstance(item, str):
-                text = item
-            else:
-                text = f"{item.array}[{self.address(self.program.arrays[item.array], item.subscripts)}]"
+            text = item if isinstance(item, str) else self._entry(self.program.arrays[item.array], item.subscripts)
             parts.append(text if count == 1 else f"{count}*{text}")
         if value.constant or not parts:
             parts.append(str(value.constant))

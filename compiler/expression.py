@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any
 
 Number = int | float | Fraction
+Move = Callable[[str, "tuple[Affine, ...]"], "tuple[str, tuple[Affine, ...]]"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,17 @@ class Affine:
                 result = result + Affine(((gather, count),))
             else:
                 result = result + mapping.get(name, Affine(((name, 1),))) * count
+        return result
+
+    def relocated(self, move: Move) -> Affine:
+        """With every gather moved to where `move` says that its entry lies."""
+        if not any(isinstance(item, Gather) for item, _ in self.terms):
+            return self
+        result = Affine((), self.constant)
+        for item, count in self.terms:
+            if isinstance(item, Gather):
+                item = Gather(*move(item.array, tuple(s.relocated(move) for s in item.subscripts)))
+            result = result + Affine(((item, count),))
         return result
 
     def __str__(self) -> str:
@@ -423,6 +435,17 @@ def replace_indices(node: Op, mapping: Mapping[str, Affine]) -> Op:
         if item.name == "read":
             return read(item.args[0], tuple(s.replaced(mapping) for s in item.args[1]))
         return affine(item.args[0].replaced(mapping)) if item.name == "affine" else item
+
+    return transform(node, leaf)
+
+
+def relocated(node: Op, move: Move) -> Op:
+    """The expression with every read and gather moved: `move` takes an array and subscripts, and gives them."""
+
+    def leaf(item: Op) -> Op:
+        if item.name == "read":
+            return read(*move(item.args[0], tuple(s.relocated(move) for s in item.args[1])))
+        return affine(item.args[0].relocated(move)) if item.name == "affine" else item
 
     return transform(node, leaf)
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 import cmath
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import product
 from typing import Any
 
 import mpmath
@@ -22,10 +21,12 @@ import sympy as sp
 from sympy.codegen.cfunctions import expm1, log1p
 
 from ..energies.energy import Energy
+from ..energies.extrema import Extreme
 from ..energies.user_function import Token, UserCall, UserFunction
 
 Point = Mapping[str, Any]
 NOT_ANALYTIC = (sp.Abs, sp.sign, sp.Max, sp.Min, sp.Piecewise, sp.Heaviside, sp.floor, sp.ceiling, sp.atan2)
+OVER_INDICES = (sp.Sum, sp.Product, Extreme)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ COMPLEX = Arithmetic(
 def is_analytic(energy: Energy) -> bool:
     """Whether the complex step may be used: no kinks, and only functions that COMPLEX has."""
     formulas = [energy.expression, *energy.where.values()]
-    functions = {type(f) for e in formulas for f in e.atoms(sp.Function, *NOT_ANALYTIC)}
+    functions = {type(f) for e in formulas for f in e.atoms(sp.Function, *NOT_ANALYTIC, Extreme)}
     return all(f in COMPLEX.functions or f is sp.Indexed for f in functions)
 
 
@@ -116,7 +117,7 @@ class _Formula:
         self.arithmetic = arithmetic
         self.definitions = {_name(key): (key, formula) for key, formula in energy.where.items()}
         formulas = [energy.expression, *energy.where.values()]
-        dummies = {limit[0] for e in formulas for node in e.atoms(sp.Sum) for limit in node.limits}
+        dummies = {limit[0] for e in formulas for node in e.atoms(*OVER_INDICES) for limit in node.limits}
         lets = {index for key in energy.where if isinstance(key, sp.Indexed) for index in key.indices}
         self.integers = {*energy.extents, *dummies, *lets}
         self.numbers: dict[Any, Number] = {}
@@ -183,8 +184,8 @@ class _Formula:
         make = self.arithmetic.number
         if node in self.integers:
             return lambda at: make(at.scope[node])
-        if isinstance(node, sp.Sum):
-            return self.sum(node)
+        if isinstance(node, OVER_INDICES):
+            return self.over_indices(node)
         if isinstance(node, sp.Indexed):
             entry = self.entry(node)
             is_index = node.base.label.is_integer
@@ -215,22 +216,25 @@ class _Formula:
         function = self.arithmetic.functions[type(node)]
         return lambda at: function(*(part(at) for part in parts))
 
-    def sum(self, node: Any) -> Number:
-        """The loops of a sum; limits may depend on indices further out."""
-        limits = [(symbol, self.integer(low), self.integer(high)) for symbol, low, high in node.limits]
+    def over_indices(self, node: Any) -> Number:
+        """A sum, product or extreme: its terms in order, the last limit being the outermost loop."""
+        limits = [(symbol, self.integer(low), self.integer(high)) for symbol, low, high in reversed(node.limits)]
         body = self.number(node.function)
 
-        def total(at: _Place) -> Any:
-            ranges = [range(low(at), high(at) + 1) for _, low, high in limits]
-            scope, result = at.scope, self.arithmetic.number(0)
-            for choice in product(*ranges):
-                inner = _Place(
-                    {**scope, **{s: k for (s, _, _), k in zip(limits, choice, strict=True)}}, at.point, at.lets
-                )
-                result = result + body(inner)
-            return result
+        def terms(at: _Place, depth: int = 0) -> Iterator[Any]:
+            if depth == len(limits):
+                yield body(at)
+                return
+            symbol, low, high = limits[depth]
+            for value in range(low(at), high(at) + 1):
+                yield from terms(_Place({**at.scope, symbol: value}, at.point, at.lets), depth + 1)
 
-        return total
+        if isinstance(node, Extreme):
+            choose = min if node.primitive == "minimum" else max
+            return lambda at: choose(terms(at), key=lambda term: float(self.arithmetic.real(term)))
+        if isinstance(node, sp.Product):
+            return lambda at: math.prod(terms(at), start=self.arithmetic.number(1))
+        return lambda at: sum(terms(at), self.arithmetic.number(0))
 
     def piecewise(self, node: Any) -> Number:
         branches = [(self.number(branch), self.condition(condition)) for branch, condition in node.args]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..energies.energy import Energy
 from ..energies.errors import InputError, InputTypeError, UnsupportedError
-from .accesses import accesses_of
+from .accesses import accesses_of, extrema_of
 from .arrays import convert
 from .binding import Binder, Inputs
 from .cache import digest, read_folder, write_folder
@@ -20,6 +20,7 @@ from .entry import Entry, compiled_entry, compiler_sources, reference_entry
 from .evaluate import BLOCK, run, run_accumulated
 from .expression import Affine
 from .layout import Layout
+from .lower import lower_candidates
 from .program import Program
 from .stored import from_text, to_text
 from .user_functions import is_hashable
@@ -299,8 +300,9 @@ def _declare(energy: Energy) -> Declaration:
             result.append(Symbol(name, axes, shape, array.integer, name in energy.positive))
         return tuple(result)
 
-    accesses = accesses_of(program)
-    gathered = frozenset(n for s in program.statements for n in s.expression.arrays if program.arrays[n].integer)
+    programs = [program, *([lower_candidates(energy)] if energy.candidates else [])]
+    inputs = {n for n, a in program.arrays.items() if a.integer and a.role == "data"}
+    gathered = frozenset(n for p in programs for s in p.statements for n in s.expression.arrays if n in inputs)
     return Declaration(
         energy.name,
         symbols("variable", energy.variables),
@@ -308,6 +310,7 @@ def _declare(energy: Energy) -> Declaration:
         symbols("data", energy.data),
         program.extents,
         tuple(map(str, energy.extents)),
-        accesses,
+        tuple(access for p in programs for access in accesses_of(p)),
         gathered,
+        tuple(extremum for p in programs for extremum in extrema_of(p)),
     )

@@ -6,7 +6,12 @@
     t1[]  += x[i]*t0[i]**2           for i
     value = t1
 
-A sum over at most three values known at declaration (x, y, z) is written out. Intermediate arrays of `where=` become
+A sum over at most three values known at declaration (x, y, z) is written out. A product is the same with `*=`, over an
+array that holds its factors. A minimum over an index is the first entry that is smallest, read where it lies:
+
+    wb.minimum(x[i]**2, i)      t0[] argmin= x[i]**2  for i;      t1 = x[t0[]]**2
+
+so that a derivative goes to that entry by itself. Intermediate arrays of `where=` become
 local arrays of the same kind. Names are generated: no text of the user reaches the program but in `origin`, which is
 for people.
 """
@@ -14,14 +19,15 @@ for people.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import product
 from typing import Any
 
 import sympy as sp
 
 from ..energies.energy import Energy
 from ..energies.errors import DeclarationError, UnsupportedError
+from ..energies.extrema import Extreme
 from .expression import (
     ONE,
     ZERO,
@@ -40,9 +46,11 @@ from .expression import (
     number,
     power,
     read,
+    replace_indices,
     select,
 )
-from .program import Array, Program, Range, Role, Statement
+from .program import Array, Program, Range, Reduction, Role, Statement
+from .ranges import axes_of, closed, widened
 
 C_FUNCTIONS = {"log1p", "expm1"}
 UNROLLED = 3  # literal extents up to this are written out: coordinates, not data
@@ -92,6 +100,16 @@ def lower_candidates(energy: Energy) -> Program:
     return lowering.program()
 
 
+@dataclass(frozen=True)
+class _Lifted:
+    """A reduction to be: its body, the loops that are kept and those that are not, and where its result is read."""
+
+    body: Op
+    free: tuple[str, ...]
+    loops: tuple[str, ...]
+    at: tuple[Affine, ...]
+
+
 class Lowering:
     """The state of one lowering: arrays, ranges and statements so far, and what each symbol has become."""
 
@@ -101,6 +119,7 @@ class Lowering:
         self.arrays: dict[str, Array] = {}
         self.ranges: dict[str, Range] = {}
         self.statements: list[Statement] = []
+        self.whole: set[str] = set()  # locals that are defined on all of their axes
         self.array_names: dict[str, str] = {}
         self.lets: dict[tuple[str, tuple[int, ...]], str] = {}
         self.definitions = {_base_name(key): (key, value) for key, value in energy.where.items()}
@@ -126,9 +145,13 @@ class Lowering:
         self.ranges[fresh] = values
         return fresh
 
-    def local(self, loops: Sequence[str], origin: str = "") -> str:
+    def local(self, loops: Sequence[str], origin: str = "", *, integer: bool = False) -> str:
         fresh = f"t{sum(a.role == 'local' for a in self.arrays.values())}"
-        self.arrays[fresh] = Array(fresh, tuple(self.ranges[i] for i in loops), "local", origin=origin)
+        axes = axes_of(loops, self.ranges)
+        assert axes is not None, "limits have no gathers"
+        self.arrays[fresh] = Array(fresh, axes, "local", integer, origin)
+        if axes == tuple(self.ranges[i] for i in loops):
+            self.whole.add(fresh)
         return fresh
 
     def output(
@@ -143,37 +166,123 @@ class Lowering:
         self.arrays[target] = Array(target, axes, "output", origin=note)
         self.statements.append(Statement(target, subscripts, loops, value, note=note))
 
-    # ------------------------------------------------------------------------------------ sums
+    # ------------------------------------------------------------------------------------ sums, products, extremes
 
     def spread(self, limits: Sequence[tuple[Any, Any, Any]], scope: Mapping[Any, Affine]) -> list[Any]:
-        """Every choice of the short literal indices, each with the loops over the others: (scope, loops)."""
-        choices: list[list[tuple[Any, Affine]]] = []
-        loops: list[str] = []
-        for symbol, first, last in limits:
-            low, high = self.subscript(first, scope), self.subscript(last, scope)
-            if low.is_constant and high.is_constant and high.constant - low.constant < UNROLLED:
-                choices.append([(symbol, constant(v)) for v in range(low.constant, high.constant + 1)])
-            else:
-                loop = self.index(Range(low, high + 1))
-                loops.append(loop)
-                choices.append([(symbol, name(loop))])
-        return [(dict(choice), tuple(loops)) for choice in product(*choices)]
+        """Every choice of the short indices, each with the loops over the others: (scope, loops).
 
-    def sum(self, node: sp.Sum, scope: Mapping[Any, Affine]) -> Op:
-        limits = [(limit[0], limit[1], limit[2]) for limit in reversed(node.limits)]
-        terms, loops = [], ()
-        for choice, loops in self.spread(limits, scope):  # noqa: B007
-            terms.append(self.scalar(node.function, {**scope, **choice}))
-        body = add(*terms)
-        if body is ZERO or not loops:
-            return body
-        outer = [s.single for s in scope.values() if s.single in self.ranges]
-        free = tuple(i for i in dict.fromkeys(outer) if i is not None and i in body.indices)
-        target = self.local(free)
+        Limits come outermost first. An index is short if the number of its values is known at declaration, and small.
+        """
+        made: dict[tuple[Any, Range], str] = {}
+
+        def choices(rest: Sequence[Any], chosen: dict[Any, Affine], loops: tuple[str, ...]) -> list[Any]:
+            if not rest:
+                return [(chosen, loops)]
+            (symbol, first, last), *others = rest
+            low, high = (self.subscript(end, {**scope, **chosen}) for end in (first, last))
+            length = high + low * -1 + 1
+            if length.is_constant and length.constant <= UNROLLED:
+                values = [low + v for v in range(length.constant)]
+                return [c for v in values for c in choices(others, {**chosen, symbol: v}, loops)]
+            values_of = Range(low, high + 1)
+            loop = made[symbol, values_of] = made.get((symbol, values_of)) or self.index(values_of)
+            return choices(others, {**chosen, symbol: name(loop)}, (*loops, loop))
+
+        return choices(limits, {}, ())
+
+    def reduced(self, node: Any, scope: Mapping[Any, Affine], reduction: Reduction) -> Op:
+        """A Sum or a Product: one statement for each set of loops over the indices that are not written out."""
+        combine = add if reduction == "sum" else mul
+        groups: dict[tuple[str, ...], list[Op]] = {}
+        for choice, loops in self.spread(list(reversed(node.limits)), scope):
+            groups.setdefault(loops, []).append(self.scalar(node.function, {**scope, **choice}))
+        parts = []
+        for loops, terms in groups.items():
+            body = combine(*terms)
+            parts.append(body if not loops or body is combine() else self._reduce(body, loops, scope, reduction))
+        return combine(*parts)
+
+    def _reduce(self, body: Op, loops: tuple[str, ...], scope: Mapping[Any, Affine], reduction: Reduction) -> Op:
+        lifted = self._lifted(body, loops, scope)
+        body = lifted.body
+        if reduction == "product":
+            every = (*lifted.free, *lifted.loops)
+            factors = self.local(every)
+            self.statements.append(Statement(factors, tuple(map(name, every)), every, body, note="factors"))
+            body = read(factors, map(name, every))
+        target = self.local(lifted.free)
         self.statements.append(
-            Statement(target, tuple(map(name, free)), free + loops, body, accumulate=True, note="sum")
+            Statement(
+                target, tuple(map(name, lifted.free)), (*lifted.free, *lifted.loops), body, accumulate=True,
+                note=reduction, reduction=reduction,
+            )
+        )  # fmt: skip
+        return read(target, lifted.at)
+
+    def extreme(self, node: Any, scope: Mapping[Any, Affine], kind: str) -> Op:
+        """The smallest or largest entry, found index by index; the last limit is the outermost."""
+
+        def over(limits: Sequence[Any], scope: Mapping[Any, Affine]) -> Op:
+            if not limits:
+                return self.scalar(node.function, scope)
+            *inner, (symbol, first, last) = limits
+            choices = self.spread([(symbol, first, last)], scope)
+            bodies = [over(inner, {**scope, **choice}) for choice, _ in choices]
+            if choices and choices[0][1]:
+                return self._first(bodies[0], choices[0][1], scope, kind, f"{kind} over {ascii(str(symbol))[1:-1]}")
+            if not bodies:
+                raise DeclarationError(
+                    f"energy {self.energy.name!r}: the {kind} over {symbol} is over nothing: {symbol} runs from "
+                    f"{first} to {last}"
+                )
+            result, *others = bodies
+            for other in others:
+                result = function(kind, result, other)
+            return result
+
+        return over(node.limits, scope)
+
+    def _first(self, body: Op, loops: tuple[str, ...], scope: Mapping[Any, Affine], kind: str, origin: str) -> Op:
+        """The body at the value of its loop where it is smallest (largest) first."""
+        lifted = self._kept(body, loops, scope)
+        (loop,), free = lifted.loops, tuple(map(name, lifted.free))
+        place = self.local(lifted.free, origin=origin, integer=True)
+        which: Reduction = "argmin" if kind == "minimum" else "argmax"
+        self.statements.append(
+            Statement(place, free, (*lifted.free, loop), lifted.body, accumulate=True, note=kind, reduction=which)
         )
-        return read(target, map(name, free))
+        target = self.local(lifted.free)
+        found = replace_indices(lifted.body, {loop: Affine(((Gather(place, free), 1),))})
+        self.statements.append(Statement(target, free, lifted.free, found, note=kind))
+        return read(target, lifted.at)
+
+    def _kept(self, body: Op, loops: tuple[str, ...], scope: Mapping[Any, Affine]) -> _Lifted:
+        """What a reduction over loops keeps: the outer indices in its body and in ranges, and what bounds those.
+
+        For extremes: at more values than those that are read, a range could be empty.
+        """
+        used = body.indices.union(*(self.ranges[i].names for i in loops))
+        outer = dict.fromkeys(i for s in scope.values() for i in sorted(s.names) if i in self.ranges)
+        free = closed((i for i in outer if i in used), self.ranges)
+        return _Lifted(body, free, loops, tuple(map(name, free)))
+
+    def _lifted(self, body: Op, loops: tuple[str, ...], scope: Mapping[Any, Affine]) -> _Lifted:
+        """The same, where an index whose range depends on another that the body lacks gets a range of its own."""
+        kept = self._kept(body, loops, scope)
+        used = body.indices.union(*(self.ranges[i].names for i in loops))
+        free = tuple(i for i in kept.free if i in used)
+        ranges = widened(body, free, self.ranges, self.arrays, frozenset(self.whole)) if free != kept.free else None
+        if ranges is None:
+            return kept
+        mapping: dict[str, Affine] = {}
+        for old in free:
+            mapping[old] = name(self.index(ranges[old]) if ranges[old] != self.ranges[old] else old)
+        for old in loops:
+            moved = self.ranges[old].replaced(mapping)
+            mapping[old] = name(self.index(moved) if moved != self.ranges[old] else old)
+        fresh = tuple(str(mapping[i].single) for i in (*free, *loops))
+        count = len(free)
+        return _Lifted(replace_indices(body, mapping), fresh[:count], fresh[count:], tuple(map(name, free)))
 
     def let(self, base: str, subscripts: Sequence[Affine]) -> Op:
         key, value = self.definitions[base]
@@ -232,8 +341,10 @@ class Lowering:
             return number(Fraction(int(node.p), int(node.q)))
         if (node.is_number and not node.args) or node.is_Float or node.is_NumberSymbol:
             return number(float(node))
-        if isinstance(node, sp.Sum):
-            return self.sum(node, scope)
+        if isinstance(node, sp.Sum | sp.Product):
+            return self.reduced(node, scope, "sum" if isinstance(node, sp.Sum) else "product")
+        if isinstance(node, Extreme):
+            return self.extreme(node, scope, node.primitive)
         if isinstance(node, sp.Indexed):
             subscripts = [self.subscript(i, scope) for i in node.indices]
             base = str(node.base.name)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .emit import FunctionText
 
 
+IDENTITY = {"sum": "0.0", "product": "1.0", "maximum": "-math.inf", "minimum": "math.inf",
+            "argmin": "math.inf", "argmax": "-math.inf"}  # fmt: skip
+COMBINED = {"product": "{0}*({1})", "maximum": "maximum({0}, {1})", "minimum": "minimum({0}, {1})"}
+BETTER = {"argmin": "<", "argmax": ">"}
 DEEPEST = 30  # formulas nested deeper than this get names in between: Python's parser has a limit
 
 
@@ -51,8 +55,9 @@ class NestText:
         """Whether a sum is kept in a register: all loops inside those of its target are summed."""
         if not statement.accumulate:
             return False
-        outermost = self._register_level(statement) == len(statement.kept) and statement.is_definition
-        return outermost or not statement.kept
+        outermost = self._register_level(statement) == len(statement.kept)
+        whole = statement.is_definition or (statement.adds and bool(statement.summed))
+        return not statement.kept or (outermost and whole)
 
     def zero(self) -> None:
         """Zero the memory of the sums that are not kept in registers."""
@@ -66,15 +71,19 @@ class NestText:
         """
         if len(self.loops) < 2 or self.maps:
             return []
-        summed = self.loops[-2]
-        fits = all(s.accumulate and not self._in_register(s) and summed in s.summed for s in self.statements)
+        summed, inner = self.loops[-2:]
+        fits = summed not in self.function.program.ranges[inner].names and all(
+            s.accumulate and s.reduction == "sum" and not self._in_register(s) and summed in s.summed
+            for s in self.statements
+        )
         if not fits:
             return []
         plain = all(_is_arithmetic(s.expression) for s in self.statements)
         count = 4 if plain else 2
         limits = self.function.program.ranges[summed]
         start, stop = self.function.integer(limits.start), self.function.integer(limits.stop)
-        rest = f"max(0, {stop} - {start})//{count}*{count}" if start != "0" else f"max(0, {stop})//{count}*{count}"
+        begin = start if start.isalnum() else f"({start})"
+        rest = f"max(0, {stop} - {begin})//{count}*{count}" if start != "0" else f"max(0, {stop})//{count}*{count}"
         several = [
             replace(
                 s, expression=add(*(replace_indices(s.expression, {summed: name(summed) + u}) for u in range(count)))
@@ -138,7 +147,8 @@ class NestText:
             for loop in loops:
                 self._open(loop, self._values(loop))
             for s in group:
-                function.line(f"{s.target}[{function.address(arrays[s.target], s.subscripts)}] = 0.0")
+                where = function.address(arrays[s.target], s.subscripts)
+                function.line(f"{s.target}[{where}] = {IDENTITY[s.reduction]}")
             function.depth = depth
 
     def _values(self, loop: str) -> str:
@@ -173,9 +183,9 @@ class NestText:
             for node in self.order:
                 if node in self.named and self.placement.level(node) == level:
                     self._name(node)
-        for accumulator, own in self.register.values():
+        for k, (accumulator, own) in self.register.items():
             if own == level and self.loops:
-                function.line(f"{accumulator} = 0.0")
+                self._start(self.statements[k], accumulator)
         if level < len(self.loops):
             for values in self._parts(level):
                 self._open(self.loops[level], values)
@@ -209,7 +219,9 @@ class NestText:
         array = function.program.arrays[statement.target]
         if k in self.register:
             accumulator = self.register[k][0]
-            if value.startswith("-") and self.loops:
+            if statement.reduction != "sum":
+                self._reduce(statement, accumulator, value)
+            elif value.startswith("-") and self.loops:
                 function.line(
                     f"{accumulator} -= {self.text(root.args[0], product=True)}"
                     if root.name == "negative"
@@ -228,8 +240,31 @@ class NestText:
             if statement.target in function.scalars:
                 return
         where = f"{statement.target}[{function.address(array, statement.subscripts)}]"
+        if statement.accumulate and statement.reduction != "sum":
+            function.line(f"{where} = {COMBINED[statement.reduction].format(where, value)}")
+            return
         adds = statement.accumulate or (array.role == "output" and function.memory.accumulate)
         function.line(f"{where} {'+=' if adds else '='} {value}")
+
+    def _start(self, statement: Statement, accumulator: str) -> None:
+        """What a register holds before its loop; a first extreme is at the start of the loop until there is one."""
+        function = self.function
+        if statement.reduction in BETTER:
+            function.line(f"{accumulator}_value = {IDENTITY[statement.reduction]}")
+            function.line(f"{accumulator} = {function.integer(function.program.ranges[statement.summed[0]].start)}")
+        else:
+            function.line(f"{accumulator} = {IDENTITY[statement.reduction]}")
+
+    def _reduce(self, statement: Statement, accumulator: str, value: str) -> None:
+        function = self.function
+        if statement.reduction not in BETTER:
+            function.line(f"{accumulator} = {COMBINED[statement.reduction].format(accumulator, value)}")
+            return
+        best, new = f"{accumulator}_value", f"{accumulator}_new"
+        function.line(f"{new} = {value}")
+        function.line(f"if {new} {BETTER[statement.reduction]} {best} or {new} != {new}:")
+        function.line(f"    {best} = {new}")
+        function.line(f"    {accumulator} = {statement.summed[0]}")
 
     def _is_variable(self, array: Array) -> bool:
         """Whether the array is a number that lives in a variable of the function."""

@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from .expression import Op, add, mul, name, read, rebuild
+from .expression import Op, add, mul, name, read, rebuild, replace_indices
 from .primitives import CHEAP
-from .program import Array, Program, Role, Statement, unused
+from .program import Array, Program, Range, Role, Statement, unused
+from .ranges import axes_of, in_order, is_closed, widened
 
 Loops = tuple[str, ...]
 Pick = Callable[[Statement, Op], Loops | None]
@@ -77,13 +78,28 @@ class _Extraction:
     before: list[Statement] = field(default_factory=list)
 
     def run(self) -> Program:
-        self.arrays = dict(self.program.arrays)
+        self.arrays, self.ranges = dict(self.program.arrays), dict(self.program.ranges)
+        self.whole = frozenset(
+            s.target for s in self.program.statements
+            if s.is_definition and tuple(self.ranges[i] for i in s.kept) == self.arrays[s.target].axes
+        )  # fmt: skip
         statements: list[Statement] = []
         for statement in self.program.statements:
             expression = self._visit(statement, statement.expression, {})
             statements += [*self.before, replace(statement, expression=expression)]
             self.before.clear()
-        return replace(self.program, arrays=self.arrays, statements=tuple(statements))
+        return replace(self.program, arrays=self.arrays, ranges=self.ranges, statements=tuple(statements))
+
+    def _picked(self, statement: Statement, node: Op) -> Loops | None:
+        """The loops of an array for the node, where there can be one."""
+        loops = self.pick(statement, node)
+        return loops if loops is not None and self._own_ranges(node, loops) is not None else None
+
+    def _own_ranges(self, node: Op, loops: Loops) -> dict[str, Range] | None:
+        """Ranges of the loops by themselves; see ranges.py."""
+        if is_closed(loops, self.ranges):
+            return {i: self.ranges[i] for i in loops} if axes_of(loops, self.ranges) is not None else None
+        return widened(node, loops, self.ranges, self.arrays, self.whole)
 
     def _visit(self, statement: Statement, node: Op, memo: dict[Op, Op]) -> Op:
         if node not in memo:
@@ -93,14 +109,14 @@ class _Extraction:
     def _replaced(self, statement: Statement, node: Op, memo: dict[Op, Op]) -> Op:
         if not node.children or (node.name == "mul" and _is_multiple(node)):
             return node
-        loops = self.pick(statement, node)
+        loops = self._picked(statement, node)
         if loops is not None:
             return self._array(statement, node, loops)
         if node.name in ("add", "mul"):
             combine = add if node.name == "add" else mul
-            fixed = [a for a in node.args if a.name == "number" or self.pick(statement, a) is not None]
+            fixed = [a for a in node.args if a.name == "number" or self._picked(statement, a) is not None]
             part = combine(*fixed)
-            loops = self.pick(statement, part) if part.children and not _is_multiple(part) else None
+            loops = self._picked(statement, part) if part.children and not _is_multiple(part) else None
             if loops is not None:
                 others = [self._visit(statement, a, memo) for a in node.args if a not in fixed]
                 return combine(self._array(statement, part, loops), *others)
@@ -111,10 +127,22 @@ class _Extraction:
         target = self.made.get((node, loops, role))
         if target is None:
             target = self.made[node, loops, role] = unused(self.arrays, role[0])
-            axes = tuple(self.program.ranges[i] for i in loops)
+            own = self._own_ranges(node, loops)
+            assert own is not None, "only what can be extracted is picked"
+            mapping = {i: name(i if own[i] == self.ranges[i] else self._index(own[i])) for i in loops}
+            fresh = tuple(map(str, mapping.values()))
+            axes = axes_of(fresh, self.ranges)
+            assert axes is not None
             self.arrays[target] = Array(target, axes, role, origin=self.note)
-            self.before.append(Statement(target, tuple(map(name, loops)), loops, node, note=self.note))
+            made = replace_indices(node, mapping)
+            subscripts, order = tuple(mapping.values()), in_order(fresh, self.ranges)
+            self.before.append(Statement(target, subscripts, order, made, note=self.note))
         return read(target, map(name, loops))
+
+    def _index(self, values: Range) -> str:
+        fresh = unused(self.ranges, "q")
+        self.ranges[fresh] = values
+        return fresh
 
 
 def _is_multiple(node: Op) -> bool:

@@ -9,28 +9,53 @@ over named indices with one range each. f is pointwise (expression.py). Example,
 
     E[]  +=  -exp(-(x0[i] - y0[])**2)      loops i in 0 .. n0
 
+An accumulating statement may also multiply, or take the largest or the smallest (`reduction`), or say at which value
+of its one summed loop f is smallest or largest first (`argmin`, `argmax`: an integer array, which others gather
+through). A range may depend on indices that come before it in the loops: all pairs are i in 0 .. n0, j in 0 .. i.
+
 Programs are data. A pass is a function from program to program; `check` states what every program obeys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..energies.errors import WibergError
-from .expression import Affine, Op, gathers, show
+from .expression import Affine, Move, Op, gathers, relocated, show
 from .primitives import PRIMITIVES
 
 Role = Literal["variable", "direction", "weight", "data", "prepared", "local", "output"]
+Reduction = Literal["sum", "product", "maximum", "minimum", "argmin", "argmax"]
+
+OPERATORS: dict[str, str] = {
+    "sum": "+=", "product": "*=", "maximum": "max=", "minimum": "min=", "argmin": "argmin=", "argmax": "argmax=",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values start, ..., stop - 1 of an index; both ends are affine in the extents."""
+    """The values start, ..., stop - 1 of an index; both ends are affine in extents and in indices further out."""
 
     start: Affine
     stop: Affine
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Extents and indices in it."""
+        return self.start.names | self.stop.names
+
+    @property
+    def gathers(self) -> frozenset[str]:
+        """Index arrays in it: none as the user writes it, but `u[e[k]]` of a partial sum u sums up to e[k]."""
+        return gathers(self.start) | gathers(self.stop)
+
+    def replaced(self, mapping: Mapping[str, Affine]) -> Range:
+        return Range(self.start.replaced(mapping), self.stop.replaced(mapping))
+
+    def relocated(self, move: Move) -> Range:
+        return Range(self.start.relocated(move), self.stop.relocated(move))
 
     def __str__(self) -> str:
         return f"{self.start} .. {self.stop}"
@@ -51,7 +76,8 @@ class Array:
 class Statement:
     """One assignment; see the top of this file.
 
-    `note` says what it computes. A sum starts from 0, unless it `adds` to what earlier statements wrote.
+    `note` says what it computes. A sum starts from 0, unless it `adds` to what earlier statements wrote. `reduction`
+    is how the values of an accumulating statement are put together.
     """
 
     target: str
@@ -61,6 +87,7 @@ class Statement:
     accumulate: bool = False
     note: str = ""
     adds: bool = False
+    reduction: Reduction = "sum"
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -85,11 +112,17 @@ class Statement:
             and set(singles) <= set(self.loops)
         )
 
+    @property
+    def arrays(self) -> frozenset[str]:
+        """Names of the arrays that must be known before it runs, but for those of the ranges of its loops."""
+        return self.expression.arrays.union(*(gathers(s) for s in self.subscripts))
+
     def __str__(self) -> str:
         where = f"[{', '.join(map(str, self.subscripts))}]"
         loops = f"      for {', '.join(self.loops)}" if self.loops else ""
         note = f"      # {self.note}" if self.note else ""
-        return f"{self.target}{where} {'+=' if self.accumulate else '='} {show(self.expression)}{loops}{note}"
+        operator = OPERATORS[self.reduction] if self.accumulate else "="
+        return f"{self.target}{where} {operator} {show(self.expression)}{loops}{note}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +140,17 @@ class Program:
         for array in self.arrays.values():
             lines.append(f"{array.role} {array.name}[{', '.join(map(str, array.axes))}]  {array.origin}".rstrip())
         return "\n".join(lines + [str(s) for s in self.statements])
+
+
+def arrays_read(program: Program, statement: Statement) -> frozenset[str]:
+    """Names of all arrays that must be known before a statement runs."""
+    return statement.arrays.union(*(program.ranges[i].gathers for i in statement.loops if i in program.ranges))
+
+
+def moved(statement: Statement, move: Move) -> Statement:
+    """The statement with all that it reads and gathers through moved; its target stays."""
+    subscripts = tuple(s.relocated(move) for s in statement.subscripts)
+    return replace(statement, subscripts=subscripts, expression=relocated(statement.expression, move))
 
 
 def unused(names: Iterable[str], letter: str) -> str:
@@ -145,7 +189,7 @@ def arrays_are_defined_before_use(program: Program) -> Problems:
     for position, statement in enumerate(program.statements):
         if statement.target in inputs or statement.target not in program.arrays:
             yield position, f"{statement.target} is an input or unknown, and is written"
-        for name in sorted(statement.expression.arrays):
+        for name in sorted(arrays_read(program, statement)):
             if name not in program.arrays or (name not in defined and name not in last_write):
                 yield position, f"{name} is read and never defined"
             elif name in last_write and last_write[name] >= position:
@@ -197,6 +241,34 @@ def assignments_sum_nothing(program: Program) -> Problems:
             yield position, f"{statement.target} is assigned for every {', '.join(statement.summed)}"
 
 
+def ranges_depend_on_loops_further_out(program: Program) -> Problems:
+    """A range knows extents and earlier loops; what a definition keeps depends on nothing that it sums over."""
+    for position, statement in enumerate(program.statements):
+        known = set(program.extents)
+        for loop in statement.loops:
+            unknown = program.ranges[loop].names - known if loop in program.ranges else ()
+            if unknown:
+                yield position, f"the range of {loop} depends on {', '.join(sorted(unknown))}"
+            known.add(loop)
+        kept = set(statement.kept)
+        for loop in statement.kept if statement.is_definition else ():
+            if program.ranges[loop].names - kept - set(program.extents):
+                yield position, f"{loop} is kept, and its range depends on a loop that is not"
+
+
+def reductions_have_a_meaning(program: Program) -> Problems:
+    """Only sums add to what is there; a first extreme is an integer array over one summed loop."""
+    for position, statement in enumerate(program.statements):
+        first = statement.reduction in ("argmin", "argmax")
+        if statement.reduction != "sum" and (statement.adds or not statement.accumulate):
+            yield position, f"a {statement.reduction} is taken of all values, and adds to nothing"
+        if first and len(statement.summed) != 1:
+            yield position, "a first extreme is taken over one loop"
+        array = program.arrays[statement.target]
+        if first != array.integer:
+            yield position, f"{statement.target} is {'' if array.integer else 'not '}integer"
+
+
 def functions_are_primitives(program: Program) -> Problems:
     """Expressions hold numbers, reads, indices, sums, products, powers and primitives of the table only."""
     known = set(PRIMITIVES) | {"number", "affine", "read", "add", "mul", "power", "true", "false"}
@@ -226,6 +298,8 @@ INVARIANTS = (
     subscripts_are_loops,
     each_local_has_one_definition,
     assignments_sum_nothing,
+    ranges_depend_on_loops_further_out,
+    reductions_have_a_meaning,
     functions_are_primitives,
     outputs_are_written,
 )

@@ -9,6 +9,7 @@ from typing import Any
 import sympy as sp
 
 from ..energies.energy import Energy
+from ..energies.extrema import maximum, minimum
 
 
 def random_energy(source: random.Random) -> Energy:
@@ -21,7 +22,7 @@ def random_energy(source: random.Random) -> Energy:
             r: [s for s in symbols if symbols[s] == r and (s in used or r == "data")]
             for r in ("variables", "weights", "data")
         }
-        if roles["variables"]:
+        if roles["variables"] and not _has_free_index(expression, lets):
             return Energy(
                 expression,
                 variables=roles["variables"],
@@ -30,6 +31,12 @@ def random_energy(source: random.Random) -> Energy:
                 where=lets,
                 name=f"random{source.randrange(10**6)}",
             )
+
+
+def _has_free_index(expression: Any, lets: dict[Any, Any]) -> bool:
+    """Whether SymPy took a Piecewise out of a sum inside another, although a condition depends on the inner index."""
+    formulas = [(expression, ()), *((value, key.indices) for key, value in lets.items())]
+    return any(isinstance(s, sp.Idx) and s not in own for formula, own in formulas for s in formula.free_symbols)
 
 
 def _uses(expression: Any, symbol: Any) -> bool:
@@ -105,6 +112,10 @@ class _Grammar:
 
     def _sum(self, depth: int, scope: dict[Any, Any]) -> Any:
         source = self.source
+        around = [index for index, (extent, _) in scope.items() if extent == self.n]
+        if around and source.random() < 0.2:
+            below, reaches = self._triangle(source.choice(around))
+            return sp.Sum(self._expression(depth, {**scope, below: (self.n, reaches)}), below)
         extent = source.choice([self.n, self.n, self.k, sp.Integer(2), sp.Integer(3)])
         partial = extent == self.n and source.random() < 0.25
         index = self._index(extent, partial=partial)
@@ -113,7 +124,21 @@ class _Grammar:
             other = self._index(source.choice([self.n, self.k]))
             inner[other] = (other.upper + 1, False)
             return sp.Sum(self._expression(depth, inner), index, other)
-        return sp.Sum(self._expression(depth, inner), index)
+        if len(inner) < 3 and extent == self.n and source.random() < 0.3:
+            below, reaches = self._triangle(index)
+            return sp.Sum(self._expression(depth, {**inner, below: (self.n, reaches)}), below, index)
+        kind, body = source.random(), self._expression(depth, inner)
+        if kind < 0.1:
+            return sp.Product(1 + body / 4, index)
+        if kind < 0.2 and not partial:
+            return source.choice([minimum, maximum])(body, index)
+        return sp.Sum(body, index)
+
+    def _triangle(self, outer: Any) -> tuple[Any, bool]:
+        """An index below or above another, and whether it can be followed by one more."""
+        self.counter += 1
+        limits = self.source.choice([(0, outer - 1), (0, outer), (outer + 1, self.n - 1), (outer, self.n - 1)])
+        return sp.Idx(f"q{self.counter}", limits), limits[1] == outer - 1
 
     def _read(self, scope: dict[Any, Any]) -> Any:
         """A symbol that fits the indices in scope."""
@@ -123,6 +148,7 @@ class _Grammar:
             if extent == self.n:
                 choices += [self.arrays[a][index] for a in "ywx"] * 2 + [
                     self.arrays["y"][self.arrays["e"][index]],
+                    self.arrays["w"][self.arrays["e"][self.arrays["e"][index]]],
                     self.arrays["A"][index, index],
                 ]
                 if partial:
@@ -136,6 +162,8 @@ class _Grammar:
             let = self.arrays.get("let")
             if let is not None and let.shape[0] == extent and not self._defining():
                 choices += [let[index]] * 3
+                if extent == self.n:
+                    choices += [let[self.arrays["e"][index]]]
             for other, (second, _) in scope.items():
                 if extent == self.k and second == self.n:
                     choices += [

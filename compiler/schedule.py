@@ -5,9 +5,11 @@
     G[j]   = 2*S[j]          for j             for j:                   (nest 2: both statements)
 
 Statements over the same set of loops share a nest, as early as what they read is complete; a map and its readers at
-the same subscripts may share one, and then the array is only a scalar. The innermost loop is chosen by an estimate of
-memory traffic: contiguous reads and writes are cheap, sums in a register are free, strides are dear. Arrays of our
-own (local and prepared) are laid out with the innermost loop last.
+the same subscripts may share one, and then the array is only a scalar. A first extreme has a nest of its own, in which
+the loop that it is taken over is the innermost; additions to one array over all pairs share one (elsewhere two in one
+loop may keep LLVM from vectorising). A loop runs inside those that its range depends on. The innermost loop is chosen
+by an estimate of memory traffic: contiguous reads and writes are cheap, sums in a register are free, strides are dear.
+Arrays of our own (local and prepared) are laid out with the innermost loop last.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from .expression import Op, name, read, transform
-from .program import Array, Program, Statement, unused
+from .expression import Affine, Op, name, read, transform
+from .program import Array, Program, Statement, arrays_read, moved, unused
+from .ranges import axes_of, in_order, is_closed, is_ragged
 
 
 @dataclass(frozen=True)
@@ -55,33 +58,36 @@ def schedule(program: Program, innermost: str | None = None) -> Schedule:
 @dataclass
 class _Group:
     loops: frozenset[str]
+    innermost: str | None
     statements: list[Statement] = field(default_factory=list)
 
 
 def _groups(program: Program, statements: Sequence[Statement]) -> list[_Group]:
     groups: list[_Group] = []
     written: dict[str, tuple[int, Statement]] = {}
+    defined: dict[str, tuple[int, Statement]] = {}
     for statement in statements:
         loops = frozenset(statement.loops)
+        innermost = statement.summed[0] if statement.reduction in ("argmin", "argmax") else None
         earliest = 0
-        for array in statement.expression.arrays:
+        for array in sorted(arrays_read(program, statement)):
             if array in written:
                 position, definition = written[array]
                 together = loops == groups[position].loops and _reads_in_place(statement, definition)
                 earliest = max(earliest, position if together else position + 1)
         if statement.target in written and statement.accumulate:
-            earliest = max(earliest, written[statement.target][0] + 1)
+            before = defined if is_ragged(statement.loops, program.ranges) else written
+            earliest = max(earliest, before[statement.target][0] + 1)
         for position in range(earliest, len(groups)):
-            if groups[position].loops == loops:
+            if (groups[position].loops, groups[position].innermost) == (loops, innermost):
                 break
         else:
             position = len(groups)
-            groups.append(_Group(loops))
+            groups.append(_Group(loops, innermost))
         groups[position].statements.append(statement)
-        if program.arrays[statement.target].role != "output" or statement.target not in written:
-            written[statement.target] = (position, statement)
-        else:
-            written[statement.target] = (max(position, written[statement.target][0]), statement)
+        defined.setdefault(statement.target, (position, statement))
+        latest = max(position, written.get(statement.target, (0, statement))[0])
+        written[statement.target] = (latest, statement)
     return groups
 
 
@@ -98,7 +104,7 @@ def _scalars(program: Program, nests: Sequence[Nest]) -> frozenset[str]:
     for nest in nests:
         for statement in nest.statements:
             own = {s.target for s in nest.statements if not s.accumulate and set(s.loops) == set(s.kept)}
-            outside |= statement.expression.arrays - own
+            outside |= arrays_read(program, statement) - own
     maps = {s.target for n in nests for s in n.statements if not s.accumulate and s.is_definition}
     twice = {s.target for n in nests for s in n.statements if s.accumulate}
     local = {a.name for a in program.arrays.values() if a.role == "local"}
@@ -112,13 +118,15 @@ def _ordered(program: Program, group: _Group, innermost: str | None) -> Nest:
     loops = sorted(group.loops)
     if not loops:
         return Nest((), tuple(group.statements))
-    if innermost in loops:
-        last = str(innermost)
+    needed = frozenset().union(*(program.ranges[i].names for i in loops))
+    if group.innermost or innermost in loops:
+        last = str(group.innermost or innermost)
     else:
-        last = min(loops, key=lambda i: (_traffic(program, group.statements, i), i))
+        free = [i for i in loops if i not in needed]
+        last = min(free, key=lambda i: (_traffic(program, group.statements, i), i))
     kept = [i for s in group.statements for i in s.kept if i != last]
     outer = [*dict.fromkeys(kept), *(i for i in loops if i not in kept and i != last)]
-    return Nest((*outer, last), tuple(group.statements))
+    return Nest((*in_order(outer, program.ranges), last), tuple(group.statements))
 
 
 def _traffic(program: Program, statements: Sequence[Statement], inner: str) -> float:
@@ -184,15 +192,25 @@ def _copy_strided_weights(
                 singles = [s.single for s in item.args[1] if not s.is_constant]
                 if None in singles or len(set(singles)) != len(singles) or not set(singles) <= set(nest.loops):
                     continue
+                whole = is_closed(map(str, singles), program.ranges)
+                if not whole or axes_of(map(str, singles), program.ranges) is None:
+                    continue
                 loops = tuple(str(i) for i in sorted(singles, key=lambda i: (i == inner, nest.loops.index(str(i)))))
                 canonical = _canonical_read(program, item, loops)
                 if canonical not in copies:
                     target = copies[canonical] = unused(arrays, "p")
-                    axes = tuple(program.ranges[i] for i in loops)
+                    axes = axes_of(loops, program.ranges)
+                    assert axes is not None, "a range is bounded by extents, or its loops are not closed"
                     arrays[target] = Array(target, axes, "prepared", origin=f"copy of {array.name}")
                     subscripts = tuple(map(name, loops))
                     extra.append(
-                        Statement(target, subscripts, loops, item, note="a weight, laid out for the inner loop")
+                        Statement(
+                            target,
+                            subscripts,
+                            in_order(loops, program.ranges),
+                            item,
+                            note="a weight, laid out for the inner loop",
+                        )
                     )
                 mapping[item] = read(copies[canonical], map(name, loops))
         result.append(replace(nest, statements=tuple(_replace_reads(s, mapping) for s in nest.statements)))
@@ -226,19 +244,15 @@ def _lay_out(program: Program, prepared: list[Nest], evaluated: list[Nest]) -> t
         n: replace(a, axes=tuple(a.axes[k] for k in orders[n])) if n in orders else a for n, a in program.arrays.items()
     }
 
-    def moved(nest: Nest) -> Nest:
-        return replace(nest, statements=tuple(_permuted(s, orders) for s in nest.statements))
+    def move(array: str, subscripts: tuple[Affine, ...]) -> tuple[str, tuple[Affine, ...]]:
+        return array, tuple(subscripts[k] for k in orders[array]) if array in orders else subscripts
 
-    return replace(program, arrays=arrays), [moved(n) for n in prepared], [moved(n) for n in evaluated]
+    def permuted(statement: Statement) -> Statement:
+        inside = moved(statement, move)
+        return replace(inside, subscripts=move(statement.target, inside.subscripts)[1])
 
+    def changed(nests: list[Nest]) -> list[Nest]:
+        return [replace(n, statements=tuple(map(permuted, n.statements))) for n in nests]
 
-def _permuted(statement: Statement, orders: Mapping[str, tuple[int, ...]]) -> Statement:
-    def leaf(item: Op) -> Op:
-        if item.name != "read" or item.args[0] not in orders:
-            return item
-        return read(item.args[0], [item.args[1][k] for k in orders[item.args[0]]])
-
-    subscripts = statement.subscripts
-    if statement.target in orders:
-        subscripts = tuple(subscripts[k] for k in orders[statement.target])
-    return replace(statement, subscripts=subscripts, expression=transform(statement.expression, leaf))
+    ranges = {i: r.relocated(move) for i, r in program.ranges.items()}
+    return replace(program, arrays=arrays, ranges=ranges), changed(prepared), changed(evaluated)

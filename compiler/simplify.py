@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from .expression import ONE, Affine, Op, add, gathers, mul, name, read, replace_indices, transform
-from .program import Array, Program, Range, Statement
+from .expression import ONE, Affine, Op, add, mul, name, read, replace_indices, transform
+from .program import Array, Program, Range, Statement, arrays_read, moved
+from .ranges import in_order
 from .user_functions import written_out
 
 
@@ -30,7 +31,7 @@ def prune(program: Program) -> Program:
     for statement in reversed(program.statements):
         if statement.target in needed:
             kept.append(statement)
-            needed |= statement.expression.arrays | frozenset().union(*(gathers(s) for s in statement.subscripts))
+            needed |= arrays_read(program, statement)
     arrays = {n: a for n, a in program.arrays.items() if n in needed or a.role not in ("local", "output", "prepared")}
     used = {i for s in kept for i in s.loops}
     ranges = {i: r for i, r in program.ranges.items() if i in used}
@@ -55,11 +56,11 @@ def merge(program: Program) -> Program:
     for statement in program.statements:
         counts[statement.target] = counts.get(statement.target, 0) + 1
     for statement in program.statements:
-        statement = _canonical(statement, program.ranges, letters, ranges)
-        statement = replace(statement, expression=_rename(statement.expression, same))
+        statement = _canonical(_renamed(statement, same), _with_names(program.ranges, same), letters, ranges)
         array = program.arrays[statement.target]
         if array.role in ("local", "prepared") and counts[statement.target] == 1:
-            key = (statement.subscripts, statement.loops, statement.accumulate, statement.expression)
+            how = (statement.accumulate, statement.reduction)
+            key = (statement.subscripts, statement.loops, how, statement.expression)
             earlier = seen.setdefault(key, statement.target)
             if earlier != statement.target:
                 same[statement.target] = earlier
@@ -72,36 +73,51 @@ def merge(program: Program) -> Program:
 def _canonical(
     statement: Statement, old: Mapping[str, Range], letters: dict[str, str], ranges: dict[str, Range]
 ) -> Statement:
-    """The statement with its loops named by their ranges: the letter of the range, numbered within the statement."""
-    kept, summed = statement.kept, statement.summed
-    for loop in (*kept, *summed):
-        if str(old[loop]) not in letters:
-            k = len(letters)
-            letters[str(old[loop])] = LETTERS[k % len(LETTERS)] * (1 + k // len(LETTERS))
+    """The statement with its loops named by their ranges: the letter of the range, numbered within the statement.
+
+    Loops whose range depends on others are named after those, so that equal triangles have equal names.
+    """
     counts: dict[str, int] = {}
-    mapping: dict[str, str] = {}
-    for loop in (*kept, *sorted(summed, key=lambda i: letters[str(old[i])])):
-        letter = letters[str(old[loop])]
-        number = counts[letter] = counts.get(letter, 0) + 1
-        mapping[loop] = letter if number == 1 else f"{letter}{number}"
-        ranges.setdefault(mapping[loop], old[loop])
-    affine = {a: name(b) for a, b in mapping.items()}
+    affine: dict[str, Affine] = {}
+    waiting = [*statement.kept, *statement.summed]
+    while waiting:
+        ready = [i for i in waiting if old[i].names.isdisjoint(waiting)]
+        here = {i: old[i].replaced(affine) for i in ready}
+        for loop in ready:
+            if str(here[loop]) not in letters:
+                k = len(letters)
+                letters[str(here[loop])] = LETTERS[k % len(LETTERS)] * (1 + k // len(LETTERS))
+        kept = [i for i in ready if i in statement.kept]
+        met = list(letters)
+        summed = sorted((i for i in ready if i not in kept), key=lambda i: met.index(str(here[i])))
+        for loop in (*kept, *summed):
+            letter = letters[str(here[loop])]
+            number = counts[letter] = counts.get(letter, 0) + 1
+            affine[loop] = name(letter if number == 1 else f"{letter}{number}")
+            ranges.setdefault(str(affine[loop]), here[loop])
+        waiting = [i for i in waiting if i not in ready]
     return replace(
         statement,
         subscripts=tuple(s.replaced(affine) for s in statement.subscripts),
-        loops=tuple(mapping.values()),
+        loops=tuple(map(str, affine.values())),
         expression=replace_indices(statement.expression, affine),
     )
 
 
-def _rename(node: Op, names: Mapping[str, str]) -> Op:
-    if node.arrays.isdisjoint(names):
-        return node
+def _renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
+    """The statement with other names for arrays that it reads or gathers through."""
+    if statement.arrays.isdisjoint(names):
+        return statement
 
-    def leaf(item: Op) -> Op:
-        return read(names.get(item.args[0], item.args[0]), item.args[1]) if item.name == "read" else item
+    def move(array: str, subscripts: tuple[Affine, ...]) -> tuple[str, tuple[Affine, ...]]:
+        return names.get(array, array), subscripts
 
-    return transform(node, leaf)
+    return moved(statement, move)
+
+
+def _with_names(ranges: Mapping[str, Range], names: Mapping[str, str]) -> Mapping[str, Range]:
+    """Ranges with other names for arrays that are gathered through."""
+    return {i: r.relocated(lambda array, subscripts: (names.get(array, array), subscripts)) for i, r in ranges.items()}
 
 
 def inline(program: Program) -> Program:
@@ -109,14 +125,16 @@ def inline(program: Program) -> Program:
 
     t0[i] = x[i] - y;  t1 += t0[i]**2  for i        ->        t1 += (x[i] - y)**2  for i
 
-    A map stays where it is read in more loops than it has indices and is more than a read or a number.
+    A map stays where it is read in more loops than it has indices and is more than a read or a number. So do factors
+    of a product: whether one is 0 is decided once.
     """
     counts: dict[str, int] = {}
     widest: dict[str, int] = {}
     for statement in program.statements:
         counts[statement.target] = counts.get(statement.target, 0) + 1
         for read_array in statement.expression.arrays:
-            widest[read_array] = max(widest.get(read_array, 0), len(statement.loops))
+            often = len(program.ranges) + 1 if statement.reduction == "product" else len(statement.loops)
+            widest[read_array] = max(widest.get(read_array, 0), often)
     formulas: dict[str, tuple[tuple[Affine, ...], Op]] = {}
     statements = []
     for statement in program.statements:
@@ -165,7 +183,7 @@ def factor(program: Program) -> Program:
     for statement in program.statements:
         summed = frozenset(statement.summed)
         groups = _by_invariant(statement.expression, summed)
-        whole = statement.is_definition and statement.accumulate and writers[statement.target] == 1
+        whole = statement.is_definition and _is_sum(statement) and writers[statement.target] == 1
         splits = whole and summed and set(groups) != {ONE}
         if not splits or (len(groups) > 1 and statement.kept):
             statements.append(statement)
@@ -176,7 +194,7 @@ def factor(program: Program) -> Program:
             arrays[part] = Array(part, arrays[statement.target].axes, "local", origin=statement.note)
             statements.append(replace(statement, target=part, expression=add(*variants)))
             terms.append(mul(invariant, read(part, statement.subscripts)))
-        kept = statement.kept
+        kept = in_order(statement.kept, program.ranges)
         statements.append(replace(statement, loops=kept, expression=add(*terms), accumulate=False))
     return replace(program, arrays=arrays, statements=tuple(statements))
 
@@ -190,7 +208,7 @@ def forward(program: Program) -> Program:
     writers: dict[str, int] = {}
     for s in program.statements:
         writers[s.target] = writers.get(s.target, 0) + 1
-        for array in s.expression.arrays:
+        for array in arrays_read(program, s):
             readers[array] = readers.get(array, 0) + 1
     moves: dict[str, Statement] = {}
     for s in program.statements:
@@ -198,7 +216,7 @@ def forward(program: Program) -> Program:
         is_copy = node.name == "read" and s.is_definition and program.arrays[s.target].role == "output"
         if is_copy and node.args[1] == s.subscripts and readers[node.args[0]] == 1 == writers.get(node.args[0]):
             moves[node.args[0]] = s
-    sums = {s.target for s in program.statements if s.accumulate and s.is_definition}
+    sums = {s.target for s in program.statements if _is_sum(s) and s.is_definition}
     statements = []
     for s in program.statements:
         if s.target in moves and s.target in sums:
@@ -211,9 +229,13 @@ def forward(program: Program) -> Program:
         elif s.expression.name == "read" and moves.get(s.expression.args[0]) is s and s.expression.args[0] in sums:
             continue
         statements.append(s)
-    used = {s.target for s in statements} | {a for s in statements for a in s.expression.arrays}
+    used = {s.target for s in statements} | {a for s in statements for a in arrays_read(program, s)}
     arrays = {n: a for n, a in program.arrays.items() if a.role not in ("local", "prepared") or n in used}
     return replace(program, arrays=arrays, statements=tuple(statements))
+
+
+def _is_sum(statement: Statement) -> bool:
+    return statement.accumulate and statement.reduction == "sum"
 
 
 def _by_invariant(node: Op, summed: frozenset[str]) -> dict[Op, list[Op]]:

@@ -6,11 +6,11 @@ import dataclasses
 import json
 from typing import Any
 
-from .declaration import Access, Declaration, Symbol
+from .declaration import Access, Declaration, Extremum, Symbol
 from .expression import Affine, Gather
 from .program import Range
 
-CLASSES = {c.__name__: c for c in (Access, Declaration, Symbol, Affine, Gather, Range)}
+CLASSES = {c.__name__: c for c in (Access, Declaration, Extremum, Symbol, Affine, Gather, Range)}
 
 
 def to_text(value: Any) -> str:

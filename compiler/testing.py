@@ -389,7 +389,8 @@ def points(energy: Energy, count: int = 1) -> Any:
 def energies() -> Any:
     """A hypothesis strategy for random energies over most of the language.
 
-    Scalars, vectors and matrices in every role, nested and partial sums, offsets, gathers, lets, kinks and functions.
+    Scalars, vectors and matrices in every role, nested, partial and triangular sums, products and extremes, offsets,
+    gathers, lets, kinks and functions.
     """
     from hypothesis import strategies
 

@@ -11,6 +11,7 @@ from .errors import (
     UnsupportedError,
     WibergError,
 )
+from .extrema import maximum, minimum
 from .robust import cauchy, geman_mcclure, pseudo_huber, student_t, welsch
 from .user_function import function
 
@@ -27,6 +28,8 @@ __all__ = [
     "cauchy",
     "function",
     "geman_mcclure",
+    "maximum",
+    "minimum",
     "pseudo_huber",
     "student_t",
     "welsch",

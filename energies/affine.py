@@ -1,7 +1,8 @@
 """Integer-affine forms, such as `2*i + n - 1`, of subscripts, limits and extents, and what can be proven about them.
 
-A form is a dict from an atom (an index or an extent, 1 for the constant) to its integer coefficient: `2*i + n - 1` is
-`{i: 2, n: 1, 1: -1}`. The only facts used are that extents are not negative and that an index lies within its range.
+A form is a dict from an atom (an index, an extent or an entry of integer data, 1 for the constant) to its integer
+coefficient: `2*i + n - 1` is `{i: 2, n: 1, 1: -1}`. The only facts used are that extents are not negative and that an
+index lies within its range, which may depend on indices further out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Affine = dict[Any, int]
 
 @dataclass(frozen=True)
 class Range:
-    """The values `lower, ..., upper` of an index, both affine in extents; empty where upper < lower."""
+    """The values `lower, ..., upper` of an index, affine in extents and outer indices; empty where upper < lower."""
 
     lower: Affine
     upper: Affine
@@ -30,7 +31,7 @@ class Range:
 
 
 def affine(expr: Any) -> Affine | None:
-    """The form of `expr`; None where it is not a sum of integer multiples of symbols and indices."""
+    """The form of `expr`; None where it is not a sum of integer multiples of symbols, indices and entries."""
     form = _affine_of_sum(expr)
     return form if form is not None else _affine_of_sum(sp.expand(expr))
 
@@ -39,7 +40,7 @@ def _affine_of_sum(expr: Any) -> Affine | None:
     form: Affine = {}
     for term in sp.Add.make_args(expr):
         coefficient, atom = term.as_coeff_Mul()
-        if not coefficient.is_Integer or not (atom is sp.S.One or isinstance(atom, sp.Symbol | sp.Idx)):
+        if not coefficient.is_Integer or not (atom is sp.S.One or isinstance(atom, sp.Symbol | sp.Idx | sp.Indexed)):
             return None
         form[atom] = form.get(atom, 0) + int(coefficient)
     return _without_zeros(form)
@@ -64,19 +65,22 @@ def expression(form: Affine) -> Any:
 
 
 def highest(form: Affine, ranges: dict[Any, Range]) -> Affine:
-    """The largest value of a form while its indices run over their ranges, affine in extents alone."""
-    return combine(*((c, _end(atom, ranges, upper=c > 0)) for atom, c in form.items()))
+    """The largest value of a form while its indices run over their ranges, outermost first; affine in extents alone."""
+    return _extreme(form, ranges, upper=True)
 
 
 def lowest(form: Affine, ranges: dict[Any, Range]) -> Affine:
-    """The smallest value of a form while its indices run over their ranges, affine in extents alone."""
-    return combine(*((c, _end(atom, ranges, upper=c < 0)) for atom, c in form.items()))
+    """The smallest value of a form while its indices run over their ranges; affine in extents alone."""
+    return _extreme(form, ranges, upper=False)
 
 
-def _end(atom: Any, ranges: dict[Any, Range], *, upper: bool) -> Affine:
-    if atom not in ranges:
-        return {atom: 1}
-    return ranges[atom].upper if upper else ranges[atom].lower
+def _extreme(form: Affine, ranges: dict[Any, Range], *, upper: bool) -> Affine:
+    for index in reversed(ranges):  # the innermost first: `i - j` with j from 0 to i - 1 is at least 1
+        count = form.get(index, 0)
+        if count:
+            end = ranges[index].upper if (count > 0) == upper else ranges[index].lower
+            form = combine((1, form), (-count, {index: 1}), (count, end))
+    return form
 
 
 def always_positive(form: Affine) -> bool:

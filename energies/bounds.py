@@ -20,6 +20,8 @@ ONE: Affine = {sp.S.One: 1}
 
 def check_axis(node: Any, axis: int, form: Affine, extent: Any, ranges: Mapping[Any, Range]) -> None:
     """Refuse the subscript `form` of the read `node` if it leaves its axis, or runs over another extent altogether."""
+    if any(isinstance(atom, sp.Indexed) for atom in form):
+        return  # what index data hold is known at the call
     size = affine(extent) or {}
     excess = combine((1, highest(form, dict(ranges))), (-1, size), (1, ONE))
     deficit = combine((-1, lowest(form, dict(ranges))))

@@ -1,4 +1,7 @@
-"""Candidates: where a minimisation may start, as formulas in weights, data and one free index that counts them."""
+"""Candidates: where a minimisation may start, as formulas in weights, data and one free index that counts them.
+
+They may use intermediates of `where=` that read no variable, directly or through others.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,31 @@ import sympy as sp
 from .checks import Context, check_formula, index_range
 from .display import excerpt, printable, shape_text, text
 from .errors import DeclarationError, InputTypeError
+from .lets import let_shapes, reachable
 from .roles import Roles
 
 
-def check_candidates(candidates: Mapping[Any, Any], roles: Roles) -> Any:
-    """Check the declared candidates; the index that counts them, None where there is one candidate or none at all."""
+def check_candidates(
+    candidates: Mapping[Any, Any], roles: Roles, lets: Mapping[Any, Any], reads: Mapping[Any, set[Any]]
+) -> Any:
+    """Check the declared candidates; the index that counts them, None where there is one candidate or none at all.
+
+    `lets` are the checked intermediates in order, `reads` what each definition reads.
+    """
     if not candidates:
         return None
     _check_keys(candidates, roles)
     for variable in roles.variables:
         _check_coverage(variable, [key for key in candidates if _variable(key) == variable], roles.shapes[variable])
     index = _shared_index(candidates)
+    fixed, of_variables = "intermediate", "an intermediate of variables,"
+    moving = {u for u in reads if not reachable({u}, reads).isdisjoint(roles.variables)}
     context = Context(
-        roles, roles.of, roles.shapes, frozenset({"weight", "data"}), place="the formula of a candidate in candidates="
+        roles,
+        {**roles.of, **{u: of_variables if u in moving else fixed for u in reads}},
+        {**roles.shapes, **let_shapes(list(lets), roles)},
+        frozenset({"weight", "data", fixed}),
+        place="the formula of a candidate in candidates=",
     )
     counting = {} if index is None else {index: index_range(index, context)}
     for key, formula in candidates.items():

@@ -17,6 +17,7 @@ from .affine import Affine, Range, affine
 from .bounds import check_axis
 from .display import excerpt, printable, shape_text, text
 from .errors import DeclarationError, UnsupportedError
+from .extrema import Extreme
 from .roles import Roles, check_known_extent
 
 NOT_EVALUATED = (sp.Derivative, sp.Integral, sp.Limit, sp.Subs, sp.Order)
@@ -78,13 +79,13 @@ def _check_sum(node: Any, scope: Scope, context: Context) -> Work:
                 "give the inner sum an index of another name"
             )
         if isinstance(index, sp.Idx) and index.lower is not None and index.upper is not None:
-            index_range(index, context)  # its extents must be known also where the sum has limits of its own
+            index_range(index, context, inner)  # its extents must be known also where the sum has limits of its own
         inner[index] = Range(_limit(lower, index, inner, context), _limit(upper, index, inner, context))
     return [(node.function, Scope(inner))]
 
 
 def _explicit_limits(node: Any) -> list[tuple[Any, Any, Any]]:
-    """Limits of a Sum, outermost first."""
+    """Limits of a Sum, a Product or an extreme over an index, outermost first."""
     for limit in node.limits:
         if not isinstance(limit[0], sp.Idx | sp.Symbol) or limit[0].is_integer is False:
             raise DeclarationError(f"{text(limit[0])} cannot be summed over; use sp.Idx or an integer symbol")
@@ -106,13 +107,21 @@ def _limit(limit: Any, index: Any, ranges: Mapping[Any, Range], context: Context
     if form is None:
         raise DeclarationError(
             f"the sum over index {text(index)} has the limit {excerpt(limit)}; "
-            "limits are sums of extents and integers, such as n - 2"
+            "limits are sums of extents, outer indices and integers, such as n - 2 or i - 1"
         )
     for atom in form:
-        if atom in ranges or isinstance(atom, sp.Idx):
+        if atom in ranges:
+            continue
+        if isinstance(atom, sp.Indexed):
             raise UnsupportedError(
-                f"the limit {text(limit)} of index {text(index)} depends on index {text(atom)}; "
-                "limits that depend on an outer index are not supported yet: sum over the square and use sp.Piecewise"
+                f"the limit {text(limit)} of index {text(index)} depends on the entry {text(atom)}; limits are sums of "
+                "extents, outer indices and integers: list the pairs in index data, and sum over the list"
+            )
+        if isinstance(atom, sp.Idx):
+            raise DeclarationError(
+                f"the limit {text(limit)} of index {text(index)} depends on index {text(atom)}, which is not bound "
+                f"around it; the innermost index comes first: write sp.Sum(..., ({text(index)}, ...), "
+                f"({text(atom)}, ...))"
             )
         if atom in context.of:
             raise DeclarationError(
@@ -124,11 +133,12 @@ def _limit(limit: Any, index: Any, ranges: Mapping[Any, Range], context: Context
     return form
 
 
-def index_range(index: Any, context: Context) -> Range:
-    """The range that an Idx carries itself."""
+def index_range(index: Any, context: Context, outer: Mapping[Any, Range] | None = None) -> Range:
+    """The range that an Idx carries itself, within the ranges of outer indices."""
     if index.lower is None or index.upper is None:
         raise DeclarationError(_no_extent(index))
-    return Range(_limit(index.lower, index, {}, context), _limit(index.upper, index, {}, context))
+    ranges = outer or {}
+    return Range(_limit(index.lower, index, ranges, context), _limit(index.upper, index, ranges, context))
 
 
 def _no_extent(index: Any) -> str:
@@ -148,11 +158,8 @@ def _check_read(node: Any, scope: Scope, context: Context) -> Work:
         raise DeclarationError(f"{text(base)} has {axes} {shape_text(shape)} but is read with {indices} {text(node)}")
     gathers = []
     for axis, subscript in enumerate(node.indices):
-        if isinstance(subscript, sp.Indexed):
-            _check_gather(node, subscript, context)
-            gathers.append((subscript, scope))
-            continue
         form = _subscript(node, subscript, scope, context)
+        gathers += [(atom, scope) for atom in form if isinstance(atom, sp.Indexed)]
         check_axis(node, axis, form, shape[axis], scope.ranges)
     return gathers
 
@@ -166,10 +173,6 @@ def _check_gather(node: Any, subscript: Any, context: Context) -> None:
             f"{name} in {text(node)} must be integer data ({what}); declare "
             f'sp.IndexedBase("{name}", shape={shape_text(base.shape or (sp.Symbol("m"),))}, integer=True) in data='
         )
-    if any(isinstance(inner, sp.Indexed) for inner in subscript.indices):
-        raise UnsupportedError(
-            f"{text(node)} gathers through a gather; compose the index arrays into one before the call"
-        )
 
 
 def _subscript(node: Any, subscript: Any, scope: Scope, context: Context) -> Affine:
@@ -177,11 +180,14 @@ def _subscript(node: Any, subscript: Any, scope: Scope, context: Context) -> Aff
     if form is None:
         raise DeclarationError(
             f"the subscript {excerpt(subscript)} of {excerpt(node)} is not supported; subscripts are integers, sums "
-            "and integer multiples of indices and extents, such as i + 1, 2*i or n - 1, or one entry of integer data, "
-            "such as e[k, 0]"
+            "and integer multiples of indices, extents and entries of integer data, such as i + 1, 2*i, n - 1 or "
+            "e[k, 0] + 1"
         )
     for atom in form:
         if atom is sp.S.One or atom in scope.ranges or atom in context.roles.extents:
+            continue
+        if isinstance(atom, sp.Indexed):
+            _check_gather(node, atom, context)
             continue
         if atom in context.of:
             raise DeclarationError(
@@ -278,12 +284,6 @@ def _check_not_evaluated(node: Any, scope: Scope, context: Context) -> Work:
     raise UnsupportedError(f"{excerpt(node)} is not evaluated; call .doit() or declare it as its own symbol")
 
 
-def _check_product(node: Any, scope: Scope, context: Context) -> Work:
-    raise UnsupportedError(
-        f"{excerpt(node)} is a product over an index, for which there is no kernel; use exp of a sum of logs"
-    )
-
-
 def _check_matrix(node: Any, scope: Scope, context: Context) -> Work:
     raise UnsupportedError(
         f"{excerpt(node)} is a matrix expression; "
@@ -293,7 +293,7 @@ def _check_matrix(node: Any, scope: Scope, context: Context) -> Work:
 
 def _check_constant(node: Any, scope: Scope, context: Context) -> Work:
     """A function or power of numbers alone: `acos(2)` and `(-2)**(1/3)` are complex, `exp(1000)` is too large."""
-    if node.is_number and not node.has(sp.Sum):
+    if node.is_number and not node.has(sp.Sum, sp.Product, Extreme):
         value = node.evalf(15)
         if value.is_extended_real is False or value.has(sp.I):
             raise DeclarationError(f"{context.place} is not real: {excerpt(node)} is {value.evalf(5)}")
@@ -307,7 +307,7 @@ def _check_arguments(node: Any, scope: Scope, context: Context) -> Work:
 
 
 CHECKS: tuple[tuple[Any, Any], ...] = (
-    (sp.Sum, _check_sum),
+    ((sp.Sum, sp.Product, Extreme), _check_sum),
     (sp.Indexed, _check_read),
     (sp.Idx, _check_index),
     (sp.Symbol, _check_symbol),
@@ -315,7 +315,6 @@ CHECKS: tuple[tuple[Any, Any], ...] = (
     (sp.core.numbers.ImaginaryUnit, _check_imaginary),
     ((sp.Number, sp.core.numbers.ComplexInfinity), _check_number),
     (NOT_EVALUATED, _check_not_evaluated),
-    (sp.Product, _check_product),
     ((sp.MatrixBase, sp.MatrixExpr, sp.NDimArray, sp.matrices.expressions.matexpr.MatrixElement), _check_matrix),
     ((sp.Pow, sp.Function), _check_constant),
     (sp.Basic, _check_arguments),

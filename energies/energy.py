@@ -36,8 +36,9 @@ class Energy:
     where : dict, optional
         Intermediates: `{u[i, j]: expression}` with distinct `sp.Idx`, `{z: expression}`, or `{M: matrix}`.
     candidates : dict, optional
-        Starts that depend on weights or data: `{t: x[q]}`, one entry for each variable, in one free index that counts
-        the candidates. An array is given by its entries, `y[0]` and `y[1]`, or by whole axes, `y[d]`.
+        Starts that depend on weights, data and intermediates of these: `{t: x[q]}`, one entry for each variable, in
+        one free index that counts the candidates. An array is given by its entries, `y[0]` and `y[1]`, or by whole
+        axes, `y[d]`.
     name : str
         What messages call this energy.
 
@@ -137,8 +138,8 @@ class Energy:
             lets, starts = _formulas("where", plain[1]), _formulas("candidates", plain[2])
             check_names([formula, *lets, *lets.values(), *starts, *starts.values()], roles)
             check_assumptions(roles)
-            lets = _checked_lets(formula, lets, roles)
-            index = check_candidates(starts, roles)
+            lets, reads = _checked_lets(formula, lets, roles)
+            index = check_candidates(starts, roles, lets, reads)
         except WibergError as error:
             raise type(error)(f"energy '{printable(name)}': {error}") from None
         fields = {
@@ -291,8 +292,11 @@ def _formulas(argument: str, mapping: Mapping[Any, Any]) -> dict[Any, Any]:
     }
 
 
-def _checked_lets(formula: Any, lets: Mapping[Any, Any], roles: Roles) -> dict[Any, Any]:
-    """Check the formula and its intermediates, and that they use all variables and weights; intermediates in order."""
+def _checked_lets(formula: Any, lets: Mapping[Any, Any], roles: Roles) -> tuple[dict[Any, Any], dict[Any, set[Any]]]:
+    """Check the formula and its intermediates, and that they use all variables and weights.
+
+    Intermediates in order, and for the symbol of each what its definition reads.
+    """
     shapes = let_shapes(list(lets), roles)
     ordered = in_order(lets)
     of = {**roles.of, **dict.fromkeys(shapes, "intermediate")}
@@ -303,7 +307,7 @@ def _checked_lets(formula: Any, lets: Mapping[Any, Any], roles: Roles) -> dict[A
         ranges = {index: index_range(index, inner) for index in let_indices(key)}
         used_by_let[let_symbol(key)] = check_formula(value, inner, ranges)
     _check_used(reachable(check_formula(formula, context, {}), used_by_let), roles)
-    return ordered
+    return ordered, used_by_let
 
 
 def _check_used(used: set[Any], roles: Roles) -> None:

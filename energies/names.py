@@ -13,6 +13,7 @@ import sympy as sp
 
 from .display import printable, shape_text
 from .errors import DeclarationError
+from .extrema import Extreme
 from .roles import Roles, assumptions_text
 from .traversal import distinct_nodes
 
@@ -24,7 +25,7 @@ def check_names(expressions: Iterable[Any], roles: Roles) -> None:
     indices: dict[str, set[Any]] = {}
     bound: set[Any] = set()
     for node in distinct_nodes([*roles.of, *expressions]):
-        if isinstance(node, sp.Sum):
+        if isinstance(node, sp.Sum | sp.Product | Extreme):
             bound |= {limit[0] for limit in node.limits}
         elif isinstance(node, sp.Idx):
             indices.setdefault(str(node), set()).add(node.label)

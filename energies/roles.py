@@ -146,7 +146,7 @@ def _shape(symbol: Any) -> tuple[Any, ...]:
 def check_extent(extent: Any, place: str) -> None:
     """Refuse what is not an integer-affine form of extents that may be a size."""
     form = affine(extent)
-    if form is None or any(isinstance(atom, sp.Idx) for atom in form):
+    if form is None or any(isinstance(atom, sp.Idx | sp.Indexed) for atom in form):
         raise DeclarationError(
             f"{place} has the extent {excerpt(extent)}; "
             "an extent is an integer symbol, a number, or a sum such as n - 1"

@@ -11,6 +11,7 @@ import numpy as np
 import sympy as sp
 from wiberg.energies import robust
 from wiberg.energies.energy import Energy
+from wiberg.energies.extrema import maximum, minimum
 
 TABLE: dict[str, Callable[[], Energy]] = {}
 RANDOM_SEEDS = range(1000, 1040)  # of the random energies that tests compile to machine code
@@ -662,6 +663,168 @@ def matrix_factorisation():
         weights=[b],
         data=[seen],
         name="matrix_factorisation",
+    )
+
+
+# ---------------------------------------------------------------------------------------------- the index language
+
+
+@energy
+def all_pairs():
+    """A softened Lennard-Jones potential over all pairs (J. E. Lennard-Jones, 1924)."""
+    position, xyz, other = vector("p", n, 3), sp.Idx("xyz", 3), sp.Idx("o", (i + 1, n - 1))
+    r2 = sp.Float(1.3) + total((position[i, xyz] - position[other, xyz]) ** 2, xyz)
+    return Energy(
+        total(4 * b * ((sigma**2 / r2) ** 6 - (sigma**2 / r2) ** 3), other, i) + total(position[i, xyz] ** 2, i, xyz),
+        variables=[position],
+        weights=[b, sigma],
+        name="all_pairs",
+    )
+
+
+@energy
+def triples():
+    """Triangular ranges three deep, with an inner sum that needs one of the indices only."""
+    features, below = vector("X", n, k), sp.Idx("l", (0, i - 1))
+    lowest = sp.Idx("h", (0, below))
+    score = total(features[below, a] * alpha[a], a)
+    return Energy(
+        total(sp.sin(y[i] * y[below]) * w[lowest] * score, lowest, below, i) + total(y[i] ** 2, i),
+        variables=[y],
+        weights=[w, alpha],
+        data=[features],
+        name="triples",
+    )
+
+
+@energy
+def drift():
+    """Observations of partial sums: a trajectory from its steps, seen at listed times (repeated ones too)."""
+    times, steps, path = vector("times", m, integer=True), sp.Idx("l", (0, i)), vector("path", n)
+    seen = vector("seen", m)
+    return Energy(
+        total(sp.log(1 + (path[times[j]] - seen[j]) ** 2 / tau**2), j) + total(sp.cos(path[i]) * x[i], i),
+        variables=[y],
+        weights=[tau, w],
+        data=[times, seen, x],
+        where={path[i]: total(sp.sin(y[steps]) * w[steps], steps)},
+        name="drift",
+    )
+
+
+@energy
+def lags():
+    """Autocovariances of a signal at all lags: the subscript i - j - 1 within a triangle."""
+    lag = sp.Idx("l", (0, i - 1))
+    return Energy(
+        total(y[i] * y[i - lag - 1] ** 2 * w[lag], lag, i) / n + total(y[i] ** 2, i),
+        variables=[y],
+        weights=[w],
+        name="lags",
+    )
+
+
+@energy
+def volume():
+    """Total variation of a volume: differences along three axes (L. Rudin, S. Osher, E. Fatemi, 1992)."""
+    cube, seen = vector("y", n, m, k), vector("x", n, m, k)
+    p, q, r = sp.Idx("p", (0, n - 2)), sp.Idx("q", (0, m - 2)), sp.Idx("r", (0, k - 2))
+    steps = [((cube[p + 1, j, a] - cube[p, j, a]), (p, j, a)), ((cube[i, q + 1, a] - cube[i, q, a]), (i, q, a)),
+             ((cube[i, j, r + 1] - cube[i, j, r]), (i, j, r))]  # fmt: skip
+    return Energy(
+        total((cube[i, j, a] - seen[i, j, a]) ** 2, i, j, a)
+        + sigma * sum(total(sp.sqrt(tau**2 + step**2), *over) for step, over in steps),
+        variables=[cube],
+        weights=[sigma, tau],
+        data=[seen],
+        name="volume",
+    )
+
+
+@energy
+def bending():
+    """Bending of a spline whose every second knot is given: second differences, and a stride of two."""
+    q, knots = sp.Idx("q", (0, 2 * n - 3)), vector("y", 2 * n)
+    return Energy(
+        total((knots[q] - 2 * knots[q + 1] + knots[q + 2]) ** 2, q) * b + total((knots[2 * i] - x[i]) ** 4 * w[i], i),
+        variables=[knots],
+        weights=[b, w],
+        data=[x],
+        name="bending",
+    )
+
+
+@energy
+def mesh():
+    """Lengths of the edges of listed faces: a gather of a gather, and one with an offset and a factor."""
+    faces, edges = vector("faces", m, integer=True), vector("edges", n, 2, integer=True)
+    points, lower = vector("p", 2 * n + 1), vector("rest", n)
+    first, second = points[edges[faces[j], 0]], points[2 * edges[faces[j], 1] + 1]
+    return Energy(
+        total(((first - second) ** 2 - lower[faces[j]]) ** 2, j) + total(points[edges[i, 0] + 1] ** 2, i),
+        variables=[points],
+        weights=[lower],
+        data=[faces, edges],
+        name="mesh",
+    )
+
+
+@energy
+def noisy_or():
+    """Noisy-or: the probability that no cause acts is a product (J. Pearl, 1988); one factor can be 0."""
+    causes, strength = vector("X", n, k), vector("q", k)
+    off = sp.Product(1 - causes[i, a] * sp.tanh(strength[a]) / 2, a)
+    return Energy(
+        total((off - x[i] * b) ** 2, i) + total(strength[a] ** 2, a) + b * sp.Product(x[i] - t, i),
+        variables=[strength, t],
+        weights=[b],
+        data=[causes, x],
+        name="noisy_or",
+    )
+
+
+@energy
+def nearest_centre():
+    """The k-means energy: each point to its nearest centre (S. Lloyd, 1957)."""
+    points, centres = vector("X", n, 2), vector("c", k, 2)
+    return Energy(
+        total(w[i] * minimum(total((points[i, d] - centres[a, d]) ** 2, d), a), i)
+        + tau * total(centres[a, d] ** 2, a, d),
+        variables=[centres],
+        weights=[w, tau],
+        data=[points],
+        name="nearest_centre",
+    )
+
+
+@energy
+def chebyshev():
+    """The largest residual of a line through points, and the largest of earlier ones for each point."""
+    earlier, other = sp.Idx("l", (0, i)), sp.Idx("o", n)
+    worst = vector("worst", n)
+    return Energy(
+        maximum((y[i] - t * x[i] - u) ** 2 * w[i], i) + total(worst[i] * z[i], i) + t**2,
+        variables=[t, u],
+        weights=[w],
+        data=[x, y, z],
+        where={worst[i]: maximum(sp.cos(t * x[earlier]) * w[earlier], earlier)},
+        candidates={t: z[i] * 2, u: maximum(y[other], other)},
+        name="chebyshev",
+    )
+
+
+@energy
+def scaled_starts():
+    """Candidates that use intermediates."""
+    scaled = vector("scaled", n)
+    return Energy(
+        -total(sp.exp(-((scaled[i] - t) ** 2)), i),
+        variables=[t],
+        weights=[w],
+        data=[x],
+        where={scaled[i]: w[i] * x[i]},
+        candidates={t: scaled[i]},
+        name="scaled_starts",
     )
 
 

@@ -49,6 +49,18 @@ def with_array(array):
     return replace(base, arrays={**base.arrays, array.name: array})
 
 
+def changed_loops(loops, ranges):
+    base = changed(1, loops=loops)
+    return replace(base, ranges={**base.ranges, **ranges})
+
+
+def kept_without_what_bounds_it():
+    """t1[j] += 1  for i, j in 0 .. i"""
+    base = with_statement(2, Statement("t1", (name("j"),), ("i", "j"), ONE, accumulate=True))
+    arrays = {**base.arrays, "t1": Array("t1", (AXIS,), "local")}
+    return replace(base, arrays=arrays, ranges={**base.ranges, "j": Range(constant(0), I)})
+
+
 BROKEN = {
     "ranks_match": [
         lambda: changed(0, expression=read("x0")),
@@ -72,6 +84,16 @@ BROKEN = {
     ],
     "assignments_sum_nothing": [
         lambda: changed(1, accumulate=False),
+    ],
+    "ranges_depend_on_loops_further_out": [
+        lambda: replace(program(), ranges={"i": Range(constant(0), name("k"))}),
+        lambda: changed_loops(("j", "i"), {"j": Range(constant(0), I)}),
+        lambda: kept_without_what_bounds_it(),
+    ],
+    "reductions_have_a_meaning": [
+        lambda: changed(0, reduction="product"),
+        lambda: changed(1, reduction="argmin"),
+        lambda: with_array(Array("t0", (AXIS,), "local", integer=True)),
     ],
     "functions_are_primitives": [
         lambda: changed(0, expression=function("gamma", read("x0", [I]))),

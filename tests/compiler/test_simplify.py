@@ -11,12 +11,13 @@ from wiberg.compiler.derive import KINDS, _only, derive, value
 from wiberg.compiler.expression import ONE, ZERO, add, constant, mul, name, number, power, read
 from wiberg.compiler.lower import lower
 from wiberg.compiler.prepare import hoist, prepare
+from wiberg.compiler.products import divide
 from wiberg.compiler.program import Array, Program, Range, Statement, check
 from wiberg.compiler.reference import interpret
 from wiberg.compiler.simplify import factor, forward, inline, merge, prune, simplify
 from wiberg.compiler.testing import random_energy
 
-PASSES = [prune, merge, inline, merge, factor, merge, inline, merge, prune, forward, prepare, hoist, merge]
+PASSES = [divide, prune, merge, inline, merge, factor, merge, inline, merge, prune, forward, prepare, hoist, merge]
 POINTWISE_KINDS = [k for k in KINDS if k not in ("many_values", "candidates")]
 
 

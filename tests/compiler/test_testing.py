@@ -162,7 +162,7 @@ def test_random_energies_cover_the_language():
     drawn = [random_energy(random.Random(seed)) for seed in range(150)]
     text = " ".join(str(e.expression) + str(dict(e.where)) for e in drawn)
     for piece in ("Sum(Sum(", "let[", "e[", "+ 1]", "Max(", "Min(", "Abs(", "Piecewise(", "exp(", "log(", "sqrt(",
-                  "atan2(", "**b", "tanh(", "erf("):  # fmt: skip
+                  "atan2(", "**b", "tanh(", "erf(", "Product(", "minimum(", "maximum(", "[e[e["):  # fmt: skip
         assert piece in text, piece
     assert any(len(e.variables) > 2 for e in drawn) and any(not e.weights for e in drawn)
 

@@ -69,5 +69,28 @@ def test_the_ends_of_a_form_are_its_extreme_values(
             assert (min(taken), max(taken)) == (at(lowest(form, ranges), sizes), at(highest(form, ranges), sizes))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.builds(lambda a, c, d: a * i + c * n + d, small, st.integers(0, 1), small),
+    st.builds(lambda a, c, d: a * i + c * n + d, small, st.integers(0, 1), small),
+    subscripts,
+)
+def test_the_ends_of_a_form_within_a_triangle_hold_all_its_values(first: Any, last: Any, subscript: Any) -> None:
+    first, last, subscript = map(sp.sympify, (first, last, subscript))
+    ranges = {i: Range({}, affine(n - 1) or {}), j: Range(affine(first) or {}, affine(last) or {})}
+    form = affine(subscript)
+    assert form is not None
+    for size in (1, 3, 5):
+        sizes = {n: size, m: 2}
+        taken = [
+            int(subscript.subs(sizes).xreplace({i: p, j: q}))
+            for p in range(size)
+            for q in range(int(first.subs(sizes).xreplace({i: p})), int(last.subs(sizes).xreplace({i: p})) + 1)
+        ]
+        if taken:
+            assert at(lowest(form, ranges), sizes) <= min(taken)
+            assert max(taken) <= at(highest(form, ranges), sizes)
+
+
 def at(form: dict[Any, int], sizes: dict[Any, int]) -> int:
     return sum(coefficient * (1 if atom == 1 else sizes[atom]) for atom, coefficient in form.items())

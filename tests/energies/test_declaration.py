@@ -10,6 +10,7 @@ import pytest
 import sympy as sp
 from wiberg.energies.energy import Energy
 from wiberg.energies.errors import DeclarationError, InputTypeError, UnsupportedError, WibergError
+from wiberg.energies.extrema import minimum
 
 n, m, q = (sp.Symbol(name, integer=True, positive=True) for name in "nmq")
 i, j, k = sp.Idx("i", n), sp.Idx("j", n), sp.Idx("k", m)
@@ -22,7 +23,7 @@ e = sp.IndexedBase("e", shape=(m, 2), integer=True)
 f = sp.IndexedBase("f", shape=(m,))
 w = sp.IndexedBase("w", shape=(3,))
 over_q = sp.Idx("i", q)
-below = sp.Idx("j", (0, i - 1))
+q2 = sp.Symbol("q2", integer=True)
 u, v = sp.IndexedBase("u"), sp.IndexedBase("v")
 square = sp.Sum((x[i] - t) ** 2, i)
 
@@ -131,7 +132,6 @@ FORMULAS = [
     case("derivative", sp.Derivative(sp.Function("g")(t), t), "Derivative(g(t), t)", ".doit()", error=UnsupportedError),
     case("integral", sp.Integral(sp.exp(t * s), (s, 0, 1)), "Integral(", error=UnsupportedError),
     case("limit", sp.Limit(sp.sin(t * s) / s, s, 0), "Limit(", error=UnsupportedError),
-    case("product", sp.Product(x[i] * t, (i, 0, n - 1)), "Product(", error=UnsupportedError),
     case("matrix element", sp.MatrixSymbol("M", 2, 2)[0, 0] * t, "matrix M has no role", "(known: t / - / x)"),
     case("bare array", t * x, "array x stands without subscripts"),
 ]
@@ -156,8 +156,11 @@ INDICES = [
     case("nested in itself", sp.Sum(x[i] * sp.Sum(x[i] * t, i), i), "index i is summed inside a sum over i"),
     case("nested and flattened by SymPy", sp.Sum(sp.Sum(x[i] * t, i), i), "index i is summed inside a sum over i"),
     case("other index of that name", sp.Sum(x[i] * t, (sp.Idx("i"), 0, n - 1)), "index i of x[i]", "one name"),
-    case("triangular", sp.Sum(x[i] * x[j] * t, (j, 0, i - 1), i), "index j", "index i", error=UnsupportedError),
-    case("triangular Idx", sp.Sum(x[i] * x[below] * t, below, i), "index j", "index i", error=UnsupportedError),
+    case("triangular, outermost first", sp.Sum(x[i] * t, i, (j, 0, i - 1)), "index j", "index i", "innermost index"),
+    case("limit by an entry", sp.Sum(t, (j, 0, e[k, 0]), k), "the entry e[k, 0]", data=[x, e], error=UnsupportedError),
+    case("beyond a triangle", sp.Sum(x[q2] * t, (q2, 0, i + 1), i), "x[q2] leaves axis 0 (n) at q2 = i + 1"),
+    case("product of itself", sp.Product(x[i] * sp.Sum(x[i] * t, i), i), "index i is summed inside"),
+    case("minimum over another extent", minimum(x[k] * t, k), "index k runs over m", data=[x, z]),
     case("limit by data", sp.Sum(x[i] * t, (i, 0, sp.floor(s))), "index i", "floor(s)", data=[x, s]),
     case("limit by weight", sp.Sum(x[i] * t, (i, 0, s)), "index i", "weight s", weights=[s]),
     case("limit infinite", sp.Sum(t / 2**q, (q, 1, sp.oo)), "limit oo"),
@@ -204,14 +207,8 @@ SUBSCRIPTS = [
         data=[x, f],
     ),
     case("gather through a weight", sp.Sum(x[f[k]] * t, k), "f in x[f[k]]", "it is weight", weights=[f]),
-    case("gather and arithmetic", sp.Sum(x[e[k, 0] + 1] * t, k), "e[k, 0] + 1", data=[x, e]),
-    case(
-        "gather through a gather",
-        sp.Sum(x[e[e[k, 0], 1]] * t, k),
-        "x[e[e[k, 0], 1]]",
-        error=UnsupportedError,
-        data=[x, e],
-    ),
+    case("gather times an index", sp.Sum(x[k * e[k, 0]] * t, k), "subscript k*e[k, 0]", data=[x, e]),
+    case("gather through a real gather", sp.Sum(x[e[f[k], 1]] * t, k), "f in e[f[k], 1]", data=[x, e, f]),
     case("gather out of range", sp.Sum(x[e[k, 2]] * t, k), "e[k, 2] leaves axis 1 (2)", data=[x, e]),
     case("fraction", sp.Sum(x[i / 2] * t, i), "subscript i/2 of x[i/2]"),
     case("real", x[sp.Float(1)] * t, "subscript 1.0"),
@@ -265,7 +262,13 @@ CANDIDATES = [
     case(
         "uses a variable", square + s, "candidates=", "reads variable t", variables=[t, s], candidates={t: x[i], s: t}
     ),
-    case("uses a let", square + u[0], "candidates=", where={u[i]: x[i]}, candidates={t: u[i]}),
+    case(
+        "uses a let of a variable",
+        square + u[0],
+        "an intermediate of variables, u",
+        where={u[i]: x[i] * v[i], v[i]: t},
+        candidates={t: u[i]},
+    ),
     case("key a string", square, "'t' of type str", error=InputTypeError, candidates={"t": 0}),
     case("uses a symbol without role", square, "symbol s has no role", candidates={t: s}),
 ]
