@@ -5,7 +5,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PACKAGES := -p wiberg.energies -p wiberg.compiler -p wiberg.runtime -p wiberg.learn
 
-.PHONY: setup demo test lint bench bench-setup clean
+N := 1000
+START := 0
+
+.PHONY: setup demo test lint fuzz bench bench-setup clean
 
 setup: $(VENV)/.installed .links/wiberg
 
@@ -31,6 +34,9 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy $(PACKAGES)
+
+fuzz: setup
+	$(RUN) tests/fuzz.py $(N) --start $(START)
 
 bench-setup: $(VENV)/.bench
 

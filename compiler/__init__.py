@@ -15,6 +15,7 @@ Reading order:
     declaration, arrays, accesses, layout,      from the user's arrays to a call
     binding, threads, slices, evaluate, kernel
     formula, random_energies, testing           checks against the SymPy expression itself
+    readable, costs, nonfinite, explain         what a kernel says about itself
 """
 
 from .kernel import Kernel, compile

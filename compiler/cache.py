@@ -4,6 +4,11 @@ A folder is written under a private name, with a checksum of every part, and pub
 written to again, so any number of processes may share the cache. A folder that is damaged, or a cache that cannot be
 written, only costs the time to compile again. What is stored is run as machine code, so a folder that other users
 can write to is not used.
+
+Its size is bounded (`WIBERG_CACHE_SIZE`, 1 GB): a file beside the folders grows with what is written, by a byte for
+each block; when that reaches an eighth of the limit, the folders are measured and those unused for longest go. Reading
+costs no more for it, writing one append. A folder is renamed before it is removed, and is read as a whole before
+anything is done with it, so a process that reads it finds all of it or nothing.
 """
 
 from __future__ import annotations
@@ -12,14 +17,25 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 logger = logging.getLogger("wiberg")
+
+LIMIT = 10**9  # bytes, where WIBERG_CACHE_SIZE says nothing
+BLOCK = 16_384  # bytes for which the tally grows by one
+MEASURED_EVERY = 8  # folders are measured when this part of the limit has been written
+HOUR, DAY = 3600.0, 86400.0
+TALLY = ".tally"
+_KEY = re.compile(r"[0-9a-f]{64}")
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
 def digest(*parts: str | bytes) -> str:
@@ -65,6 +81,7 @@ def read_folder(key: str, names: tuple[str, ...]) -> dict[str, bytes] | None:
         if not isinstance(manifest, dict) or manifest.get(name) != hashlib.sha256(parts[name]).hexdigest():
             _discard(folder, f"the checksum of {name} differs")
             return None
+    _mark_used(folder)
     return parts
 
 
@@ -82,6 +99,7 @@ def write_folder(key: str, parts: dict[str, bytes]) -> None:
             manifest = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
             (folder / "manifest.json").write_text(json.dumps(manifest))
             folder.rename(root / key)
+            _tally(root, key, sum(map(len, parts.values())))
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             if not (root / key).is_dir():
@@ -119,9 +137,121 @@ def _is_private(root: Path) -> bool:
 
 def _discard(folder: Path, reason: str) -> None:
     logger.warning("cached kernel %s is damaged (%s); rebuilt", folder.name[:12], reason)
+    _remove(folder)
+
+
+def _remove(folder: Path) -> bool:
+    """Rename, so that no reader sees half of it, and remove; False if another process was faster."""
     trash = folder.with_name(f".old-{folder.name[:12]}-{os.getpid()}")
     try:
         folder.rename(trash)
     except OSError:
-        return
+        return False
     shutil.rmtree(trash, ignore_errors=True)
+    return True
+
+
+# ---------------------------------------------------------------------------------------------- size
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A folder of the cache: what it holds ("kernel", "declaration" or "driver"), its bytes, and its last use."""
+
+    folder: Path
+    kind: str
+    size: int
+    used: float
+
+
+def contents() -> list[Stored]:
+    """Everything in the cache, what was unused for longest first."""
+    try:
+        folders = [Path(entry.path) for entry in os.scandir(cache_directory()) if _KEY.fullmatch(entry.name)]
+    except OSError:
+        return []
+    found = [item for folder in folders if (item := _stored(folder)) is not None]
+    return sorted(found, key=lambda item: (item.used, item.folder.name))
+
+
+def _stored(folder: Path) -> Stored | None:
+    """None for a folder that another process has just removed."""
+    try:
+        files = {entry.name: entry.stat() for entry in os.scandir(folder)}
+        used = folder.stat().st_mtime
+    except OSError:
+        return None
+    kind = "kernel" if "source" in files else "declaration" if "declaration" in files else "driver"
+    return Stored(folder, kind, sum(s.st_size for s in files.values()), used)
+
+
+def clear() -> tuple[int, int]:
+    """Remove everything from the cache, and nothing else that may lie there: (folders, bytes) removed.
+
+    Processes that run go on: what they have loaded is in their memory.
+    """
+    removed = [item for item in contents() if _remove(item.folder)]
+    _remove_leftovers(cache_directory(), older_than=0.0)
+    (cache_directory() / TALLY).unlink(missing_ok=True)
+    return len(removed), sum(item.size for item in removed)
+
+
+def limit() -> int:
+    """The bytes that the cache may hold: WIBERG_CACHE_SIZE, such as `500 MB` or a number of bytes, or 1 GB."""
+    text = os.environ.get("WIBERG_CACHE_SIZE", "")
+    if not text.strip():
+        return LIMIT
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if found is None or found[2].lower() not in _UNITS:
+        _warn_size(text)
+        return LIMIT
+    return int(float(found[1]) * _UNITS[found[2].lower()])
+
+
+@cache
+def _warn_size(text: str) -> None:
+    logger.warning("WIBERG_CACHE_SIZE is %r, which is no size such as '500 MB'; the limit is 1 GB", text)
+
+
+def collect(keep: str = "") -> int:
+    """Remove what was unused for longest until the rest fits the limit; the bytes removed. `keep` is not removed."""
+    everything = contents()
+    excess, removed = sum(item.size for item in everything) - limit(), 0
+    for item in everything:
+        if removed >= excess:
+            break
+        if item.folder.name != keep and _remove(item.folder):
+            removed += item.size
+    _remove_leftovers(cache_directory(), older_than=DAY)
+    return removed
+
+
+def _remove_leftovers(root: Path, older_than: float) -> None:
+    """Folders of processes that were killed while they wrote or removed."""
+    for pattern in (".new-*", ".old-*"):
+        for folder in root.glob(pattern):
+            try:
+                old = time.time() - folder.stat().st_mtime >= older_than
+            except OSError:
+                continue
+            if old:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tally(root: Path, key: str, size: int) -> None:
+    """Count what was written; measure and collect when it has come to a part of the limit."""
+    with (root / TALLY).open("ab") as tally:
+        tally.write(b"." * (1 + size // BLOCK))
+        written = tally.tell() * BLOCK
+    if written * MEASURED_EVERY > limit():
+        (root / TALLY).unlink(missing_ok=True)
+        collect(keep=key)
+
+
+def _mark_used(folder: Path) -> None:
+    """The time of a folder is that of its last use, to the hour."""
+    try:
+        if time.time() - folder.stat().st_mtime > HOUR:
+            os.utime(folder)
+    except OSError:  # a cache that can only be read: its order of use is not ours to keep
+        pass

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ..energies.energy import Energy
 from . import sizes
@@ -23,13 +24,14 @@ from .lower import lower, lower_candidates
 from .prepare import hoist, prepare
 from .products import divide
 from .program import Program, Range, Statement, moved
-from .schedule import schedule
+from .schedule import Schedule, schedule
 from .simplify import inline, merge, prune, simplify
 from .user_functions import check_complete, legend
 
 COUNT = "count"  # the extent that counts candidates
 
 
+@lru_cache(maxsize=8)  # every kind of kernel of an energy begins with it
 def value(energy: Energy) -> Program:
     """The energy itself."""
     return inline(merge(prune(lower(energy))))
@@ -146,14 +148,19 @@ def _starts(array: str, prefixes: tuple[str, ...]) -> bool:
     return any(array == p or array.startswith(f"{p}_") for p in prefixes)
 
 
-def compile_text(energy: Energy, kind: str) -> Emitted:
-    """The source of one kind of kernel and the memory that it needs."""
+def scheduled(energy: Energy, kind: str) -> tuple[Program, Schedule]:
+    """The program of one kind as it is emitted, and its loop nests."""
     program = hoist(prepare(derive(energy, kind)))
     program = merge(program)
     innermost = None
     if kind == "many_values":
         innermost = next(i for i, r in program.ranges.items() if r.stop == name(COUNT))
-    plan = schedule(program, innermost)
+    return program, schedule(program, innermost)
+
+
+def compile_text(energy: Energy, kind: str) -> Emitted:
+    """The source of one kind of kernel and the memory that it needs."""
+    program, plan = scheduled(energy, kind)
     title = f"{KINDS[kind].meaning}; energy:"
     return emit(plan, memory(energy, kind, program), out_size(kind, program), title, _legend(energy))
 

@@ -75,9 +75,14 @@ class Entry:
 FUNCTIONS = {"evaluate": EVALUATE, "prepare": PREPARE}
 
 
+def kernel_key(energy: Energy, kind: str) -> str:
+    """The name of the folder in the cache that holds a kernel."""
+    return digest("kernel", energy.key, kind, *compiler_sources(), *platform_key())
+
+
 def compiled_entry(energy: Energy, kind: str) -> Entry:
     """The entry of an energy in machine code."""
-    key = digest("kernel", energy.key, kind, *compiler_sources(), *platform_key())
+    key = kernel_key(energy, kind)
     names = tuple(f"{f}.{part}" for f in FUNCTIONS for part in PARTS)
     kept = is_hashable(energy)
     parts = read_folder(key, ("source", "sizes", *names)) if kept else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from .lower import lower_candidates
 from .program import Program
 from .stored import from_text, to_text
 from .user_functions import is_hashable
+
+if TYPE_CHECKING:
+    from .explain import Explanation
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Any]
@@ -248,9 +251,40 @@ class Kernel:
         """The indexed program of the energy itself."""
         return value(self.energy)
 
-    def explain(self) -> str:
-        """The indexed program of the energy in readable form, with what each name stands for."""
-        return f"{self.energy}\n\n{self.program()}"
+    def explain(self, y: Values | None = None, w: Values | None = None, x: Values | None = None) -> Explanation:
+        """What the compiler made of the energy and what that costs; at given arrays, why a number is not finite.
+
+        Without arrays: the program in readable form with what each statement is for, the structure of the Hessian,
+        operations and bytes for one instance, estimated and measured time, and where machine code is kept. The times
+        are measured on arrays that are made up, which compiles the kernels that have not been called yet.
+
+        With arrays: if the value or a derivative (gradient, Hessian, cross-derivative) is not finite there, the first
+        such number is followed back to the smallest part of the formula that is not finite although what goes into it
+        is. Otherwise as without, measured on these arrays.
+
+        Returns
+        -------
+        Explanation
+            Print it, or read its attributes; `not_finite` has the finding.
+
+        Examples
+        --------
+        >>> import sympy as sp
+        >>> t, a = sp.Symbol("t", real=True), sp.Symbol("a", real=True)
+        >>> kernel = compile(Energy(t**2 + sp.log(t - a), variables=[t], weights=[a]), backend="reference")
+        >>> kernel.explain({"t": 1.0}, {"a": 3.0})
+        energy 'energy': the value is nan
+          in the term log(-a + t)  (term 2 of 2)
+          in value = log(t - a)     # energy
+          the first part that is not finite:  log(t - a) = nan
+            with t - a = -2
+            with a = 3
+            with t = 1
+          the logarithm of a negative number; keep its argument positive
+        """
+        from .explain import explain  # here: it builds on kernels
+
+        return explain(self, y, w, x)
 
 
 def unpack_adjoint(layout: Layout, out: Floats, batched: Mapping[str, bool], inputs: Inputs) -> dict[str, Any]:

@@ -21,6 +21,11 @@ else:
         os.getpid(),
     )
 
+
+def pytest_addoption(parser):
+    parser.addoption("--accept-golden", action="store_true", help="write the kept sources anew (test_golden.py)")
+
+
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")

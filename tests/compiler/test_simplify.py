@@ -4,27 +4,19 @@ import random
 
 import numpy as np
 import pytest
-from energies_table import TABLE, draw, generated
+from energies_table import TABLE, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.compiler.derive import KINDS, _only, derive, value
+from passes import PASSES, built, outputs
+from wiberg.compiler.derive import KINDS, derive, value
 from wiberg.compiler.expression import ONE, ZERO, add, constant, mul, name, number, power, read
 from wiberg.compiler.lower import lower
 from wiberg.compiler.prepare import hoist, prepare
-from wiberg.compiler.products import divide
 from wiberg.compiler.program import Array, Program, Range, Statement, check
-from wiberg.compiler.reference import interpret
 from wiberg.compiler.simplify import factor, forward, inline, merge, prune, simplify
 from wiberg.compiler.testing import random_energy
 
-PASSES = [divide, prune, merge, inline, merge, factor, merge, inline, merge, prune, forward, prepare, hoist, merge]
 POINTWISE_KINDS = [k for k in KINDS if k not in ("many_values", "candidates")]
-
-
-def outputs(energy, program, point, sizes):
-    inputs, extents = generated(energy, program, point, sizes)
-    values = interpret(program, inputs, extents)
-    return {a.name: values[a.name] for a in program.arrays.values() if a.role == "output"}
 
 
 def run_passes(energy, program, sizes=3):
@@ -41,10 +33,6 @@ def run_passes(energy, program, sizes=3):
             scale = 1 + np.abs(values).max(initial=0.0)
             np.testing.assert_allclose(got[output] / scale, values / scale, rtol=0, atol=1e-11, err_msg=one.__name__)
         assert str(one(program)) == str(program), f"{one.__name__} is not idempotent"
-
-
-def built(energy, kind):
-    return _only(KINDS[kind].build(energy), KINDS[kind].outputs)
 
 
 @pytest.mark.parametrize("name", TABLE)

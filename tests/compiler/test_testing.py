@@ -171,3 +171,32 @@ def test_drawn_points_of_one_batch_have_equal_sizes():
     kernel = wb.compile(TABLE["factorisation"](), backend="reference")
     drawn = draw_point(kernel, np.random.default_rng(0), 3)
     assert len({tuple(np.shape(a) for a in p.values()) for p in drawn}) == 1
+
+
+@pytest.mark.parametrize("method", ["value", "gradient", "hessian", "cross", "hvp", "cross_adjoint", "data_adjoint"])
+def test_one_wrong_entry_shows_along_a_direction(method, fusion):
+    """Whatever entry it is: no component of a random direction is 0."""
+    generator = np.random.default_rng(0)
+    for seed in range(5):
+        drawn = draw_point(fusion, np.random.default_rng(seed), 2)
+        report = testing.DerivativeReport("fusion", 1, testing.TOLERANCE)
+        testing.compare_along(fusion, drawn, report, 0, np.random.default_rng(seed))
+        assert report.ok, report
+        changed = wrong_anywhere(wb.compile(fusion.energy, backend="reference"), method, generator)
+        testing.compare_along(changed, drawn, report, 0, np.random.default_rng(seed))
+        assert not report.ok and report.worst.derivative == method
+
+
+def wrong_anywhere(kernel, method, generator):
+    """A kernel one of whose methods is wrong in one entry, by 1e-4."""
+    original = getattr(kernel, method)
+
+    def changed(*args):
+        result = original(*args)
+        array = next(iter(result.values())) if isinstance(result, dict) else result
+        array = np.array(array)
+        array.ravel()[generator.integers(array.size)] += 1e-4
+        return {**result, next(iter(result)): array} if isinstance(result, dict) else array
+
+    setattr(kernel, method, changed)
+    return kernel

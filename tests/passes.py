@@ -1,0 +1,55 @@
+"""The passes from program to program in their order, and numbers to compare programs and expressions by."""
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+from energies_table import generated
+from wiberg.compiler.derive import KINDS, _only
+from wiberg.compiler.expression import Op
+from wiberg.compiler.prepare import hoist, prepare
+from wiberg.compiler.primitives import PRIMITIVES
+from wiberg.compiler.products import divide
+from wiberg.compiler.program import Program
+from wiberg.compiler.reference import interpret
+from wiberg.compiler.simplify import factor, forward, inline, merge, prune
+from wiberg.energies.energy import Energy
+
+PASSES = [divide, prune, merge, inline, merge, factor, merge, inline, merge, prune, forward, prepare, hoist, merge]
+
+
+def outputs(energy: Energy, program: Program, point: Any, sizes: Any) -> dict[str, Any]:
+    """What the program writes at a point of `energies_table.draw`."""
+    inputs, extents = generated(energy, program, point, sizes)
+    values = interpret(program, inputs, extents)
+    return {a.name: values[a.name] for a in program.arrays.values() if a.role == "output"}
+
+
+def built(energy: Energy, kind: str) -> Program:
+    """The program of a kind before any pass."""
+    return _only(KINDS[kind].build(energy), KINDS[kind].outputs)
+
+
+FROZEN = {
+    "sum": lambda *a: math.fsum(a), "product": lambda *a: math.prod(a), "negative": lambda a: -a,
+    "reciprocal": lambda a: 1 / a, "sqrt": np.sqrt, "add": lambda *a: math.fsum(a), "mul": lambda *a: math.prod(a),
+}  # fmt: skip
+
+
+def number_of(node: Op, memo: dict[Op, Any]) -> Any:
+    """The value of an expression, frozen or not, where every read and index is a number drawn for it."""
+    if node not in memo:
+        if node.name == "number":
+            memo[node] = float(node.args[0])
+        elif node.name in ("true", "false"):
+            memo[node] = node.name == "true"
+        elif node.name in ("read", "affine"):
+            memo[node] = random.Random(node.digest).uniform(0.3, 1.6)
+        elif node.name == "power":
+            memo[node] = number_of(node.args[0], memo) ** float(node.args[1])
+        else:
+            arguments = [number_of(a, memo) for a in node.args]
+            function = FROZEN.get(node.name) or PRIMITIVES[node.name].numpy
+            memo[node] = function(*arguments)
+    return memo[node]
