@@ -66,7 +66,7 @@ class Cost:
 
 
 def at(size: Any, sizes: Mapping[Any, int]) -> int:
-    """A count for given extents; loops over nothing count as 0, and up to an index datum as up to the largest extent."""
+    """A count for given extents; loops over nothing count as 0, up to an index datum: to the largest extent."""
     count = sp.sympify(size).subs(sizes)
     return max(0, int(count.subs(dict.fromkeys(count.free_symbols, max(sizes.values(), default=1)))))
 

@@ -37,7 +37,7 @@ def assert_same(got, expected, name):
 
 
 def test_no_pass_is_left_out():
-    """Whatever simplify.py, prepare.py and products.py offer from program to program is among the passes of passes.py."""
+    """Whatever these modules offer from program to program is among the passes of passes.py."""
     offered = {
         function
         for module in (simplify, prepare, products)
