@@ -2,9 +2,9 @@
 
 Reading order:
 
-    expression, primitives, program             the language between SymPy and kernels
-    ranges                                      ranges that depend on other indices
-    lower, user_functions,                      from SymPy to the language
+    expression, special, primitives, program    the language between SymPy and kernels
+    ranges, intervals                           ranges that depend on other indices; what values a formula can take
+    lower, user_functions, stabilise,           from SymPy to the language
     differentiate, products, simplify,          the passes, put together in derive
     prepare, schedule, freeze, sizes, emit,
     nests

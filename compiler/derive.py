@@ -1,6 +1,7 @@
 """What each kind of kernel computes: the passes from an energy to a scheduled program, in order.
 
 lower              SymPy to the indexed program                      lower.py
+stabilise          safe forms of exponentials and differences        stabilise.py
 differentiate      the outputs of that kind are added                differentiate.py
 divide             products of the other factors                     products.py
 simplify           prune, merge, inline, factor                      simplify.py
@@ -26,6 +27,7 @@ from .products import divide
 from .program import Program, Range, Statement, moved
 from .schedule import Schedule, schedule
 from .simplify import inline, merge, prune, simplify
+from .stabilise import stabilise
 from .user_functions import check_complete, legend
 
 COUNT = "count"  # the extent that counts candidates
@@ -34,7 +36,7 @@ COUNT = "count"  # the extent that counts candidates
 @lru_cache(maxsize=8)  # every kind of kernel of an energy begins with it
 def value(energy: Energy) -> Program:
     """The energy itself."""
-    return inline(merge(prune(lower(energy))))
+    return inline(merge(prune(stabilise(lower(energy)))))
 
 
 def many_values(energy: Energy) -> Program:

@@ -42,6 +42,7 @@ from .expression import (
     add,
     affine,
     constant,
+    contains,
     function,
     mul,
     name,
@@ -278,7 +279,7 @@ def _gather(builder: Builder, array: Array, indices: Sequence[str], items: Seque
     scattered = [c for c in items if c not in direct]
     total = _sum_direct(builder, indices, direct, f"adjoint of {array.name}")
     if not scattered:
-        return total
+        return _shielded(total, items)
     target = builder.local(array.axes, f"adjoint of {array.name}")
     subscripts, loops = tuple(map(name, indices)), in_order(indices, builder.ranges)
     builder.statements.append(Statement(target, subscripts, loops, ZERO, note=f"adjoint of {array.name}"))
@@ -286,7 +287,22 @@ def _gather(builder: Builder, array: Array, indices: Sequence[str], items: Seque
         builder.statements.append(
             Statement(target, c.subscripts, c.loops, c.expression, True, f"adjoint of {array.name}", adds=True)
         )
-    return add(total, read(target, subscripts))
+    return _shielded(add(total, read(target, subscripts)), items)
+
+
+def _shielded(total: Op, items: Iterable[Contribution | Piece]) -> Op:
+    """An adjoint that is 0 where it is 0, whatever it is multiplied by, if branches not taken can make it so.
+
+    t0 is not read where its Piecewise takes the other branch, so its adjoint is 0, and t0 may be the log of 0.
+    """
+    if _is_branch(total) or not any(contains(c.expression, _is_branch) for c in items):
+        return total
+    return select(function("equal", total, ZERO), ZERO, total)
+
+
+def _is_branch(node: Op) -> bool:
+    """A select of which one branch is 0."""
+    return node.name == "select" and ZERO in node.args
 
 
 def _sum_direct(builder: Builder, indices: Sequence[str], items: Sequence[Contribution], note: str) -> Op:
@@ -463,7 +479,10 @@ def _pull(
 
 def _add_pieces(builder: Builder, pieces: Pieces, found: Pieces) -> None:
     for key, items in found.items():
-        pieces.setdefault(key, []).extend(_contracted(builder, items, f"second derivative in {key[0]}, {key[1]}"))
+        contracted = _contracted(builder, items, f"second derivative in {key[0]}, {key[1]}")
+        if any(builder.arrays[array].role == "local" for array in key):  # it will be multiplied further
+            contracted = [replace(p, expression=_shielded(p.expression, items)) for p in contracted]
+        pieces.setdefault(key, []).extend(contracted)
 
 
 def _contracted(builder: Builder, pieces: Sequence[Piece], note: str) -> list[Piece]:

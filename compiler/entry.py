@@ -111,10 +111,9 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
 def functions_of(source: str, filename: str) -> dict[str, Callable[..., Any]]:
     """The functions that kernel source defines, for numba."""
     namespace: dict[str, Any] = {
-        "math": math, "np": np, "exp": vectormath.exp, "rough_exp": vectormath.rough_exp,
-        "sign": vectormath.sign, "maximum": vectormath.maximum,
-        "minimum": vectormath.minimum, "shifted": shifted, "separate": separate, "double_pointer_at": double_pointer_at,
-        "integer_pointer_at": integer_pointer_at, "__name__": "wiberg.kernel", **compiled_functions(source),
+        **vectormath.kernel_namespace(), "math": math, "np": np, "shifted": shifted, "separate": separate,
+        "double_pointer_at": double_pointer_at, "integer_pointer_at": integer_pointer_at, "__name__": "wiberg.kernel",
+        **compiled_functions(source),
     }  # fmt: skip
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     exec(compile(source, filename, "exec"), namespace)  # our own text: no name or number of the user is in the code

@@ -287,6 +287,8 @@ def _times(coefficient: Number, node: Op) -> Op:
         return node
     if is_number(node):
         return number(coefficient * node.args[0])
+    if node.name == "select" and ZERO in node.args[1:]:
+        return mul(number(coefficient), node)
     coefficient, rest = coefficient * (split := split_coefficient(node))[0], split[1]
     if coefficient == 1:
         return rest
@@ -310,6 +312,9 @@ def mul(*factors: Op) -> Op:
             exponents[base] = exponents.get(base, 0) + exponent
     if coefficient == 0:
         return ZERO
+    for base, exponent in exponents.items():
+        if base.name == "select" and exponent == 1 and ZERO in base.args:
+            return _within(base, [number(coefficient), *(power(b, e) for b, e in exponents.items())])
     parts = [power(base, e) for base, e in exponents.items() if e != 0]
     if any(p.name in ("mul", "number") for p in parts):  # powers of products with integer exponents came apart
         return mul(number(coefficient), *parts)
@@ -321,6 +326,16 @@ def mul(*factors: Op) -> Op:
     if len(parts) < 2:
         return parts[0] if parts else ONE
     return make("mul", tuple(parts))
+
+
+def _within(chosen: Op, factors: Iterable[Op]) -> Op:
+    """A product with select(c, a, 0) in it, a*b in the branch: b may be infinite where c does not hold."""
+    branches: tuple[list[Op], list[Op]] = ([], [])
+    for factor in factors:
+        same = factor.name == "select" and factor.args[0] is chosen.args[0]
+        for k, branch in enumerate(branches):
+            branch.append(factor.args[1 + k] if same else factor)
+    return select(chosen.args[0], *(ZERO if ZERO in branch else mul(*branch) for branch in branches))
 
 
 def join_exponentials(node: Op) -> Op:
@@ -394,6 +409,30 @@ def select(condition: Op, then: Op, otherwise: Op) -> Op:
     if condition.name == "true" or then is otherwise:
         return then
     return otherwise if condition.name == "false" else make("select", (condition, then, otherwise))
+
+
+def contains(node: Op, is_wanted: Callable[[Op], bool]) -> bool:
+    """Whether a node at or below this one is wanted."""
+    todo, seen = [node], set()
+    while todo:
+        item = todo.pop()
+        if item not in seen:
+            if is_wanted(item):
+                return True
+            seen.add(item)
+            todo.extend(item.children)
+    return False
+
+
+def never_negative(node: Op) -> bool:
+    """Whether its form shows that it is 0 or more: a square, a sum of such, an exponential."""
+    if is_number(node):
+        return bool(node.args[0] >= 0)
+    if node.name in ("add", "mul"):
+        return all(map(never_negative, node.args))
+    if node.name == "power":
+        return (isinstance(node.args[1], int) and node.args[1] % 2 == 0) or never_negative(node.args[0])
+    return node.name in ("exp", "abs", "sqrt", "logistic", "softplus", "shifted_exp")
 
 
 # ------------------------------------------------------------------------------------------ rebuilding

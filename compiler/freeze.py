@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from .expression import Op, is_number, make, number
+from .expression import MINUS_ONE, Op, is_number, make, mul, name, number, replace_indices
+from .program import Statement
 
 Level = int
 
@@ -40,10 +41,12 @@ class Placement:
         return found
 
 
-def freeze(expressions: Sequence[Op], placement: Placement) -> list[Op]:
+def freeze(statements: Sequence[Statement], placement: Placement) -> list[Op]:
     """The expressions of one nest, frozen together."""
     memo: dict[Op, Op] = {}
-    frozen = [_freeze(e, placement, memo) for e in expressions]
+    frozen = [
+        exact(s.expression) if s.reduction == "maximum" else _freeze(s.expression, placement, memo) for s in statements
+    ]
     return _share_pairs(frozen, placement)
 
 
@@ -62,12 +65,47 @@ def _freeze(node: Op, placement: Placement, memo: dict[Op, Op]) -> Op:
             done = _product(factors, placement)
         elif node.name == "add":
             done = _sum([_freeze(a, placement, memo) for a in node.args], placement)
+        elif node.name == "shifted_exp":
+            exponent, shift = node.args
+            done = make(node.name, (exact(exponent), _freeze(shift, placement, memo)))
         elif node.children:
             done = make(node.name, tuple(_freeze(a, placement, memo) for a in node.args))
         else:
             done = node
         memo[node] = done
     return done
+
+
+def exact(node: Op) -> Op:
+    """The expression in rounded steps, each a function of vectormath.py, in an order that names of loops do not change.
+
+    An exponent and the maximum of such exponents are computed in different loops; from 1e17 on the two must agree to
+    the last bit, or their difference is of the size of what was rounded.
+    """
+    if node.name == "power":
+        return _chain("times", _power_factors(exact(node.args[0]), node.args[1]))
+    if node.name == "mul" and node.args[0] is MINUS_ONE:
+        return make("negative", (exact(mul(*node.args[1:])),))
+    if node.name in ("add", "mul"):
+        parts = [exact(a) for a in sorted(node.args, key=_nameless)]
+        return _chain("plus" if node.name == "add" else "times", parts)
+    return make(node.name, tuple(exact(a) if isinstance(a, Op) else a for a in node.args))
+
+
+def _chain(kind: str, parts: Sequence[Op]) -> Op:
+    """One after the other; a product put together for all of its factors comes apart."""
+    result: Op | None = None
+    for part in parts:
+        if part.name == "product":
+            part = _chain(kind, part.args)
+        result = part if result is None else make(kind, (result, part))
+    assert result is not None
+    return result
+
+
+def _nameless(node: Op) -> bytes:
+    """A digest that does not depend on the names of indices."""
+    return replace_indices(node, dict.fromkeys(node.indices, name("any"))).digest
 
 
 def _power_factors(base: Op, exponent: int | float | Fraction) -> list[Op]:

@@ -19,6 +19,7 @@ from .derive import KINDS, compile_text, value
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
 from .evaluate import BLOCK, run, run_accumulated
 from .expression import Affine
+from .intervals import warn_of_unbounded_derivatives
 from .layout import Layout
 from .lower import lower_candidates
 from .program import Program
@@ -48,6 +49,11 @@ def compile(energy: Energy, *, backend: str = "numba") -> Kernel:
     UnsupportedError
         If the energy uses a function for which there is no kernel.
 
+    Warns
+    -----
+    UnboundedDerivativeWarning
+        If the derivative of a root, a fractional power, asin, acos or acosh is infinite at a point that can be reached.
+
     Examples
     --------
     >>> import sympy as sp
@@ -66,6 +72,7 @@ def compile(energy: Energy, *, backend: str = "numba") -> Kernel:
         )
     if backend not in ("numba", "reference"):
         raise InputError(f"energy {energy.name!r}: unknown backend {backend!r}; one of 'numba', 'reference'")
+    warn_of_unbounded_derivatives(energy, stacklevel=2)
     return Kernel(energy, backend)
 
 

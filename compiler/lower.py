@@ -43,12 +43,14 @@ from .expression import (
     make,
     mul,
     name,
+    negative,
     number,
     power,
     read,
     replace_indices,
     select,
 )
+from .intervals import Intervals
 from .program import Array, Program, Range, Reduction, Role, Statement
 from .ranges import axes_of, closed, widened
 
@@ -59,7 +61,8 @@ FUNCTIONS: dict[Any, str] = {
     sp.exp: "exp", sp.log: "log",
     sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos", sp.atan: "atan",
     sp.sinh: "sinh", sp.cosh: "cosh", sp.tanh: "tanh", sp.asinh: "asinh", sp.acosh: "acosh", sp.atanh: "atanh",
-    sp.atan2: "atan2", sp.erf: "erf", sp.erfc: "erfc",
+    sp.acot: "acot", sp.sech: "sech", sp.csch: "csch", sp.coth: "coth",
+    sp.atan2: "atan2", sp.erf: "erf", sp.erfc: "erfc", sp.loggamma: "log_gamma", sp.gamma: "gamma",
     sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceiling",
 }  # fmt: skip
 
@@ -115,6 +118,7 @@ class Lowering:
 
     def __init__(self, energy: Energy) -> None:
         self.energy = energy
+        self.intervals = Intervals(energy)
         self.extents = {symbol: f"n{k}" for k, symbol in enumerate(energy.extents)}
         self.arrays: dict[str, Array] = {}
         self.ranges: dict[str, Range] = {}
@@ -368,6 +372,19 @@ class Lowering:
             "for one of your own: wb.function(name, value=..., derivative=...)"
         )
 
+    def constant_power(self, base: Any, exponent: Fraction | float, scope: Mapping[Any, Affine]) -> Op:
+        """The power; one with a kink where its base can be 0 as a function that knows of it: a root, `abs` or `pow`."""
+        if base.is_Pow and base.exp.is_Integer and base.exp % 2 == 0 and exponent != int(exponent):
+            return self.constant_power(sp.Abs(base.base), exponent * int(base.exp), scope)
+        result = power(self.scalar(base, scope), exponent)
+        is_fractional = result.name == "power" and not isinstance(result.args[1], int)
+        if not is_fractional or result.args[1] < 0 or self.intervals.of(base).is_positive:
+            return result
+        inner, order = result.args
+        if isinstance(order, Fraction) and order.denominator == 2:
+            return mul(function("sqrt", inner), power(inner, (order.numerator - 1) // 2))
+        return function("pow", inner, number(order))
+
 
 def supported_functions() -> list[str]:
     """Names of the SymPy functions that an energy may use, sorted.
@@ -402,10 +419,9 @@ def _power(self: Lowering, node: Any, scope: Scope) -> Op:
     base, exponent = node.args
     if base is sp.E:
         return function("exp", self.scalar(exponent, scope))
-    if exponent.is_Rational:
-        return power(self.scalar(base, scope), Fraction(int(exponent.p), int(exponent.q)))
     if exponent.is_number:
-        return power(self.scalar(base, scope), float(exponent))
+        value = Fraction(int(exponent.p), int(exponent.q)) if exponent.is_Rational else float(exponent)
+        return self.constant_power(base, value, scope)
     lowered = self.scalar(base, scope)
     power_of = self.scalar(exponent, scope)
     if is_number(power_of):
@@ -472,6 +488,44 @@ def _kronecker(self: Lowering, node: Any, scope: Scope) -> Op:
     return select(function("equal", first, second), ONE, ZERO)
 
 
+def _polygamma(self: Lowering, node: Any, scope: Scope) -> Op:
+    order, x = node.args
+    if not (order.is_Integer and 0 <= order <= HIGHEST_POLYGAMMA):
+        raise UnsupportedError(
+            f"energy {self.energy.name!r}: the order of {node} must be a number, 0, 1, ... or {HIGHEST_POLYGAMMA}"
+        )
+    return function("polygamma", number(int(order)), self.scalar(x, scope))
+
+
+def _beta(self: Lowering, node: Any, scope: Scope) -> Op:
+    a, b = (self.scalar(argument, scope) for argument in node.args)
+    logarithms = (function("log_gamma", a), function("log_gamma", b), negative(function("log_gamma", add(a, b))))
+    return function("exp", add(*logarithms))
+
+
+def _modulo(self: Lowering, node: Any, scope: Scope) -> Op:
+    """x - y*floor(x/y), with the sign of y."""
+    x, y = (self.scalar(argument, scope) for argument in node.args)
+    return add(x, negative(mul(y, function("floor", mul(x, power(y, -1))))))
+
+
+def _of_inverse(kind: str) -> Any:
+    """kind(1/x)."""
+    return lambda self, node, scope: function(kind, power(self.scalar(node.args[0], scope), -1))
+
+
+def _over(above: str, below: str) -> Any:
+    """above(x)/below(x); no numerator where `above` is empty."""
+
+    def rule(self: Lowering, node: Any, scope: Scope) -> Op:
+        x = self.scalar(node.args[0], scope)
+        return mul(function(above, x) if above else ONE, power(function(below, x), -1))
+
+    return rule
+
+
+HIGHEST_POLYGAMMA = 20
+
 RULES: dict[Any, Any] = {
     sp.Add: lambda self, node, scope: add(*(self.scalar(a, scope) for a in node.args)),
     sp.Mul: lambda self, node, scope: join_exponentials(mul(*(self.scalar(a, scope) for a in node.args))),
@@ -481,4 +535,18 @@ RULES: dict[Any, Any] = {
     sp.Piecewise: _piecewise,
     sp.Heaviside: _heaviside,
     sp.KroneckerDelta: _kronecker,
+    sp.Mod: _modulo,
+    sp.frac: lambda self, node, scope: add(x := self.scalar(node.args[0], scope), negative(function("floor", x))),
+    sp.sinc: lambda self, node, scope: function("sinc", ZERO, self.scalar(node.args[0], scope)),
+    sp.polygamma: _polygamma,
+    sp.factorial: lambda self, node, scope: function("gamma", add(ONE, self.scalar(node.args[0], scope))),
+    sp.beta: _beta,
+    sp.sec: _over("", "cos"),
+    sp.csc: _over("", "sin"),
+    sp.cot: _over("cos", "sin"),
+    sp.asec: _of_inverse("acos"),
+    sp.acsc: _of_inverse("asin"),
+    sp.asech: _of_inverse("acosh"),
+    sp.acsch: _of_inverse("asinh"),
+    sp.acoth: _of_inverse("atanh"),
 }

@@ -37,7 +37,7 @@ class NestText:
 
     def write(self, *, zero: bool = True) -> None:
         self.names: dict[Op, str] = {}
-        self.roots = freeze([s.expression for s in self.statements], self.placement)
+        self.roots = freeze(self.statements, self.placement)
         self._choose_temporaries()
         self.register = {
             k: (self._accumulator(s), self._register_level(s))
@@ -297,7 +297,7 @@ class NestText:
         kind = node.name
         if kind == "number":
             value = float(node.args[0])
-            return f"({value!r})" if value < 0 and not top else _float_text(value)
+            return f"({_float_text(value)})" if value < 0 and not top else _float_text(value)
         if kind == "affine":
             return f"float({self.function.integer(node.args[0])})"
         if kind == "read":
@@ -318,6 +318,8 @@ class NestText:
             return inner if top else f"({inner})"
         if kind == "sqrt":
             return f"math.sqrt({self.text(node.args[0], top=True)})"
+        if kind in ("plus", "times"):
+            return f"{kind}({', '.join(self.text(a, top=True) for a in node.args)})"
         form = "rough_exp({})" if kind == "exp" and self.function.memory.rough else PRIMITIVES[kind].kernel
         return form.format(*(self.text(a) for a in node.args))
 
@@ -355,9 +357,7 @@ class NestText:
 
 
 def _float_text(value: float) -> str:
-    if value != value or value in (float("inf"), float("-inf")):
-        return f'float("{value}")'
-    return repr(value)
+    return repr(value).replace("inf", "math.inf").replace("nan", "math.nan")
 
 
 def _has_exp(node: Op) -> bool:

@@ -9,9 +9,10 @@ over named indices with one range each. f is pointwise (expression.py). Example,
 
     E[]  +=  -exp(-(x0[i] - y0[])**2)      loops i in 0 .. n0
 
-An accumulating statement may also multiply, or take the largest or the smallest (`reduction`), or say at which value
-of its one summed loop f is smallest or largest first (`argmin`, `argmax`: an integer array, which others gather
-through). A range may depend on indices that come before it in the loops: all pairs are i in 0 .. n0, j in 0 .. i.
+An accumulating statement may also multiply, or take the largest value (of nothing -infinity) or the smallest
+(`reduction`), or say at which value of its one summed loop f is smallest or largest first (`argmin`, `argmax`: an
+integer array, which others gather through). A range may depend on indices that come before it in the loops: all pairs
+are i in 0 .. n0, j in 0 .. i.
 
 Programs are data. A pass is a function from program to program; `check` states what every program obeys.
 """

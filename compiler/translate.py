@@ -9,9 +9,9 @@ What is translated:
 
     types        float (float64), int (int64), bool, DoublePointer, IntegerPointer; a tuple of them as a result
     statements   =, also of tuples and chains, op=, if, while, for ... in range(...), break, continue, return, calls
-    expressions  + - * / // %, comparisons and their chains, and, or, not, x if c else y,
-                 abs, min, max of two, math.sqrt, math.copysign, p[i], numbers of the module, annotated functions, and
-                 those of calling.py
+    expressions  + - * / // %, comparisons and their chains, and, or, not, x if c else y, abs, min, max of two, p[i],
+                 numbers of the module, annotated functions, those of calling.py, and of `math` sqrt, copysign, floor
+                 (as float64), exp, log, log1p, sin, cos, tan, atan, pow, gamma
 
 A variable has the type of its first assignment. Integers become float64 where the other side is; nothing else is
 converted. `/` by zero gives infinity or NaN. Anything else is refused with its place in the file.
@@ -456,6 +456,19 @@ def _intrinsic(name: str) -> Any:
     return generate
 
 
+def _library(name: str) -> Any:
+    """A function of the C library on float64."""
+
+    def generate(body: _Body, node: ast.Call, *arguments: Any) -> Any:
+        values, module = [body.convert(value, DOUBLE, node) for value in arguments], body.functions.module
+        function = module.globals.get(name) or ir.Function(
+            module, ir.FunctionType(DOUBLE, [DOUBLE] * len(values)), name
+        )
+        return body.builder.call(function, values)
+
+    return generate
+
+
 def _extreme(sign: str) -> Any:
     """min and max as Python has them: the second where it is strictly beyond the first."""
 
@@ -514,6 +527,9 @@ _BUILT_IN: dict[Any, Any] = {
     abs: _intrinsic("llvm.fabs"),
     math.sqrt: _intrinsic("llvm.sqrt"),
     math.copysign: _intrinsic("llvm.copysign"),
+    math.floor: _intrinsic("llvm.floor"),
+    **{getattr(math, name): _library(name) for name in ("exp", "log", "log1p", "sin", "cos", "tan", "atan", "pow")},
+    math.gamma: _library("tgamma"),
     min: _extreme("<"),
     max: _extreme(">"),
     float: lambda body, node, value: body.convert(value, DOUBLE, node),

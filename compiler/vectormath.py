@@ -3,17 +3,30 @@
 numba calls libm once for each element. `exp` here is branch-free LLVM IR, inlined: exp(x) = 2**k * exp(r) with
 k = rint(x/log 2), r = x - k*log 2 in two steps with fused multiply-add (Cody and Waite), a polynomial of degree 11 in
 Estrin's order, and the power of two applied in two halves, so that results underflow gradually and overflow to
-infinity. NaN and infinity keep their meaning; the error is at most 1.1 units in the last place.
+infinity. NaN and infinity keep their meaning; the error is at most 1.1 units in the last place. `expm1`, `logistic`,
+`softplus` and `shifted_exp` are made of the same parts.
+
+A kernel's fast-math flags allow its own arithmetic to be reordered and contracted. Nothing here is: instructions carry
+flags of their own. So what must not be touched is a function of this file, down to `plus` and `times`, or one of
+special.py (`linked`).
 """
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
+
+from . import special
+from .translate import translate
 
 # q in 1 + r + r**2*q(r), interpolating at the Chebyshev nodes of [-log(2)/2, log(2)/2]: 1.6e-17 from exp, relatively.
 EXP_COEFFICIENTS = (
@@ -32,6 +45,7 @@ SHIFTER = 6755399441055744.0  # 1.5 * 2**52: adding it leaves an integer in the 
 BIAS = 1023  # of the exponent field
 LOWEST, HIGHEST = -746.0, 710.0  # beyond these the result is 0 or infinity whatever the argument
 LOWEST_NORMAL = -708.0
+LARGEST = 1.7976931348623157e308
 
 _DOUBLE, _BITS = ir.DoubleType(), ir.IntType(64)
 
@@ -81,24 +95,140 @@ def _exponent_field(builder: Any, bits: Any) -> Any:
     return builder.bitcast(builder.shl(bits, ir.Constant(_BITS, 52)), _DOUBLE)
 
 
+def _exp_parts(builder: Any, x: Any) -> tuple[Any, Any, Any, Any]:
+    """(p, a, b, k) with exp(x) = (1 + p)*a*b, where a*b is 2**k and p is within sqrt(1/2) - 1 and sqrt(2) - 1."""
+    fma = _declare(builder, "llvm.fma.f64", 3)
+    x = _clamped(builder, x, LOWEST, HIGHEST)
+    k, bits = _rounded_exponent(builder, x, 2 * BIAS)
+    high = builder.call(fma, [k, _constant(-LOG_2_HIGH), x])
+    r = builder.call(fma, [k, _constant(-LOG_2_LOW), high])
+    square = builder.fmul(r, r, flags=_EXACT)
+    p = builder.call(fma, [square, _estrin(builder, EXP_COEFFICIENTS, r), r])
+    half = builder.lshr(bits, ir.Constant(_BITS, 1))
+    return p, _exponent_field(builder, half), _exponent_field(builder, builder.sub(bits, half)), k
+
+
+def _exp(builder: Any, x: Any) -> Any:
+    p, first, second, _ = _exp_parts(builder, x)
+    p = builder.fmul(builder.fadd(p, _constant(1.0), flags=_EXACT), first, flags=_EXACT)
+    return builder.fmul(p, second, flags=_EXACT)
+
+
+def _one_argument(value: Callable[[Any, Any], Any]) -> Any:
+    """The type and the code of a function of one number, from (builder, x) -> value."""
+    return types.float64(types.float64), lambda context, builder, signature, args: value(builder, args[0])
+
+
 @intrinsic
 def exp(typing_context, x):  # type: ignore[no-untyped-def]
     """exp(x), inlined and without branches."""
+    return _one_argument(_exp)
+
+
+@intrinsic
+def expm1(typing_context, x):  # type: ignore[no-untyped-def]
+    """exp(x) - 1: 2**k*p + (2**k - 1), which keeps the digits of p where k is 0; within 2 units in the last place."""
+
+    def generate(builder: Any, x: Any) -> Any:
+        p, first, second, k = _exp_parts(builder, x)
+        scale = builder.fmul(first, second, flags=_EXACT)
+        below = builder.fsub(scale, _constant(1.0), flags=_EXACT)
+        near = builder.call(_declare(builder, "llvm.fma.f64", 3), [scale, p, below])
+        whole = builder.fmul(builder.fadd(p, _constant(1.0), flags=_EXACT), first, flags=_EXACT)
+        far = builder.fsub(builder.fmul(whole, second, flags=_EXACT), _constant(1.0), flags=_EXACT)
+        size = builder.call(_declare(builder, "llvm.fabs.f64", 1), [k])
+        return builder.select(builder.fcmp_ordered("<", size, _constant(60.0)), near, far)
+
+    return _one_argument(generate)
+
+
+def _exp_of_minus_size(builder: Any, x: Any) -> Any:
+    size = builder.call(_declare(builder, "llvm.fabs.f64", 1), [x])
+    return _exp(builder, builder.fneg(size))
+
+
+@intrinsic
+def logistic(typing_context, x):  # type: ignore[no-untyped-def]
+    """1/(1 + exp(-x)), without overflow, with all digits in both tails."""
+
+    def generate(builder: Any, x: Any) -> Any:
+        t = _exp_of_minus_size(builder, x)
+        above = builder.select(builder.fcmp_unordered("<", x, _constant(0.0)), t, _constant(1.0))
+        return builder.fdiv(above, builder.fadd(t, _constant(1.0), flags=_EXACT), flags=_EXACT)
+
+    return _one_argument(generate)
+
+
+@intrinsic
+def sech(typing_context, x):  # type: ignore[no-untyped-def]
+    """1/cosh(x) as 2*t/(1 + t**2) with t = exp(-|x|)."""
+
+    def generate(builder: Any, x: Any) -> Any:
+        t = _exp_of_minus_size(builder, x)
+        below = builder.call(_declare(builder, "llvm.fma.f64", 3), [t, t, _constant(1.0)])
+        return builder.fdiv(builder.fadd(t, t, flags=_EXACT), below, flags=_EXACT)
+
+    return _one_argument(generate)
+
+
+@intrinsic
+def softplus(typing_context, x):  # type: ignore[no-untyped-def]
+    """log(1 + exp(x)) as max(x, 0) + log1p(exp(-|x|))."""
+
+    def generate(builder: Any, x: Any) -> Any:
+        rest = builder.call(_declare(builder, "log1p", 1), [_exp_of_minus_size(builder, x)])
+        above = builder.select(builder.fcmp_ordered("<", x, _constant(0.0)), _constant(0.0), x)
+        return builder.fadd(above, rest, flags=_EXACT)
+
+    return _one_argument(generate)
+
+
+@intrinsic
+def sqrt1pm1(typing_context, x):  # type: ignore[no-untyped-def]
+    """sqrt(1 + x) - 1 as x/(1 + sqrt(1 + x))."""
+
+    def generate(builder: Any, x: Any) -> Any:
+        inside = builder.fadd(x, _constant(1.0), flags=_EXACT)
+        root = builder.call(_declare(builder, "llvm.sqrt.f64", 1), [inside])
+        below = builder.fadd(root, _constant(1.0), flags=_EXACT)
+        infinite = builder.fcmp_ordered("==", x, _constant(math.inf))
+        return builder.select(infinite, x, builder.fdiv(x, below, flags=_EXACT))
+
+    return _one_argument(generate)
+
+
+def _exact(name: str) -> Any:
+    """The type and the code of one rounded operation on two numbers, which LLVM neither moves nor contracts."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        fma = _declare(builder, "llvm.fma.f64", 3)
-        x = _clamped(builder, args[0], LOWEST, HIGHEST)
-        k, bits = _rounded_exponent(builder, x, 2 * BIAS)
-        high = builder.call(fma, [k, _constant(-LOG_2_HIGH), x])
-        r = builder.call(fma, [k, _constant(-LOG_2_LOW), high])
-        square = builder.fmul(r, r, flags=_EXACT)
-        p = builder.call(fma, [square, _estrin(builder, EXP_COEFFICIENTS, r), r])
-        p = builder.fadd(p, _constant(1.0), flags=_EXACT)
-        half = builder.lshr(bits, ir.Constant(_BITS, 1))
-        p = builder.fmul(p, _exponent_field(builder, half), flags=_EXACT)
-        return builder.fmul(p, _exponent_field(builder, builder.sub(bits, half)), flags=_EXACT)
+        return getattr(builder, name)(*args, flags=_EXACT)
 
-    return types.float64(types.float64), generate
+    return types.float64(types.float64, types.float64), generate
+
+
+@intrinsic
+def plus(typing_context, a, b):  # type: ignore[no-untyped-def]
+    """a + b."""
+    return _exact("fadd")
+
+
+@intrinsic
+def times(typing_context, a, b):  # type: ignore[no-untyped-def]
+    """a*b."""
+    return _exact("fmul")
+
+
+@intrinsic
+def shifted_exp(typing_context, x, shift):  # type: ignore[no-untyped-def]
+    """exp(x - shift); at most the largest number where x is finite: a weight of 0 times it is 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        result = _exp(builder, builder.fsub(*args, flags=_EXACT))
+        is_huge = builder.fcmp_ordered(">", result, _constant(LARGEST))
+        is_finite = builder.fcmp_ordered("<", args[0], _constant(math.inf))
+        return builder.select(builder.and_(is_huge, is_finite), _constant(LARGEST), result)
+
+    return types.float64(types.float64, types.float64), generate
 
 
 @intrinsic
@@ -116,6 +246,17 @@ def rough_exp(typing_context, x):  # type: ignore[no-untyped-def]
         return builder.fmul(p, _exponent_field(builder, bits), flags=_EXACT)
 
     return types.float64(types.float64), generate
+
+
+@intrinsic
+def finite(typing_context, x):  # type: ignore[no-untyped-def]
+    """x, or 0 where it is infinite or NaN."""
+
+    def generate(builder: Any, x: Any) -> Any:
+        size = builder.call(_declare(builder, "llvm.fabs.f64", 1), [x])
+        return builder.select(builder.fcmp_ordered("<", size, _constant(math.inf)), x, _constant(0.0))
+
+    return _one_argument(generate)
 
 
 def _two_arguments(name: str) -> Any:
@@ -153,6 +294,40 @@ def sign(typing_context, x):  # type: ignore[no-untyped-def]
     return types.float64(types.float64), generate
 
 
+def linked(function: Callable[..., float]) -> Any:
+    """A function of special.py for kernels: translated without flags and linked to the kernel that calls it."""
+    count = len(inspect.signature(function).parameters)
+    symbol = f"{function.__module__}.{function.__qualname__}"
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        context.active_code_library.add_linking_library(_library(function, symbol))
+        return builder.call(_declare(builder, symbol, count), args)
+
+    # numba reads the parameters of an intrinsic off its text, so there is one for each number of them
+    if count == 1:
+        return intrinsic(lambda typing_context, a: (types.float64(types.float64), generate))
+    return intrinsic(lambda typing_context, a, b: (types.float64(types.float64, types.float64), generate))
+
+
+@cache
+def _library(function: Callable[..., float], symbol: str) -> Any:
+    with global_compiler_lock:
+        library = cpu_target.target_context.codegen().create_library(symbol)
+        library.add_ir_module(translate(function, symbol))
+        library.finalize()
+    return library
+
+
+log_gamma, polygamma, gamma = linked(special.log_gamma), linked(special.polygamma), linked(special.gamma)
+sinc, cosm1, acot = linked(special.sinc), linked(special.cosm1), linked(special.acot)
+gaussian = linked(special.gaussian)
+
+
+def kernel_namespace() -> dict[str, Any]:
+    """The functions that kernels call, by name."""
+    return {name: globals()[name] for name in plain_namespace()}
+
+
 def plain_namespace() -> dict[str, Any]:
     """The same functions for kernel source that is run as plain Python."""
 
@@ -162,10 +337,30 @@ def plain_namespace() -> dict[str, Any]:
         except OverflowError:
             return math.inf
 
+    def plain_logistic(x: float) -> float:
+        t = plain_exp(-abs(x))
+        return (t if x < 0 else 1.0) / (1.0 + t)
+
     return {
         "exp": plain_exp,
         "rough_exp": plain_exp,
+        "expm1": lambda x: math.expm1(x) if x < 700 else plain_exp(x),
+        "logistic": plain_logistic,
+        "sech": lambda x: 2.0 * plain_exp(-abs(x)) / (1.0 + plain_exp(-2.0 * abs(x))),
+        "softplus": lambda x: max(x, 0.0) + math.log1p(plain_exp(-abs(x))),
+        "sqrt1pm1": lambda x: x / (1.0 + math.sqrt(1.0 + x)),
+        "finite": lambda x: x if math.isfinite(x) else 0.0,
+        "shifted_exp": lambda x, shift: min(plain_exp(x - shift), LARGEST if x < math.inf else x),
+        "plus": lambda a, b: a + b,
+        "times": lambda a, b: a * b,
         "maximum": lambda a, b: math.nan if a != a or b != b else max(a, b),
         "minimum": lambda a, b: math.nan if a != a or b != b else min(a, b),
         "sign": lambda x: x if x != x else float((x > 0) - (x < 0)),
+        "log_gamma": special.log_gamma,
+        "polygamma": special.polygamma,
+        "gamma": special.gamma,
+        "sinc": special.sinc,
+        "cosm1": special.cosm1,
+        "acot": special.acot,
+        "gaussian": special.gaussian,
     }

@@ -8,10 +8,12 @@ from .errors import (
     InputTypeError,
     NameMissingError,
     NumericalError,
+    UnboundedDerivativeWarning,
     UnsupportedError,
     WibergError,
 )
 from .extrema import maximum, minimum
+from .functions import log_sum_exp, logistic, softplus
 from .robust import cauchy, geman_mcclure, pseudo_huber, student_t, welsch
 from .user_function import function
 
@@ -23,14 +25,18 @@ __all__ = [
     "InputTypeError",
     "NameMissingError",
     "NumericalError",
+    "UnboundedDerivativeWarning",
     "UnsupportedError",
     "WibergError",
     "cauchy",
     "function",
     "geman_mcclure",
+    "log_sum_exp",
+    "logistic",
     "maximum",
     "minimum",
     "pseudo_huber",
+    "softplus",
     "student_t",
     "welsch",
 ]

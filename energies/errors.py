@@ -44,6 +44,10 @@ class CheckpointError(WibergError, OSError):
     """A file that cannot be written, or is not what it should be."""
 
 
+class UnboundedDerivativeWarning(UserWarning):
+    """A root, a fractional power, asin, acos or acosh whose derivative is infinite at a point that can be reached."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'sigma'?`, or nothing where no allowed name is near."""
     matches = difflib.get_close_matches(name, list(allowed), n=1)

@@ -19,6 +19,7 @@ import numpy as np
 import sympy as sp
 from energies_table import TABLE, draw, extent_sizes
 from sympy.codegen.cfunctions import expm1, log1p
+from wiberg.energies.extrema import Maximum, Minimum
 
 SIZES = 3
 
@@ -29,8 +30,13 @@ FUNCTIONS = {
     sp.atan2: jnp.arctan2, sp.erf: jax.scipy.special.erf, sp.erfc: jax.scipy.special.erfc,
     sp.gamma: lambda x: jnp.exp(jax.scipy.special.gammaln(x)), sp.loggamma: jax.scipy.special.gammaln,
     sp.Heaviside: lambda x, at_zero: jnp.where(x == 0, at_zero, jnp.where(x > 0, 1.0, 0.0)),
+    sp.sinc: lambda x: jnp.sinc(x / np.pi), sp.KroneckerDelta: lambda a, b: jnp.where(a == b, 1.0, 0.0),
     sp.Abs: jnp.abs, sp.sign: jnp.sign, sp.floor: jnp.floor, sp.ceiling: jnp.ceil,
 }  # fmt: skip
+REDUCTIONS = {
+    sp.Sum: (jnp.sum, 0.0), sp.Product: (jnp.prod, 1.0), Minimum: (jnp.min, np.inf), Maximum: (jnp.max, -np.inf),
+}  # fmt: skip
+EXTREMES = (sp.Max, sp.Min)
 COMPARISONS = {
     sp.StrictLessThan: jnp.less, sp.LessThan: jnp.less_equal, sp.StrictGreaterThan: jnp.greater,
     sp.GreaterThan: jnp.greater_equal, sp.Equality: jnp.equal, sp.Unequality: jnp.not_equal,
@@ -64,10 +70,12 @@ class Evaluation:
             return self.entry(str(node.base.name), where)
         if isinstance(node, sp.Symbol):
             return self.entry(node.name, ())
-        if isinstance(node, sp.Sum):
-            return self.sum(node, scope)
+        if type(node) in REDUCTIONS:
+            return self.reduced(node, scope)
         if isinstance(node, sp.Piecewise):
             return self.piecewise(node, scope)
+        if not (node.is_Add or node.is_Mul or node.is_Pow or type(node) in FUNCTIONS or isinstance(node, EXTREMES)):
+            raise NoTranslation(type(node).__name__)
         parts = [self.number(a, scope) for a in node.args]
         if node.is_Add:
             return sum(parts[1:], parts[0])
@@ -78,15 +86,13 @@ class Evaluation:
             return result
         if node.is_Pow:
             return parts[0] ** parts[1]
-        if isinstance(node, (sp.Max, sp.Min)):
+        if isinstance(node, EXTREMES):
             extreme = jnp.maximum if isinstance(node, sp.Max) else jnp.minimum
             result = parts[0]
             for part in parts[1:]:
                 result = extreme(result, part)
             return result
-        if type(node) in FUNCTIONS:
-            return FUNCTIONS[type(node)](*parts)
-        raise NoTranslation(type(node).__name__)
+        return FUNCTIONS[type(node)](*parts)
 
     def entry(self, name: str, where: tuple[Any, ...]) -> Any:
         if name not in self.lets:
@@ -94,8 +100,9 @@ class Evaluation:
         key, formula = self.lets[name]
         return self.number(formula, dict(zip(key.indices, where, strict=True)) if where else {})
 
-    def sum(self, node: Any, scope: Mapping[Any, Any]) -> Any:
+    def reduced(self, node: Any, scope: Mapping[Any, Any]) -> Any:
         """Each index becomes a leading axis; where its ends depend on others, the longest one with a mask."""
+        function, neutral = REDUCTIONS[type(node)]
         inner, masks = dict(scope), []
         for symbol, low, high in reversed(node.limits):
             first, last = (np.asarray(self.number(end, inner)) for end in (low, high))
@@ -109,8 +116,8 @@ class Evaluation:
         shape = np.broadcast_shapes(np.shape(body), *(np.shape(v) for v in inner.values()))
         body = jnp.broadcast_to(body, shape)
         for mask in masks:
-            body = jnp.where(mask, body, 0.0)
-        return body.sum(axis=tuple(range(len(shape) - before)))
+            body = jnp.where(mask, body, neutral)
+        return function(body, axis=tuple(range(len(shape) - before)))
 
     def piecewise(self, node: Any, scope: Mapping[Any, Any]) -> Any:
         *branches, (result, _) = node.args

@@ -32,6 +32,7 @@ def built(energy: Energy, kind: str) -> Program:
 
 
 FROZEN = {
+    "plus": lambda a, b: a + b, "times": lambda a, b: a * b,
     "sum": lambda *a: math.fsum(a), "product": lambda *a: math.prod(a), "negative": lambda a: -a,
     "reciprocal": lambda a: 1 / a, "sqrt": np.sqrt, "add": lambda *a: math.fsum(a), "mul": lambda *a: math.prod(a),
 }  # fmt: skip

@@ -25,6 +25,9 @@ W = sp.IndexedBase("W", shape=(n, m))
 t, a = sp.Symbol("t", real=True), sp.Symbol("a", real=True)
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::wiberg.energies.errors.UnboundedDerivativeWarning")
+
+
 def interpreted(expression, **roles):
     return wb.compile(wb.Energy(expression, name="sick", **roles), backend="reference")
 
@@ -65,23 +68,22 @@ def test_an_exponential_that_overflows_is_found_with_its_exponent():
     assert dict(found.inputs)["x[1]*t"] == 1000.0 and "709.78" in found.reason
 
 
-def test_the_unbounded_derivative_of_a_root_at_zero_is_found_in_the_program_of_the_gradient():
-    found = finding(sp.sqrt(t) + t**2, {"t": 0.0}, variables=[t])
-    assert found.kind == "gradient" and found.entry == "gradient in t" and found.term == "sqrt(t)"
-    assert found.expression == "1/sqrt(t)" and dict(found.inputs) == {"t": 0.0}
-    assert "unbounded derivative" in found.reason and "pseudo_huber" in found.reason
+def test_a_derivative_that_overflows_where_the_value_does_not_is_found_in_the_program_of_the_gradient():
+    found = finding(sp.exp(1000 * t) + t**2, {"t": 0.7095}, variables=[t])
+    assert found.kind == "gradient" and found.entry == "gradient in t" and found.term == "exp(1000*t)"
+    assert "exp" in found.expression and found.result == np.inf
     assert found.steps[0].purpose == "gradient in t"
 
 
 def test_a_derivative_of_second_order_is_named_with_both_variables():
-    found = finding(y[0] ** 2 + sp.Sum(y[i] ** sp.Rational(3, 2), i), {"y": [1.0, 0.0, 2.0]}, variables=[y])
+    found = finding(y[0] ** 2 + sp.Sum(sp.exp(10 * y[i]), i), {"y": [1.0, 70.6, 2.0]}, variables=[y])
     assert found.kind == "hessian" and found.entry == "Hessian in y[1], y[1]"
 
 
 def test_a_cross_derivative_that_is_not_finite_is_named():
-    expression = t * sp.sqrt(a) + t**2
-    found = finding(expression, {"t": 1.0}, {"a": 0.0}, variables=[t], weights=[a])
-    assert found.kind == "cross" and found.entry == "cross-derivative in t, a" and found.expression == "1/sqrt(a)"
+    expression = t * sp.exp(100 * a) + t**2
+    found = finding(expression, {"t": 1.0}, {"a": 7.06}, variables=[t], weights=[a])
+    assert found.kind == "cross" and found.entry == "cross-derivative in t, a" and "exp" in found.expression
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -121,7 +123,7 @@ def test_the_way_leads_through_intermediates_and_inner_sums():
     weights = np.ones((3, 4))
     weights[1] = -1.0
     found = wb.compile(energy, backend="reference").explain({"t": 1.0}, {"W": weights}).not_finite
-    assert "square root of a negative number" in found.reason
+    assert "x >= 0" in found.reason
     assert found.steps[-1].loops == {"i": 1} and -5.0 in dict(found.inputs).values()
 
 
@@ -202,8 +204,8 @@ def test_wherever_a_random_energy_is_not_finite_the_origin_is_found(seed, scale)
 def test_a_result_that_is_too_large_to_look_at_is_left_out(monkeypatch, references):
     from wiberg.compiler import nonfinite
 
-    kernel = interpreted(sp.Sum(y[i] ** sp.Rational(3, 2), i), variables=[y])
-    point = {"y": np.zeros((5, 3))}, None, None
+    kernel = interpreted(sp.Sum(sp.exp(10 * y[i]), i), variables=[y])
+    point = {"y": np.full((5, 3), 70.6)}, None, None
     assert first_not_finite(kernel, *point).kind == "hessian"
     monkeypatch.setattr(nonfinite, "LARGEST", 10)  # instance by instance
     assert first_not_finite(kernel, *point).instance == 0

@@ -147,7 +147,7 @@ def assert_freezing_preserves(energy, kind):
     _, plan = scheduled(energy, kind)
     for nest in (*plan.prepare, *plan.evaluate):
         before = [s.expression for s in nest.statements]
-        after = freeze(before, Placement(nest.loops))
+        after = freeze(nest.statements, Placement(nest.loops))
         memo = {}
         with np.errstate(all="ignore"):
             expected, got = ([number_of(node, memo) for node in nodes] for nodes in (before, after))

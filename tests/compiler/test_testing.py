@@ -116,7 +116,7 @@ def test_an_energy_that_is_finite_nowhere_is_said_so():
 
 def test_an_energy_of_positive_numbers_only_is_checked_there():
     t = sp.Symbol("t", real=True)
-    assert check_derivatives(wb.Energy(sp.log(t) ** 2 + sp.sqrt(t), variables=[t]), trials=3, backend="reference").ok
+    assert check_derivatives(wb.Energy(sp.log(t) ** 2 + t * sp.log(t), variables=[t]), trials=3, backend="reference").ok
 
 
 def test_the_module_can_be_imported_by_its_public_name():

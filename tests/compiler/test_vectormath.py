@@ -178,3 +178,63 @@ def test_the_plain_sign_and_exp_are_numpys(x):
 
 def test_plain_and_compiled_functions_have_the_same_names():
     assert all(hasattr(vectormath, name) for name in plain_namespace())
+
+
+# ---------------------------------------------------------------------------------------------- made of exp, and linked
+
+FINE = [*np.linspace(-3.0, 3.0, 200), 1e-300, -1e-17, 1e-9, -1e-5, 40.0, -40.0, 709.0, -745.0, 800.0, -800.0]
+EXACT = {
+    "expm1": mpmath.expm1,
+    "logistic": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "sech": mpmath.sech,
+    "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
+    "sqrt1pm1": lambda x: mpmath.sqrt(1 + x) - 1,
+}
+
+
+@pytest.fixture(scope="module")
+def table():
+    """table(name, x) -> the function of every x, from a loop compiled with the flags of kernels."""
+    names = [*EXACT, "log_gamma", "finite"]
+    lines = [f"        out[{len(names)}*i + {k}] = {name}(x[i])" for k, name in enumerate(names)]
+    lines = ["def every(x, out, count):", "    for i in range(count):", *lines, "    return 0"]
+    space = vectormath.kernel_namespace()
+    exec("\n".join(lines), space)
+    signature = Signature(integer, (double_pointer, double_pointer, integer))
+    native, _ = compile_function(space["every"], signature, fastmath=KERNEL_FASTMATH)
+
+    def run(name, x):
+        x = np.array(x, dtype=float)
+        out = np.empty((x.size, len(names)))
+        native.call(x.ctypes.data, out.ctypes.data, x.size)
+        return out[:, names.index(name)]
+
+    return run
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_functions_made_of_exp_are_within_two_ulps_in_a_loop(name, table):
+    inside = [v for v in FINE if name != "sqrt1pm1" or v > -1]
+    for x, got in zip(inside, table(name, inside), strict=True):
+        with mpmath.workdps(700):
+            exact = EXACT[name](mpmath.mpf(x))
+            rounded = float(exact)
+            error = float(abs(mpmath.mpf(float(got)) - exact)) if math.isfinite(got) else 0.0
+        assert got == rounded if math.isinf(rounded) else error <= 2 * np.spacing(abs(rounded)), x
+
+
+@pytest.mark.parametrize("name", [*EXACT, "log_gamma", "finite"])
+def test_compiled_and_plain_functions_agree(name, table):
+    inside = [v for v in FINE if v > 0]
+    np.testing.assert_allclose(table(name, inside), [plain_namespace()[name](v) for v in inside], rtol=1e-15)
+
+
+def test_functions_made_of_exp_keep_nan_and_infinity(table):
+    special = [math.nan, math.inf, -math.inf]
+    expected = {
+        "expm1": [math.nan, math.inf, -1.0], "logistic": [math.nan, 1.0, 0.0], "sech": [math.nan, 0.0, 0.0],
+        "softplus": [math.nan, math.inf, 0.0],
+        "sqrt1pm1": [math.nan, math.inf, math.nan], "finite": [0.0, 0.0, 0.0],
+    }  # fmt: skip
+    for name, values in expected.items():
+        np.testing.assert_array_equal(table(name, special), values, err_msg=name)
