@@ -17,8 +17,8 @@ from typing import Any
 
 from timing import Row
 
-COLD_BOUNDS = {"W1": 3.0, "W2": None, "W3": 8.0}
-NAMES = {"W1": "ransac", "W2": "fusion", "W3": "pose"}
+COLD_BOUNDS = {"W1": 3.0, "W2": None, "W3": 8.0, "W4": 5.0}
+NAMES = {"W1": "ransac", "W2": "fusion", "W3": "pose", "W4": "denoise"}
 
 
 # ---------------------------------------------------------------------------------------------- in fresh processes
@@ -48,11 +48,11 @@ def child_compile(name: str) -> dict[str, Any]:
     import wiberg as wb
     from workloads import workloads
 
-    from energies import fusion, pose, ransac
+    import energies
 
     work = workloads()[name]
     begin = now()
-    kernel = wb.compile({"W1": ransac, "W2": fusion, "W3": pose}[name]())
+    kernel = wb.compile(getattr(energies, NAMES[name])())
     kernel.value_gradient_hessian(work.point, work.weights, work.data)
     evaluate, begin = since(begin), now()
     wb.minimise(kernel, work.weights, work.data, start=work.start)

@@ -1,4 +1,4 @@
-"""The three workloads as a user of wiberg declares them (formulas in workloads.py)."""
+"""The four workloads as a user of wiberg declares them (formulas in workloads.py)."""
 
 from __future__ import annotations
 
@@ -59,4 +59,18 @@ def pose() -> wb.Energy:
     prior = sp.Sum((sigma[k] * (a[k] - m[k])) ** 2, k) / 2
     return wb.Energy(
         fit + prior, variables=[a], weights=[B, omega, sigma, P, delta], data=[X, m], where=where, name="pose"
+    )
+
+
+def denoise() -> wb.Energy:
+    """W4: an image of n x m unknowns, near the noisy one and with few edges."""
+    n, m = extents("n m")
+    i, j, p, q = sp.Idx("i", n), sp.Idx("j", m), sp.Idx("p", (0, n - 2)), sp.Idx("q", (0, m - 2))
+    y, z = sp.IndexedBase("y", shape=(n, m)), sp.IndexedBase("z", shape=(n, m))
+    log_lambda, log_eps = sp.Symbol("log_lambda", real=True), sp.Symbol("log_eps", real=True)
+    down, right = y[p + 1, j] - y[p, j], y[i, q + 1] - y[i, q]
+    edges = [sp.Sum(sp.sqrt(d**2 + sp.exp(2 * log_eps)), *over) for d, over in ((down, (p, j)), (right, (i, q)))]
+    near = sp.Sum((y[i, j] - z[i, j]) ** 2, i, j) / 2
+    return wb.Energy(
+        near + sp.exp(log_lambda) * sum(edges), variables=[y], weights=[log_lambda, log_eps], data=[z], name="denoise"
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from workloads import Workload, load, shared_folder
 
 Floats = NDArray[np.float64]
-Answers = tuple[Floats, Floats, Floats]
+Answers = tuple[Floats, Floats, Any]
 
 
 def kernels() -> Any | None:
@@ -25,7 +25,7 @@ def kernels() -> Any | None:
 
 
 def value_gradient_hessian(module: Any, work: Workload) -> Callable[[], Answers]:
-    """A call that gives values (B,), gradients (B, m) and Hessians (B, m, m)."""
+    """A call that gives values (B,), gradients (B, m) and Hessians: (B, m, m), for W4 what neighbours couple by."""
     y, w, x = work.point, work.weights, work.data
 
     def w1() -> Answers:
@@ -57,4 +57,27 @@ def value_gradient_hessian(module: Any, work: Workload) -> Callable[[], Answers]
         )  # fmt: skip
         return value, gradient[:, :bases], hessian[:, :, :bases]
 
-    return {"W1": w1, "W2": w2, "W3": w3}[work.name]
+    def w4() -> Answers:
+        weight, softness = np.exp(w["log_lambda"]), np.exp(2 * w["log_eps"])
+        gradient, right, down, diagonal = (np.empty(y["y"].shape) for _ in range(4))
+        value = np.empty(work.size)
+        for k in range(work.size):
+            value[k] = module.w4_all(
+                y["y"][k], x["z"][k], weight, softness, gradient[k], right[k], down[k], diagonal[k]
+            )
+        return value, gradient.reshape(work.size, -1), (diagonal, right, down)
+
+    return {"W1": w1, "W2": w2, "W3": w3, "W4": w4}[work.name]
+
+
+def comparable(work: Workload, answers: Answers) -> Answers:
+    """The same with W4's Hessians, whichever of the two they are, as the numbers of its three diagonals."""
+    value, gradient, hessian = answers
+    if work.name != "W4":
+        return answers
+    if isinstance(hessian, tuple):
+        diagonal, right, down = (part.reshape(work.size, -1) for part in hessian)
+        return value, gradient, np.stack([diagonal, -right, -down])
+    side = work.target.shape[-1]
+    parts = [[np.pad(h.diagonal(k), (0, k)) for h in hessian] for k in (0, 1, side)]
+    return value, gradient, np.array(parts)

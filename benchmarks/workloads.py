@@ -1,9 +1,11 @@
-"""The inputs of the three workloads, as dicts by name of the energies' symbols, and where the peers' files are.
+"""The inputs of the four workloads, as dicts by name of the energies' symbols, and where the peers' files are.
 
 W1  ransac   1 unknown, 110 terms           E = -sum_i exp(-(x_i - t)^2 / sigma^2)
 W2  fusion   2 unknowns, 72 terms           E = -sum_k exp(alpha_k + beta_k t - |s_k c_k - y|^2 / exp(2 log_sigma_k))
 W3  pose     26 unknowns, 4 x 17 residuals,   E = sum_cj omega_cj^2 delta^2 (sqrt(1 + |r_cj|^2 / delta^2) - 1)
                                                   + 1/2 sum_k (sigma_k (a_k - m_k))^2,  r_cj = X_cj - P_c sum_k a_k B_kj
+W4  denoise  64 x 64 unknowns, sparse Hessian    E = 1/2 sum (y - z)^2 + exp(log_lambda) sum over neighbours
+                                                     sqrt(d^2 + exp(2 log_eps)),  d their difference
 
 Where the shared workloads are present (`../shared`, or the folder that WIBERG_SHARED names), the inputs are theirs, so
 that figures can be compared; else they are drawn here from the same distributions.
@@ -100,7 +102,24 @@ def workloads() -> dict[str, Workload]:
         "W3", len(p["X"]), {"a": p["start"] + 0.3 * random.standard_normal(p["start"].shape)},
         weights, {"X": p["X"], "m": p["m"]}, {"a": p["start"]}, p["target"],
     )  # fmt: skip
-    return {"W1": w1, "W2": w2, "W3": w3}
+
+    images = [source.denoise(seed=seed) for seed in range(16)]
+    noisy, clean = (np.stack([image[name] for image in images]) for name in ("z", "clean"))
+    w4 = Workload(
+        "W4", len(noisy), {"y": noisy + 0.05 * random.standard_normal(noisy.shape)},
+        {name: float(images[0][name]) for name in ("log_lambda", "log_eps")}, {"z": noisy}, {"y": noisy}, clean,
+    )  # fmt: skip
+    return {"W1": w1, "W2": w2, "W3": w3, "W4": w4}
+
+
+def one_of(work: Workload) -> Workload:
+    """The first instance of a workload whose variables and data all have a batch axis, as a batch of one."""
+
+    def first(arrays: dict[str, Floats]) -> dict[str, Floats]:
+        return {name: array[:1] for name, array in arrays.items()}
+
+    start = None if work.start is None else first(work.start)
+    return Workload(work.name, 1, first(work.point), work.weights, first(work.data), start, work.target[:1])
 
 
 class Own:
@@ -146,4 +165,17 @@ class Own:
         return {
             "X": X, "B": B, "P": P, "m": m, "omega": np.ones((cameras, joints)), "sigma": np.full(bases + 1, 0.3),
             "delta": np.array(0.05), "target": body, "start": np.tile(m, (batch, 1)),
+        }  # fmt: skip
+
+    @staticmethod
+    def denoise(n: int = 64, seed: int = 0) -> dict[str, Floats]:
+        random = np.random.default_rng(seed)
+        clean = np.zeros((n, n))
+        for _ in range(12):
+            row, column = random.integers(0, n, 2)
+            height, width = random.integers(n // 8, n // 2, 2)
+            clean[row : row + height, column : column + width] += random.uniform(-0.5, 0.5)
+        noisy = clean + random.normal(0, 0.1, clean.shape)
+        return {
+            "z": noisy, "clean": clean, "log_lambda": np.array(np.log(0.15)), "log_eps": np.array(np.log(0.05)),
         }  # fmt: skip

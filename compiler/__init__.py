@@ -5,9 +5,10 @@ Reading order:
     expression, special, primitives, program    the language between SymPy and kernels
     ranges, intervals                           ranges that depend on other indices; what values a formula can take
     lower, user_functions, stabilise,           from SymPy to the language
-    differentiate, products, simplify,          the passes, put together in derive
+    differentiate, products, simplify, share,   the passes, put together in derive
     prepare, schedule, freeze, sizes, emit,
     nests
+    support, slots, pattern                     sparse second derivatives: found, computed, filled in
     reference                                   the interpreter
     vectormath, pointers, entry                 kernels in machine code, by numba
     signature, calling, translate               drivers in machine code

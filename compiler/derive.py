@@ -5,6 +5,7 @@ stabilise          safe forms of exponentials and differences        stabilise.p
 differentiate      the outputs of that kind are added                differentiate.py
 divide             products of the other factors                     products.py
 simplify           prune, merge, inline, factor                      simplify.py
+share              what is added to several places, once             share.py
 prepare, hoist     work is moved to where it is done less often      prepare.py
 schedule           loop nests                                        schedule.py
 emit               text                                              emit.py
@@ -18,7 +19,7 @@ from functools import lru_cache
 
 from ..energies.energy import Energy
 from . import sizes
-from .differentiate import gradient, inputs_of, second, tangent
+from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
 from .emit import Emitted, Memory, Place, emit
 from .expression import Affine, constant, name
 from .lower import lower, lower_candidates
@@ -26,8 +27,11 @@ from .prepare import hoist, prepare
 from .products import divide
 from .program import Program, Range, Statement, moved
 from .schedule import Schedule, schedule
+from .share import share
 from .simplify import inline, merge, prune, simplify
+from .slots import Support, slot_product, sparse_second
 from .stabilise import stabilise
+from .support import cross_is_sparse, hessian_structure
 from .user_functions import check_complete, legend
 
 COUNT = "count"  # the extent that counts candidates
@@ -100,6 +104,24 @@ def _along(energy: Energy, role: str, prefix: str) -> Program:
     return gradient(program, inputs_of(program, role), of="value_dot", prefix=prefix)
 
 
+def _sparse_hessian(program: Program) -> tuple[Program, Support]:
+    return sparse_second(program, _variables(program), _variables(program))
+
+
+def _gradient_sparse_hessian(energy: Energy) -> Program:
+    """The gradient comes second, so that the slots are those of the Hessian alone."""
+    program = _sparse_hessian(value(energy))[0]
+    return gradient(program, _variables(program))
+
+
+def _slot_product(energy: Energy) -> Program:
+    return slot_product(*_sparse_hessian(value(energy)))
+
+
+def _sparse_cross(program: Program) -> tuple[Program, Support]:
+    return sparse_second(program, _variables(program), inputs_of(program, "weight"))
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of kernel: how its program is made, which outputs it keeps, and whether it adds to them."""
@@ -127,8 +149,45 @@ KINDS: dict[str, Kind] = {
         lambda e: _along(e, "data", "data_adjoint"), ("data_adjoint",), "d/dx (v . gradient)", accumulate=True
     ),
     "many_values": Kind(many_values, ("value",), "the energy at many points"),
+    "sparse_hessian": Kind(
+        lambda e: _sparse_hessian(value(e))[0], ("slot",), "the numbers of a sparse Hessian in the variables"
+    ),
+    "value_gradient_sparse_hessian": Kind(
+        _gradient_sparse_hessian,
+        ("value", "gradient", "slot"),
+        "the energy, its gradient and the numbers of its sparse Hessian",
+    ),
+    "sparse_cross": Kind(
+        lambda e: _sparse_cross(value(e))[0],
+        ("slot",),
+        "the numbers of a sparse derivative of the gradient in the weights",
+    ),
+    "sparse_hvp": Kind(_slot_product, ("hvp",), "the sparse Hessian times v, y being the numbers of the Hessian"),
     "candidates": Kind(lower_candidates, ("candidates",), "the declared candidates"),
 }
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is known of a second derivative before any extent is: its name, and its entries where it is sparse."""
+
+    name: str
+    support: Support | None
+
+
+def find_structure(energy: Energy, derivative: str) -> Structure:
+    """The structure of the "hessian" or of the "cross" derivative."""
+    program = value(energy)
+    builder, variables = Builder(program), _variables(program)
+    if derivative == "hessian":
+        pieces = second_pieces(builder, variables, variables, "value")
+        found = hessian_structure(program, builder.ranges, variables, pieces)
+        return Structure(found, None if found == "dense" else _sparse_hessian(program)[1])
+    weights = inputs_of(program, "weight")
+    pieces = second_pieces(builder, variables, weights, "value")
+    if cross_is_sparse(program, builder.ranges, weights, pieces):
+        return Structure("sparse", _sparse_cross(program)[1])
+    return Structure("dense", None)
 
 
 def derive(energy: Energy, kind: str) -> Program:
@@ -152,7 +211,7 @@ def _starts(array: str, prefixes: tuple[str, ...]) -> bool:
 
 def scheduled(energy: Energy, kind: str) -> tuple[Program, Schedule]:
     """The program of one kind as it is emitted, and its loop nests."""
-    program = hoist(prepare(derive(energy, kind)))
+    program = hoist(prepare(share(derive(energy, kind))))
     program = merge(program)
     innermost = None
     if kind == "many_values":
@@ -192,7 +251,7 @@ def offsets(program: Program, role: str) -> tuple[dict[str, sizes.Size], sizes.S
 
 def memory(energy: Energy, kind: str, program: Program) -> Memory:
     """Where the inputs and outputs of a kind of kernel lie."""
-    plain = lower(energy) if kind == "many_values" else program
+    plain = lower(energy) if kind in ("many_values", "sparse_hvp") else program
     inputs = [a for a in plain.arrays.values() if a.role in ("weight", "data")]
     table = {a.name: row for row, a in enumerate(inputs)}
     at, m = offsets(plain, "variable")
@@ -212,11 +271,17 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
             places[f"cross_{a}_{b}"] = Place(
                 sizes.plus(sizes.times(offset, p), other), ((ranks[a], p), (ranks[b], one))
             )
+    at_slot = after_gradient
+    for array in program.arrays.values():
+        if array.role == "output" and array.name.startswith("slot_"):
+            places[array.name] = Place(at_slot, ((len(array.axes), one),))
+            at_slot = sizes.plus(at_slot, sizes.volume(array.axes))
     for b, other in weights_at.items():
         places[f"cross_adjoint_{b}"] = Place(other, ((ranks[b], one),))
     for b, other in data_at.items():
         places[f"data_adjoint_{b}"] = Place(other, ((ranks[b], one),))
-    variables = {**at, **{a.replace("y", "v", 1): offset for a, offset in at.items()}}
+    along = {a.replace("y", "v", 1): offset for a, offset in at.items()}
+    variables = {**offsets(program, "variable")[0], **at, **along}
     outputs = {n: place for n, place in places.items() if n in program.arrays}
     blocks = [s for s in program.statements if s.target.startswith("hessian_")]
     mirror = (after_gradient, m) if blocks and (len(at) > 1 or any(s.loops for s in blocks)) else None

@@ -226,7 +226,7 @@ def gradient(program: Program, roots: Sequence[str], *, of: str = "value", prefi
     contributions, _ = _reverse(builder, roots, of)
     for root in roots:
         axes = program.arrays[root].axes
-        _assemble(builder, f"{prefix}_{root}", axes, contributions.get(root, []), f"{prefix} in {root}")
+        assemble(builder, f"{prefix}_{root}", axes, contributions.get(root, []), f"{prefix} in {root}")
     return builder.program()
 
 
@@ -322,7 +322,7 @@ def _sum_direct(builder: Builder, indices: Sequence[str], items: Sequence[Contri
     return add(*(builder.sum(kept, loops, add(*terms), note) for loops, terms in groups.values()))
 
 
-def _assemble(builder: Builder, target: str, axes: Sequence[Range], items: Sequence[Contribution], note: str) -> None:
+def assemble(builder: Builder, target: str, axes: Sequence[Range], items: Sequence[Contribution], note: str) -> None:
     """Define an output from contributions: entry by entry along short literal axes, else by loops and additions."""
     builder.arrays[target] = Array(target, tuple(axes), "output", origin=note)
     short = [a.stop.is_constant and a.stop.constant <= UNROLLED for a in axes]
@@ -392,6 +392,19 @@ def tangent(program: Program, *, of: str = "value") -> Program:
 def second(program: Program, left: Sequence[str], right: Sequence[str], *, of: str = "value", prefix: str) -> Program:
     """Add outputs `prefix_a_b` = d2 of / d a d b for a in left and b in right; for a symmetric one, only a before b."""
     builder = Builder(program)
+    pieces = second_pieces(builder, left, right, of)
+    symmetric = tuple(left) == tuple(right)
+    for i, a in enumerate(left):
+        for b in right[i:] if symmetric else right:
+            axes = (*program.arrays[a].axes, *program.arrays[b].axes)
+            items = [Contribution(p.loops, p.left + p.right, p.expression) for p in pieces.get((a, b), [])]
+            assemble(builder, f"{prefix}_{a}_{b}", axes, items, f"{prefix} in {a}, {b}")
+    return builder.program()
+
+
+def second_pieces(builder: Builder, left: Sequence[str], right: Sequence[str], of: str) -> Pieces:
+    """The pieces of d2 of / d a d b for every a in left and b in right; statements that they read are added."""
+    program = builder.program()
     active_left, active_right = depending(program, left), depending(program, right)
     _, adjoints = _reverse(builder, sorted({*left, *right}), of)
     pieces: Pieces = {}
@@ -404,13 +417,7 @@ def second(program: Program, left: Sequence[str], right: Sequence[str], *, of: s
                 adjoint, active_sides = adjoints[statement.target], (active_left, active_right)
                 curvature = _curvature(builder, statement, adjoint, active_sides, memos)
                 _add_pieces(builder, pieces, curvature)
-    symmetric = tuple(left) == tuple(right)
-    for i, a in enumerate(left):
-        for b in right[i:] if symmetric else right:
-            axes = (*program.arrays[a].axes, *program.arrays[b].axes)
-            items = [Contribution(p.loops, p.left + p.right, p.expression) for p in pieces.get((a, b), [])]
-            _assemble(builder, f"{prefix}_{a}_{b}", axes, items, f"{prefix} in {a}, {b}")
-    return builder.program()
+    return pieces
 
 
 def _generations(program: Program) -> list[list[Statement]]:

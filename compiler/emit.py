@@ -82,7 +82,7 @@ def _offsets(program: Program, role: str, without: frozenset[str]) -> tuple[dict
     for array in program.arrays.values():
         if array.role == role and array.name not in without and (array.axes or role == "prepared"):
             places[array.name] = total
-            total = sizes.plus(total, sizes.volume(array.axes))
+            total = sizes.plus(total, sizes.room(array.axes))
     return places, total
 
 

@@ -22,7 +22,7 @@ from .arrays import address_of
 from .calling import call_evaluate, call_prepare, double_pointer_at, integer_pointer_at, shifted
 from .native import Native, native
 from .signature import DoublePointer, IntegerPointer
-from .slices import run_slices
+from .slices import NEVER, run_slices
 
 BLOCK = 64
 """Instances whose sum is made in one go."""
@@ -204,6 +204,30 @@ def run(
     values, out = np.empty(rows), (np.zeros if entry.accumulate else np.empty)((rows, size))
     _drive(evaluate_slice(), entry, inputs, y, v, out, size, address_of(values), rows, rows)
     return values, out
+
+
+def run_one(entry: Entry, inputs: Inputs, y: Floats, instance: int) -> tuple[float, Floats]:
+    """Evaluate an entry for one instance of a batch: y is its packed variables, (m,); returns value and out."""
+    prepared, (_, scratch, size) = Prepared(entry, inputs), entry.needs(inputs)
+    value, out, workspace = np.empty(1), np.zeros(size), np.empty(prepared.own + scratch + 1)
+    place = address_of(y)
+    problem = array(
+        "q",
+        (
+            *prepared.fields,
+            inputs.table_address,
+            inputs.extents_address,
+            *(place, 0, place, 0),
+            address_of(out) - 8 * size * instance,
+            size,
+            address_of(value) - 8 * instance,
+            1,
+        ),
+    )
+    evaluate_slice().call(problem.buffer_info()[0], instance, instance + 1, address_of(workspace), NEVER)
+    if entry.failures:
+        raise entry.failures.pop()
+    return float(value[0]), out
 
 
 def run_accumulated(

@@ -55,6 +55,8 @@ class Explanation:
         The energy as it prints.
     program : str
         The indexed program in the user's names, one statement a line, with what each is for.
+    hessian, cross : str
+        What the Hessian comes as (`Kernel.structure`), and the cross-derivative: "dense" or "sparse".
     structure : Structure
         The blocks of the Hessian, and whether it depends on the variables.
     figures : tuple of Figure
@@ -69,6 +71,8 @@ class Explanation:
 
     energy: str
     program: str
+    hessian: str
+    cross: str
     structure: Structure
     figures: tuple[Figure, ...]
     sizes: Mapping[Any, int]
@@ -83,7 +87,8 @@ class Explanation:
         parts = [
             "\n".join([self.energy, *finite]),
             "program of the energy:\n" + _indented(self.program),
-            "structure of the Hessian:\n" + _indented(structure_text(self.structure)),
+            f"structure of the Hessian: {self.hessian}; of the cross-derivative: {self.cross}\n"
+            + _indented(structure_text(self.structure)),
             _costs_text(self),
             "cache:\n" + _indented(_cache_text(self.figures)),
         ]
@@ -102,6 +107,8 @@ def explain(kernel: Kernel, y: Any, w: Any, x: Any) -> Explanation:
     return Explanation(
         str(energy),
         program_text(kernel.program(), names),
+        kernel.structure,
+        "dense" if kernel._structure("cross").support is None else "sparse",
         structure(energy),
         () if found is not None else tuple(_figure(kernel, k, arrays, sizes) for k in _kinds(kernel)),
         sizes,

@@ -15,19 +15,23 @@ from .arrays import convert
 from .binding import Binder, Inputs
 from .cache import digest, read_folder, write_folder
 from .declaration import Declaration, Symbol
-from .derive import KINDS, compile_text, value
+from .derive import KINDS, Structure, compile_text, find_structure, value
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
-from .evaluate import BLOCK, run, run_accumulated
+from .evaluate import BLOCK, run, run_accumulated, run_one
 from .expression import Affine
 from .intervals import warn_of_unbounded_derivatives
 from .layout import Layout
 from .lower import lower_candidates
+from .pattern import Pattern, Patterns
 from .program import Program
 from .stored import from_text, to_text
 from .user_functions import is_hashable
 
 if TYPE_CHECKING:
     from .explain import Explanation
+
+LARGEST_DENSE = 2**32
+"""Bytes of a dense Hessian above which it is refused."""
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Any]
@@ -95,6 +99,8 @@ class Kernel:
         self.declaration = _declaration(energy)
         self._binder = Binder(self.declaration)
         self._entries: dict[str, Entry] = {}
+        self._structures: dict[str, Structure] = {}
+        self._patterns: dict[str, Patterns] = {}
         declared, real = self.declaration, [s for s in self.declaration.data if not s.integer]
         self.variables = Layout(declared.variables, declared, "variable", energy.shapes)
         self.weights = Layout(declared.weights, declared, "weight", energy.shapes)
@@ -158,22 +164,73 @@ class Kernel:
         """d energy / d variables: (m,) or (B, m)."""
         return self._out("gradient", y, w, x, ("m",))
 
-    def hessian(self, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
-        """Second derivatives in the variables: (m, m) or (B, m, m), symmetric to the bit."""
-        return self._out("hessian", y, w, x, ("m", "m"))
+    def hessian(self, y: Values, w: Values | None = None, x: Values | None = None) -> Any:
+        """Second derivatives in the variables, symmetric to the bit.
 
-    def cross(self, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
-        """d gradient / d weights: (m, p) or (B, m, p)."""
-        return self._out("cross", y, w, x, ("m", "p"))
+        (m, m) or (B, m, m) where `structure` is "dense". Otherwise a scipy CSR array, or a list of B: indices sorted,
+        each entry once; they share `indices` and `indptr`, which are read-only, where they share index data.
+
+        Raises
+        ------
+        InputError
+            If a dense Hessian would take more than 4 GiB; it names `hvp` instead.
+
+        Examples
+        --------
+        >>> import sympy as sp
+        >>> n = sp.Symbol("n", integer=True, positive=True)
+        >>> i, y, a = sp.Idx("i", (0, n - 2)), sp.IndexedBase("y", shape=(n,)), sp.Symbol("a", positive=True)
+        >>> kernel = compile(Energy(a*sp.Sum((y[i + 1] - y[i])**2, i), variables=[y], weights=[a]), backend="reference")
+        >>> kernel.structure
+        'banded'
+        >>> hessian = kernel.hessian({"y": [0.0, 1.0, 3.0]}, {"a": 0.5})
+        >>> hessian.nnz
+        7
+        >>> hessian.toarray()
+        array([[ 1., -1.,  0.],
+               [-1.,  2., -1.],
+               [ 0., -1.,  1.]])
+        """
+        if self.structure == "dense":
+            return self.dense_hessian(y, w, x)
+        inputs, packed, count = self._arguments(y, w, x)
+        _, out = run(self.entry("sparse_hessian"), inputs, packed, count=count or _one(count))
+        matrices = self._matrices("hessian", inputs, out)
+        return matrices[0] if count is None else matrices
+
+    def dense_hessian(self, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
+        """The Hessian as (m, m) or (B, m, m), whatever its structure."""
+        inputs, packed, count = self._arguments(y, w, x)
+        self.refuse_too_large(inputs, _one(count))
+        _, out = run(self.entry("hessian"), inputs, packed, count=count or _one(count))
+        result: Floats = out.reshape((len(out), inputs.m, inputs.m))
+        return result[0] if count is None else result
+
+    def cross(self, y: Values, w: Values | None = None, x: Values | None = None) -> Any:
+        """d gradient / d weights: (m, p) or (B, m, p); scipy CSR arrays of that shape where weights are local.
+
+        Sparse are derivatives in which an unknown meets a bounded number of weights while the weights are many (a
+        weight for each pixel). `cross_adjoint` never builds them.
+        """
+        if self._structure("cross").support is None:
+            return self._out("cross", y, w, x, ("m", "p"))
+        inputs, packed, count = self._arguments(y, w, x)
+        _, out = run(self.entry("sparse_cross"), inputs, packed, count=count or _one(count))
+        matrices = self._matrices("cross", inputs, out)
+        return matrices[0] if count is None else matrices
 
     def value_gradient_hessian(
         self, y: Values, w: Values | None = None, x: Values | None = None
-    ) -> tuple[Any, Floats, Floats]:
-        """Energy, gradient and Hessian in one pass; shapes as of `value`, `gradient` and `hessian`."""
+    ) -> tuple[Any, Floats, Any]:
+        """Energy, gradient and Hessian in one pass; shapes and kinds as of `value`, `gradient` and `hessian`."""
         inputs, packed, count = self._arguments(y, w, x)
-        values, out = run(self.entry("value_gradient_hessian"), inputs, packed, count=count or _one(count))
-        m = inputs.m
-        gradient, hessian = out[:, :m], out[:, m:].reshape(-1, m, m)
+        m, dense = inputs.m, self.structure == "dense"
+        if dense:
+            self.refuse_too_large(inputs, _one(count))
+        kind = "value_gradient_hessian" if dense else "value_gradient_sparse_hessian"
+        values, out = run(self.entry(kind), inputs, packed, count=count or _one(count))
+        gradient, rest = out[:, :m], out[:, m:]
+        hessian: Any = rest.reshape(-1, m, m) if dense else self._matrices("hessian", inputs, rest)
         if count is None:
             return float(values[0]), gradient[0], hessian[0]
         return values, gradient, hessian
@@ -193,6 +250,74 @@ class Kernel:
         return self._adjoint(
             "data_adjoint", v, y, w, x, self.data, self.declaration.data, len(self.declaration.weights)
         )
+
+    # ------------------------------------------------------------------------------ sparse derivatives
+
+    @property
+    def structure(self) -> str:
+        """What the Hessian is, for any extents: "dense", "diagonal", "block-diagonal", "banded" or "sparse".
+
+        Found from the formula alone (docs/sparse.md); all but "dense" come as scipy CSR arrays.
+        """
+        return self._structure("hessian").name
+
+    def _structure(self, derivative: str) -> Structure:
+        found = self._structures.get(derivative)
+        if found is None:
+            found = self._structures[derivative] = _structure(self.energy, derivative)
+        return found
+
+    def pattern(self, derivative: str, inputs: Inputs, instance: int = 0) -> Pattern:
+        """The entries of a sparse "hessian" or "cross" for bound inputs, worked out or remembered."""
+        patterns = self._patterns.get(derivative)
+        if patterns is None:
+            support = self._structure(derivative).support
+            assert support is not None
+            patterns = self._patterns[derivative] = Patterns(support)
+        first = len(self.declaration.weights)
+        integers = {}
+        for name in patterns.support.gathered:
+            row = int(name[1:]) + (first if name[0] == "x" else 0)
+            array = inputs.arrays[row]
+            integers[name] = array[instance if len(array) > 1 else 0] if inputs.batched[row] else array
+        return patterns.find(inputs.sizes, integers)
+
+    def patterns(self, derivative: str, inputs: Inputs, instances: range) -> list[tuple[Pattern, range]]:
+        """The patterns of some instances: one for all, unless index data have a batch axis."""
+        if not instances:
+            return []
+        pattern = self.pattern(derivative, inputs, instances.start)
+        first = len(self.declaration.weights)
+        rows = [int(n[1:]) + (first if n[0] == "x" else 0) for n in self._patterns[derivative].support.gathered]
+        if not any(inputs.batched[row] and len(inputs.arrays[row]) > 1 for row in rows):
+            return [(pattern, instances)]
+        return [(self.pattern(derivative, inputs, k), range(k, k + 1)) for k in instances]
+
+    def _matrices(self, derivative: str, inputs: Inputs, slots: Floats) -> list[Any]:
+        """CSR arrays of all instances from what the kernel wrote, (B, size)."""
+        matrices = []
+        for pattern, instances in self.patterns(derivative, inputs, range(len(slots))):
+            matrices += [pattern.matrix(data) for data in pattern.fill(slots[instances.start : instances.stop])]
+        return matrices
+
+    def value_at(self, inputs: Inputs, y: Floats, instance: int) -> float:
+        """The energy of one instance of bound inputs at packed variables (m,)."""
+        return run_one(self.entry("value"), inputs, y, instance)[0]
+
+    def hessian_slots(self, inputs: Inputs, y: Floats, instance: int) -> tuple[Pattern, Floats]:
+        """The numbers of the sparse Hessian of one instance at packed variables (m,), and where they go."""
+        _, slots = run_one(self.entry("sparse_hessian"), inputs, y, instance)
+        return self.pattern("hessian", inputs, instance), slots
+
+    def refuse_too_large(self, inputs: Inputs, count: int = 1) -> None:
+        """Raise InputError if dense Hessians of `count` instances take more than 4 GiB."""
+        size = 8 * count * inputs.m**2
+        if size > LARGEST_DENSE:
+            couples = "its energy couples all unknowns" if self.structure == "dense" else "ask for `hessian`"
+            raise InputError(
+                f"energy {self.name!r}: a dense Hessian of {inputs.m} unknowns and {count} instance(s) takes "
+                f"{size / 2**30:.3g} GiB ({couples}); kernel.hvp(v, ...) gives its products with vectors without it"
+            )
 
     def _out(self, kind: str, y: Values, w: Values | None, x: Values | None, shape: tuple[str, ...]) -> Floats:
         inputs, packed, count = self._arguments(y, w, x)
@@ -243,7 +368,10 @@ class Kernel:
     @property
     def source(self) -> str:
         """The text of every kind of kernel, as numba compiles it."""
-        kinds = [k for k in KINDS if k != "candidates" or self.energy.candidates]
+        missing = {"candidates"} if not self.energy.candidates else set()
+        missing |= {k for k in KINDS if "sparse_h" in k and self.structure == "dense"}
+        missing |= {"sparse_cross"} if self._structure("cross").support is None else set()
+        kinds = [k for k in KINDS if k not in missing]
         return "\n\n".join(f"# ---- {kind}\n{self._text(kind)}" for kind in kinds)
 
     def _text(self, kind: str) -> str:
@@ -325,6 +453,22 @@ def _declaration(energy: Energy) -> Declaration:
             pass
     made = _declare(energy)
     write_folder(key, {"declaration": to_text(made).encode()})
+    return made
+
+
+def _structure(energy: Energy, derivative: str) -> Structure:
+    """The structure of a derivative, from the cache if it is there."""
+    key = digest("structure", derivative, energy.key, *compiler_sources())
+    parts = read_folder(key, ("structure",))
+    if parts is not None:
+        try:
+            stored = from_text(parts["structure"])
+            if isinstance(stored, Structure):
+                return stored
+        except (ValueError, KeyError, TypeError):
+            pass
+    made = find_structure(energy, derivative)
+    write_folder(key, {"structure": to_text(made).encode()})
     return made
 
 

@@ -55,12 +55,12 @@ def hoist(program: Program) -> Program:
     def pick(statement: Statement, node: Op) -> Loops | None:
         loops = tuple(i for i in statement.loops if i in node.indices)
         whole = not loops or len(loops) == len(statement.loops)
-        return None if whole or not _is_expensive(node) else loops
+        return None if whole or not is_expensive(node) else loops
 
     return _Extraction(program, pick, "local", "the same for several terms").run()
 
 
-def _is_expensive(node: Op) -> bool:
+def is_expensive(node: Op) -> bool:
     if node.name == "power":
         return not (isinstance(node.args[1], int) and 0 < node.args[1] < 5)
     return node.name not in CHEAP and node.name not in ("number", "read", "affine", "add", "mul")

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from .expression import Affine, Op, name, read, transform
+from .expression import Affine, Op, gathers, name, read, transform
 from .program import Array, Program, Statement, arrays_read, moved, unused
 from .ranges import axes_of, in_order, is_closed, is_ragged
 
@@ -76,8 +76,10 @@ def _groups(program: Program, statements: Sequence[Statement]) -> list[_Group]:
                 together = loops == groups[position].loops and _reads_in_place(statement, definition)
                 earliest = max(earliest, position if together else position + 1)
         if statement.target in written and statement.accumulate:
-            before = defined if is_ragged(statement.loops, program.ranges) else written
-            earliest = max(earliest, before[statement.target][0] + 1)
+            ragged = is_ragged(statement.loops, program.ranges)
+            position, before = (defined if ragged else written)[statement.target]
+            together = not ragged and _scatters(statement) and _scatters(before)
+            earliest = max(earliest, position if together else position + 1)
         for position in range(earliest, len(groups)):
             if (groups[position].loops, groups[position].innermost) == (loops, innermost):
                 break
@@ -89,6 +91,11 @@ def _groups(program: Program, statements: Sequence[Statement]) -> list[_Group]:
         latest = max(position, written.get(statement.target, (0, statement))[0])
         written[statement.target] = (latest, statement)
     return groups
+
+
+def _scatters(statement: Statement) -> bool:
+    """Whether it adds through index data: such loops do not vectorise, several additions may share them."""
+    return statement.adds and any(gathers(s) for s in statement.subscripts)
 
 
 def _reads_in_place(statement: Statement, definition: Statement) -> bool:
@@ -144,7 +151,7 @@ def _traffic(program: Program, statements: Sequence[Statement], inner: str) -> f
         if inner in statement.kept:
             last = statement.subscripts[-1]
             ours = program.arrays[statement.target].role != "output"
-            cost += 0.3 if ours or (inner in last.names and last.single == inner) else 3.0
+            cost += 0.3 if ours or (inner, 1) in last.terms else 3.0
     return cost
 
 

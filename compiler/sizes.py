@@ -44,6 +44,19 @@ def volume(axes: Iterable[Range]) -> Size:
     return result
 
 
+def no_less(extent: Affine) -> Affine:
+    """An extent that is no less and never negative: n for n - 1, so that places add up however small n is."""
+    return Affine(tuple((n, c) for n, c in extent.terms if c > 0), max(0, extent.constant))
+
+
+def room(axes: Iterable[Range]) -> Size:
+    """Memory that holds an array with these axes, and is never negative."""
+    result: Size = ONE_SIZE
+    for axis in axes:
+        result = times(result, size_of(no_less(axis.stop)))
+    return result
+
+
 def text(size: Size) -> str:
     """Source text of the polynomial."""
     parts = ["*".join([*([str(c)] if c != 1 or not m else []), *m]) for m, c in size.items()]

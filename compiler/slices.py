@@ -174,7 +174,8 @@ LOOKS = 20_000
 
 _seconds: dict[Hashable, float] = {}
 _never = array("q", [0])
-_NEVER = _never.buffer_info()[0]
+NEVER = _never.buffer_info()[0]
+"""The address of a stop flag that is never raised."""
 
 
 def run_slices(driver: Native, problem: int, count: int, *, key: Hashable, workspace: int) -> None:
@@ -201,7 +202,7 @@ def run_slices(driver: Native, problem: int, count: int, *, key: Hashable, works
         if count == 1 or expected < SHARE_SECONDS or (expected < SLICE_SECONDS and threads() == 1):
             memory = np.empty(workspace + 1)
             start = perf_counter()
-            driver.call(problem, 0, count, address_of(memory), _NEVER)
+            driver.call(problem, 0, count, address_of(memory), NEVER)
             _seconds[key] = max(perf_counter() - start, 1e-9) / count
             return
     elif len(_seconds) > 10_000:
@@ -261,7 +262,7 @@ def _measure(driver: Native, problem: int, count: int, workspace: int) -> tuple[
     while end < count and perf_counter() - begun < WAKE_SECONDS:
         begin, end = end, min(count, end + length)
         start = perf_counter()
-        driver.call(problem, begin, end, workspace, _NEVER)
+        driver.call(problem, begin, end, workspace, NEVER)
         seconds = max(perf_counter() - start, 1e-9) / (end - begin)
         length = min(16 * length, max(1, int(WAKE_SECONDS / 4 / seconds)))
     return end, seconds

@@ -7,10 +7,14 @@ import json
 from typing import Any
 
 from .declaration import Access, Declaration, Extremum, Symbol
+from .derive import Structure
 from .expression import Affine, Gather
 from .program import Range
+from .slots import Landing, Support
 
-CLASSES = {c.__name__: c for c in (Access, Declaration, Extremum, Symbol, Affine, Gather, Range)}
+CLASSES = {
+    c.__name__: c for c in (Access, Declaration, Extremum, Symbol, Affine, Gather, Range, Structure, Support, Landing)
+}
 
 
 def to_text(value: Any) -> str:

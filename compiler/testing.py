@@ -158,7 +158,7 @@ def compare_along(
     directions = generator.standard_normal((len(points), references[0].m))
     got = _results(kernel, points, directions, references[0])
     value, gradient, hessian = got["value+gradient+hessian"]
-    for kind in ("hessian", "cross"):
+    for kind in ("hessian", "dense hessian", "cross"):
         if kind in got:
             got[kind] = np.einsum("bi,bij->bj", directions, np.asarray(got[kind]))
     along = np.einsum("bij,bj->bi", hessian, directions)
@@ -175,16 +175,35 @@ def _results(kernel: Kernel, points: Sequence[Point], directions: Any, reference
     names = [[str(s) for s in role] for role in (energy.variables, energy.weights, energy.data)]
     batch = [{n: np.stack([p[n] for p in points]) for n in role} for role in names]
     got: dict[str, Any] = {
-        "value": kernel.value(*batch), "gradient": kernel.gradient(*batch), "hessian": kernel.hessian(*batch),
+        "value": kernel.value(*batch), "gradient": kernel.gradient(*batch), "hessian": dense(kernel.hessian(*batch)),
         "hvp": kernel.hvp(directions, *batch),
     }  # fmt: skip
     if energy.weights:
-        got["cross"] = kernel.cross(*batch)
+        got["cross"] = dense(kernel.cross(*batch))
         got["cross_adjoint"] = _rows(kernel.cross_adjoint(directions, *batch), len(points))
     if reference.data:
         got["data_adjoint"] = _rows(kernel.data_adjoint(directions, *batch), len(points))
-    got["value+gradient+hessian"] = kernel.value_gradient_hessian(*batch)
+    if kernel.structure != "dense":
+        got["dense hessian"] = kernel.dense_hessian(*batch)
+    value, gradient, hessian = kernel.value_gradient_hessian(*batch)
+    got["value+gradient+hessian"] = value, gradient, dense(hessian)
     return got
+
+
+def dense(matrices: Any) -> Any:
+    """A second derivative of `Kernel` as one array, (m, m) or (B, m, m), be it dense or sparse.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> dense([csr_array([[1.0, 0.0]]), csr_array([[0.0, 2.0]])])
+    array([[[1., 0.]],
+    <BLANKLINE>
+           [[0., 2.]]])
+    """
+    if isinstance(matrices, list):
+        return np.stack([m.toarray() for m in matrices]) if matrices else np.empty((0, 0, 0))
+    return matrices.toarray() if hasattr(matrices, "toarray") else matrices
 
 
 def _rows(gradients: Mapping[str, Any], count: int) -> Any:
@@ -230,6 +249,7 @@ class _Reference:
             "gradient": [self.variables],
             "hvp": [self.variables],
             "hessian": [self.variables, self.variables],
+            "dense hessian": [self.variables, self.variables],
             "cross": [self.variables, self.weights],
             "cross_adjoint": [self.weights],
             "data_adjoint": [self.data],
@@ -318,6 +338,7 @@ class _Reference:
             "value": value,
             "gradient": gradient,
             "hessian": hvp,
+            "dense hessian": hvp,
             "hvp": hvp,
             "cross": cross,
             "cross_adjoint": cross,
@@ -338,6 +359,7 @@ class _Reference:
             "value": value,
             "gradient": gradient,
             "hessian": hessian,
+            "dense hessian": hessian,
             "hvp": hessian @ direction,
             "cross": cross,
             "cross_adjoint": direction @ cross if self.weights else np.empty(0),
@@ -408,7 +430,7 @@ def _is_moderate(kernel: Kernel, point: Point) -> bool:
     energy = kernel.energy
     y, w, x = ({str(s): point[str(s)] for s in role} for role in (energy.variables, energy.weights, energy.data))
     try:
-        hessian = kernel.hessian(y, w, x)
+        hessian = kernel.dense_hessian(y, w, x)
         with mpmath.workdps(DIGITS):
             reference = _Reference(energy, point)
             value = float(reference._precise({}))

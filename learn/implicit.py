@@ -31,6 +31,7 @@ from ..compiler.native import Native
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
 from ..runtime.solution import Solution, Status
+from ..runtime.sparse import is_sparse
 from .damped import (
     DAMPING,
     FIRST_BLOCK,
@@ -43,6 +44,7 @@ from .damped import (
     solve_slice,
     workspace_numbers,
 )
+from .sparse import sparse_gradient, sparse_jacobian
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -156,6 +158,11 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
     out, codes = np.empty((count, n, p)), np.full(count, USED, dtype=np.int64)
     if p == 0:
         return out if solution.batched else out[0]
+    if is_sparse(kernel, inputs):
+        result: Floats = sparse_jacobian(kernel, solution, strength, codes)
+        if strength == 0.0:
+            refuse_singular(kernel, solution, codes, "implicit_jacobian")
+        return result if solution.batched else result[0]
     hessian, cross = kernel.entry("value_gradient_hessian"), kernel.entry("cross")
     pair = _Pair(hessian, cross, solution, strength, codes, out)
     pair.run(jacobian_slice(), count)
@@ -175,6 +182,8 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
         USED or LEFT_OUT; overwritten with what became of each instance (damped.py).
     """
     inputs, packed = solution.inputs, solution.y
+    if is_sparse(kernel, inputs):
+        return sparse_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
     count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
     each = weights_batched(kernel, inputs)
@@ -382,13 +391,15 @@ def refuse_singular(kernel: Kernel, solution: Solution, codes: Codes, who: str) 
     if not singular.any():
         return
     instance = _first(singular)
-    hessian = np.asarray(kernel.hessian(solution.variables, solution.w, solution.x))
-    eigenvalues = np.linalg.eigvalsh(hessian[instance] if hessian.ndim == 3 else hessian)
-    smallest = eigenvalues[np.argmin(abs(eigenvalues))]
+    detail = ""
+    if not is_sparse(kernel, solution.inputs):
+        hessian = np.asarray(kernel.dense_hessian(solution.variables, solution.w, solution.x))
+        eigenvalues = np.linalg.eigvalsh(hessian[instance] if hessian.ndim == 3 else hessian)
+        detail = f" (smallest eigenvalue {eigenvalues[np.argmin(abs(eigenvalues))]:.3g})"
     if not solution.batched:
-        what = f"the Hessian is singular (smallest eigenvalue {smallest:.3g})"
+        what = f"the Hessian is singular{detail}"
     else:
-        what = f"instance {instance} has a singular Hessian (smallest eigenvalue {smallest:.3g})"
+        what = f"instance {instance} has a singular Hessian{detail}"
         if singular.sum() > 1:
             what += f"; {int(singular.sum())} of {len(codes)} instances: {_listed(singular)}"
     raise NumericalError(

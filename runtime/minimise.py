@@ -16,6 +16,7 @@ from .descend import NOT_FINITE
 from .driver import declared_seeds, run_driver
 from .seeding import Seeds, given_seeds
 from .solution import Solution
+from .sparse import is_sparse, minimise_sparse, seeded
 
 METHODS = ("trust-region", "l-bfgs", "newton-cg")
 OPTIONS = ("start", "candidates", "method", "gtol", "max_iterations", "check")
@@ -44,7 +45,8 @@ def minimise(
     """Minimise the energy over its variables, for every instance of a batch.
 
     Newton's method with an exact trust region (see descend.py), compiled, on as many threads as `set_threads`
-    allows. The result of an instance has the same bits in any batch and on any number of threads.
+    allows. Over more than 200 unknowns with a sparse Hessian, steps are made by conjugate gradients (newton_cg.py) and
+    `curvature` is a lower bound. The result of an instance has the same bits in any batch and on any number of threads.
 
     Parameters
     ----------
@@ -112,17 +114,13 @@ def minimise(
     if packed is not None:
         y[:] = packed
     energies, reals, integers = np.empty(rows), np.empty((rows, 2)), np.empty((rows, 3), np.int64)
-    run_driver(
-        kernel,
-        inputs,
-        seeds,
-        y,
-        energies,
-        reals,
-        integers,
-        gtol=float(gtol),
-        max_iterations=min(int(max_iterations), 2**62),
-    )
+    gtol, limit = float(gtol), min(int(max_iterations), 2**62)
+    if is_sparse(kernel, inputs):
+        if seeds is not None:
+            seeded(kernel, inputs, seeds, y)
+        minimise_sparse(kernel, inputs, y, energies, reals, integers, gtol=gtol, max_iterations=limit)
+    else:
+        run_driver(kernel, inputs, seeds, y, energies, reals, integers, gtol=gtol, max_iterations=limit)
     if finite is not None:
         bad = np.broadcast_to(~finite, rows)
         if packed is not None:

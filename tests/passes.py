@@ -6,17 +6,20 @@ from typing import Any
 
 import numpy as np
 from energies_table import generated
-from wiberg.compiler.derive import KINDS, _only
+from wiberg.compiler.derive import KINDS, _only, find_structure
 from wiberg.compiler.expression import Op
 from wiberg.compiler.prepare import hoist, prepare
 from wiberg.compiler.primitives import PRIMITIVES
 from wiberg.compiler.products import divide
 from wiberg.compiler.program import Program
 from wiberg.compiler.reference import interpret
+from wiberg.compiler.share import share
 from wiberg.compiler.simplify import factor, forward, inline, merge, prune
 from wiberg.energies.energy import Energy
 
-PASSES = [divide, prune, merge, inline, merge, factor, merge, inline, merge, prune, forward, prepare, hoist, merge]
+PASSES = [
+    divide, prune, merge, inline, merge, factor, merge, inline, merge, prune, forward, share, prepare, hoist, merge
+]  # fmt: skip
 
 
 def outputs(energy: Energy, program: Program, point: Any, sizes: Any) -> dict[str, Any]:
@@ -24,6 +27,17 @@ def outputs(energy: Energy, program: Program, point: Any, sizes: Any) -> dict[st
     inputs, extents = generated(energy, program, point, sizes)
     values = interpret(program, inputs, extents)
     return {a.name: values[a.name] for a in program.arrays.values() if a.role == "output"}
+
+
+POINTWISE_KINDS = [k for k in KINDS if k not in ("many_values", "candidates", "sparse_hvp")]
+"""Kinds whose inputs are those of the energy."""
+
+
+def applies(energy: Energy, kind: str) -> bool:
+    """Whether the energy has kernels of this kind: sparse ones only where a derivative is sparse."""
+    if "sparse" not in kind:
+        return True
+    return find_structure(energy, "cross" if "cross" in kind else "hessian").support is not None
 
 
 def built(energy: Energy, kind: str) -> Program:

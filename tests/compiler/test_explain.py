@@ -306,7 +306,7 @@ def test_diagonal_zero_and_constant_structures_are_found():
 @pytest.mark.parametrize("name", TABLE)
 def test_the_bound_on_entries_of_the_hessian_holds(name, energies, references):
     energy = energies[name]
-    hessian = references[name].hessian(*draw(energy, 4))
+    hessian = references[name].dense_hessian(*draw(energy, 4))
     sizes = extent_sizes(energy, 4)
     bound = sum(at(b.most, sizes) * (1 if b.left == b.right else 2) for b in structure(energy).blocks)
     assert np.count_nonzero(hessian) <= bound

