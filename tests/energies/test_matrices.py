@@ -162,6 +162,7 @@ CASES: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::wiberg.energies.errors.UnboundedDerivativeWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_a_matrix_expression_has_the_value_that_numpy_gives(name: str) -> None:
     numbers = Numbers()
