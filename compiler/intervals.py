@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
+from sympy.concrete.expr_with_limits import ExprWithLimits
 
 from ..energies.display import excerpt, printable
 from ..energies.energy import Energy
 from ..energies.errors import UnboundedDerivativeWarning
+from ..energies.extrema import Extreme
 
 INF = math.inf
 
@@ -69,7 +71,9 @@ class Intervals:
     def _of(self, node: Any) -> Interval:
         if node.is_Symbol or isinstance(node, sp.Indexed | sp.Idx):
             return self._of_symbol(node)
-        if node.is_number and not node.has(sp.Sum) and node.is_extended_real:
+        if isinstance(node, Extreme):
+            return self.of(node.function)
+        if node.is_number and not node.has(ExprWithLimits) and node.is_extended_real:
             value = float(node)
             return Interval(value, value)
         if isinstance(node, sp.Sum):

@@ -90,3 +90,13 @@ def test_the_warning_can_be_silenced():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", wb.UnboundedDerivativeWarning)
         wb.compile(energy(sp.sqrt(t)), backend="reference")
+
+
+def test_an_extreme_entry_of_numbers_has_the_interval_of_its_entries():
+    """Found by fuzzing (seed 51870): maximum(1/3, i) is a number to SymPy, and is not converted to one."""
+    i = sp.Idx("i", sp.Symbol("n", integer=True, positive=True))
+    x, t = sp.IndexedBase("x", shape=(i.upper + 1,)), sp.Symbol("t", real=True)
+    energy = wb.Energy(
+        sp.exp(-((t**2 + wb.maximum(sp.Rational(1, 3), i)) ** 2)) + sp.Sum(x[i] * t, i), variables=[t], data=[x]
+    )
+    assert wb.check_derivatives(energy, trials=2, backend="reference").ok
