@@ -44,7 +44,6 @@ from .damped import (
     solve_slice,
     workspace_numbers,
 )
-from .sparse import sparse_gradient, sparse_jacobian
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -159,6 +158,8 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
     if p == 0:
         return out if solution.batched else out[0]
     if is_sparse(kernel, inputs):
+        from .sparse import sparse_jacobian  # here: most energies never need it
+
         result: Floats = sparse_jacobian(kernel, solution, strength, codes)
         if strength == 0.0:
             refuse_singular(kernel, solution, codes, "implicit_jacobian")
@@ -183,6 +184,8 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
     """
     inputs, packed = solution.inputs, solution.y
     if is_sparse(kernel, inputs):
+        from .sparse import sparse_gradient  # here: most energies never need it
+
         return sparse_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
     count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
