@@ -167,7 +167,8 @@ class Stored:
 def contents() -> list[Stored]:
     """Everything in the cache, what was unused for longest first."""
     try:
-        folders = [Path(entry.path) for entry in os.scandir(cache_directory()) if _KEY.fullmatch(entry.name)]
+        with os.scandir(cache_directory()) as entries:
+            folders = [Path(entry.path) for entry in entries if _KEY.fullmatch(entry.name)]
     except OSError:
         return []
     found = [item for folder in folders if (item := _stored(folder)) is not None]
@@ -177,7 +178,8 @@ def contents() -> list[Stored]:
 def _stored(folder: Path) -> Stored | None:
     """None for a folder that another process has just removed."""
     try:
-        files = {entry.name: entry.stat() for entry in os.scandir(folder)}
+        with os.scandir(folder) as entries:
+            files = {entry.name: entry.stat() for entry in entries}
         used = folder.stat().st_mtime
     except OSError:
         return None
