@@ -26,6 +26,11 @@ class Extreme(ExprWithIntLimits):  # type: ignore[misc]
         made.is_commutative = True
         return made
 
+    @property
+    def is_number(self) -> bool:
+        """Never: SymPy would compare it as one, as in Max(minimum(2, i), t)."""
+        return False
+
     def _eval_is_extended_real(self) -> Any:
         return self.function.is_extended_real
 
