@@ -60,6 +60,24 @@ def shorter(change: float, slope: float, slope_there: float) -> float:
     return min(0.7, max(0.1, 1.0 - (slope_there + root - twist) / (slope_there - slope + 2.0 * root)))
 
 
+def take_step(y: DoublePointer, step: DoublePointer, n: int, trial: DoublePointer) -> bool:
+    """trial <- y + step; whether that is another point than y."""
+    moved = False
+    for i in range(n):
+        trial[i] = y[i] + step[i]
+        moved = moved or trial[i] != y[i]
+    return moved
+
+
+def is_accepted(energy: float, finite: bool, ratio: float, judged: bool, flatter: bool) -> bool:
+    """Whether a trial point is taken: where rounding hides the decrease, for being `flatter`."""
+    if energy < ABYSS:
+        return True
+    if not finite:
+        return False
+    return ratio > 1e-4 if judged else flatter
+
+
 def next_radius(radius: float, length: float, ratio: float, judged: bool, shortened: bool) -> float:
     """The radius after an accepted step of that length, for the ratio of actual to promised decrease."""
     if not judged:
@@ -156,11 +174,7 @@ def descend(
                 length = math.sqrt(dot(inner, inner, n))
                 slope = dot(inner, here, n)
             fresh = False
-        moved = False
-        for i in range(n):
-            trial[i] = y[i] + step[i]
-            moved = moved or trial[i] != y[i]
-        if not moved:
+        if not take_step(y, step, n, trial):
             iterations -= 1
             status = (SADDLE if rose else CONVERGED) if escaping else STALLED
             break
@@ -172,18 +186,10 @@ def descend(
         trial_norm = math.sqrt(dot(there, there, n))
         judged = predicted > noise
         ratio = -change / predicted
-        if trial_energy < ABYSS:
-            accepted = True
-        elif not finite:
-            accepted = False
-        elif judged:
-            accepted = ratio > 1e-4
-        elif escaping:
-            accepted = False
-        else:
-            accepted = change <= noise and (trial_norm < 0.9 * gradient_norm or largest(there, n) <= gtol)
-            doubtful += 1
-        if not accepted:
+        in_doubt = finite and not judged and not escaping
+        flatter = in_doubt and change <= noise and (trial_norm < 0.9 * gradient_norm or largest(there, n) <= gtol)
+        doubtful += 1 if in_doubt else 0
+        if not is_accepted(trial_energy, finite, ratio, judged, flatter):
             rose = rose or not finite or change > noise
             refusals += 1
             if refusals >= HOPELESS or (not judged and (escaping or doubtful >= DOUBTFUL)):

@@ -32,8 +32,10 @@ from .descend import (
     UNBOUNDED,
     _prepared,
     first_radius,
+    is_accepted,
     next_radius,
     shorter,
+    take_step,
 )
 from .linear_algebra import dot, largest
 
@@ -245,11 +247,7 @@ def descend_sparse(
             curved = -slope - dot(work, step, n)
             predicted = -slope - 0.5 * curved
             fresh = False
-        moved = False
-        for i in range(n):
-            trial[i] = y[i] + step[i]
-            moved = moved or trial[i] != y[i]
-        if not moved:
+        if not take_step(y, step, n, trial):
             iterations -= 1
             status = STALLED
             break
@@ -261,16 +259,10 @@ def descend_sparse(
         trial_norm = math.sqrt(dot(there, there, n))
         judged = predicted > noise
         ratio = -change / predicted
-        if trial_energy < ABYSS:
-            accepted = True
-        elif not finite:
-            accepted = False
-        elif judged:
-            accepted = ratio > 1e-4
-        else:
-            accepted = change <= noise and (trial_norm < 0.9 * gradient_norm or largest(there, n) <= gtol)
-            doubtful += 1
-        if not accepted:
+        in_doubt = finite and not judged
+        flatter = in_doubt and change <= noise and (trial_norm < 0.9 * gradient_norm or largest(there, n) <= gtol)
+        doubtful += 1 if in_doubt else 0
+        if not is_accepted(trial_energy, finite, ratio, judged, flatter):
             refusals += 1
             if refusals >= 2 * HOPELESS or (not judged and doubtful >= DOUBTFUL):
                 status = STALLED

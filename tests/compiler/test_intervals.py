@@ -34,7 +34,9 @@ def energy(expression, **lists):
     (1 / s, Interval(0.0, math.inf, True, True)),
     (sp.Sum(x[i] ** 2, i), NOT_NEGATIVE), (sp.Sum(sp.exp(x[i] * t), i), POSITIVE), (-t**2, NOT_NEGATIVE.negative()),
     (t**3, ALL), (sp.sqrt(1 + t**2), Interval(1.0, math.inf)), (s * t**2, NOT_NEGATIVE), (s**b, POSITIVE),
-    (1 / (1 + t**2), Interval(0.0, 1.0, True)), (sp.Piecewise((t**2, t > 1), (-1, True)), Interval(-1.0, math.inf)),
+    (wb.minimum(x[i] ** 2, i), NOT_NEGATIVE), (wb.maximum(1 + x[i] ** 2, i), Interval(1.0, math.inf)),
+    (wb.minimum(t * x[i], i), ALL), (1 / (1 + t**2), Interval(0.0, 1.0, True)),
+    (sp.Piecewise((t**2, t > 1), (-1, True)), Interval(-1.0, math.inf)),
 ], ids=str)  # fmt: skip
 def test_the_interval_of_a_formula(expression, interval):
     assert Intervals(energy(expression)).of(expression) == interval

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy as sp
+import wiberg as wb
 from wiberg.energies.energy import Energy
 
 n, m, K = (sp.Symbol(name, integer=True, positive=True) for name in ("n", "m", "K"))
@@ -348,3 +349,10 @@ def is_balanced(latex: str) -> bool:
         if depth < 0:
             return False
     return depth == 0 and bare.count("$") == 2
+
+
+def test_an_extreme_entry_of_numbers_stands_in_a_maximum():
+    """Found by random energies: SymPy took minimum(2, i) for a number, and could not compare it."""
+    i, t = sp.Idx("i", sp.Symbol("n", integer=True, positive=True)), sp.Symbol("t", real=True)
+    assert not wb.minimum(sp.Integer(2), i).is_number
+    assert sp.Max(wb.minimum(sp.Integer(2), i), t).has(wb.minimum(sp.Integer(2), i))
