@@ -8,7 +8,7 @@ Reading order:
     differentiate, products, simplify, share,   the passes, put together in derive
     prepare, schedule, freeze, sizes, emit,
     nests
-    support, slots, pattern                     sparse second derivatives: found, computed, filled in
+    landings, support, slots, pattern           sparse second derivatives: found, computed, filled in
     reference                                   the interpreter
     vectormath, pointers, entry                 kernels in machine code, by numba
     signature, calling, translate               drivers in machine code
@@ -19,8 +19,7 @@ Reading order:
     readable, costs, nonfinite, explain         what a kernel says about itself
 """
 
-from .kernel import Kernel, compile
-from .lower import supported_functions
+from .kernel import Kernel, compile, supported_functions
 from .threads import set_threads
 
 __all__ = ["Kernel", "compile", "set_threads", "supported_functions"]

@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from .expression import Affine
 from .program import Range
 
+COUNT = "count"
+"""The extent that counts candidates."""
+
+ADJOINTS = frozenset({"cross_adjoint", "data_adjoint"})
+"""Kinds of kernels that add to their output."""
+
 
 @dataclass(frozen=True)
 class Symbol:

@@ -19,9 +19,11 @@ from functools import lru_cache
 
 from ..energies.energy import Energy
 from . import sizes
+from .declaration import ADJOINTS, COUNT
 from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
 from .emit import Emitted, Memory, Place, emit
 from .expression import Affine, constant, name
+from .landings import Structure, Support
 from .lower import lower, lower_candidates
 from .prepare import hoist, prepare
 from .products import divide
@@ -29,12 +31,10 @@ from .program import Program, Range, Statement, moved
 from .schedule import Schedule, schedule
 from .share import share
 from .simplify import inline, merge, prune, simplify
-from .slots import Support, slot_product, sparse_second
+from .slots import slot_product, sparse_second
 from .stabilise import stabilise
 from .support import cross_is_sparse, hessian_structure
 from .user_functions import check_complete, legend
-
-COUNT = "count"  # the extent that counts candidates
 
 
 @lru_cache(maxsize=8)  # every kind of kernel of an energy begins with it
@@ -167,12 +167,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-@dataclass(frozen=True)
-class Structure:
-    """What is known of a second derivative before any extent is: its name, and its entries where it is sparse."""
-
-    name: str
-    support: Support | None
+assert {kind for kind, how in KINDS.items() if how.accumulate} == ADJOINTS
 
 
 def find_structure(energy: Energy, derivative: str) -> Structure:

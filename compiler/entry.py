@@ -15,17 +15,14 @@ from typing import Any
 import numpy as np
 
 from ..energies.energy import Energy
-from . import sizes, vectormath
+from ..energies.user_function import is_hashable
+from . import sizes
 from .binding import Inputs
 from .cache import digest, read_folder, write_folder
 from .calling import EVALUATE, PREPARE
-from .derive import COUNT, KINDS, compile_text, derive, memory, out_size
+from .declaration import ADJOINTS, COUNT
 from .native import KERNEL_FASTMATH, PARTS, Native, compile_function, file_digest, load, platform_key
-from .pointers import double_pointer_at, integer_pointer_at, separate, shifted
-from .program import Program
-from .reference import interpret
 from .signature import Signature
-from .user_functions import compiled_functions, is_hashable
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Entry:
 
     @property
     def accumulate(self) -> bool:
-        return KINDS[self.kind].accumulate
+        return self.kind in ADJOINTS
 
     def needs(self, inputs: Inputs) -> tuple[int, int, int]:
         """Numbers that `prepare` writes, that `evaluate` needs as working memory, and that it writes (one point)."""
@@ -91,6 +88,8 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
         if evaluate is not None and prepare is not None:
             prepared, scratch, out = (sizes.from_json(s) for s in json.loads(parts["sizes"]))
             return Entry(kind, evaluate, prepare, prepared, scratch, out, parts["source"].decode())
+    from .derive import compile_text  # here, as all passes: what is in the cache does not need them
+
     emitted = compile_text(energy, kind)
     functions = functions_of(emitted.source, f"<wiberg kernel {key[:12]}>")
     stored: dict[str, bytes] = {
@@ -110,6 +109,10 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
 
 def functions_of(source: str, filename: str) -> dict[str, Callable[..., Any]]:
     """The functions that kernel source defines, for numba."""
+    from . import vectormath
+    from .pointers import double_pointer_at, integer_pointer_at, separate, shifted
+    from .user_functions import compiled_functions
+
     namespace: dict[str, Any] = {
         **vectormath.kernel_namespace(), "math": math, "np": np, "shifted": shifted, "separate": separate,
         "double_pointer_at": double_pointer_at, "integer_pointer_at": integer_pointer_at, "__name__": "wiberg.kernel",
@@ -133,6 +136,8 @@ def compiler_sources() -> tuple[str, ...]:
 
 def reference_entry(energy: Energy, kind: str) -> Entry:
     """The entry of an energy run by the interpreter: slow, and needs no compiler."""
+    from .derive import out_size
+
     interpreter = Interpreter(energy, kind)
     failures: list[Exception] = []
 
@@ -166,9 +171,11 @@ class Interpreter:
     """`evaluate` of the calling convention, by the interpreter on the memory that the addresses name."""
 
     def __init__(self, energy: Energy, kind: str) -> None:
-        self.program: Program = derive(energy, kind)
+        from .derive import derive, memory
+
+        self.program = derive(energy, kind)
         self.memory = memory(energy, kind, self.program)
-        self.accumulate = KINDS[kind].accumulate
+        self.accumulate = kind in ADJOINTS
 
     @cached_property
     def inputs(self) -> list[Any]:
@@ -193,6 +200,8 @@ class Interpreter:
                 row = self.memory.table[array.name]
                 address, distance = map(int, _memory(table + 16 * row, 2, np.int64))
                 values[array.name] = _memory(address + 8 * distance * instance, length, kind).reshape(shape)
+        from .reference import interpret
+
         results = interpret(self.program, values, counts)
         self._write(results, out, counts)
         value = results.get("value", np.float64(0.0))

@@ -10,22 +10,20 @@ from numpy.typing import NDArray
 
 from ..energies.energy import Energy
 from ..energies.errors import InputError, InputTypeError, UnsupportedError
+from ..energies.user_function import is_hashable
 from .accesses import accesses_of, extrema_of
 from .arrays import convert
 from .binding import Binder, Inputs
 from .cache import digest, read_folder, write_folder
 from .declaration import Declaration, Symbol
-from .derive import KINDS, Structure, compile_text, find_structure, value
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
 from .evaluate import BLOCK, run, run_accumulated, run_one
 from .expression import Affine
-from .intervals import warn_of_unbounded_derivatives
+from .landings import Structure
 from .layout import Layout
-from .lower import lower_candidates
 from .pattern import Pattern, Patterns
 from .program import Program
 from .stored import from_text, to_text
-from .user_functions import is_hashable
 
 if TYPE_CHECKING:
     from .explain import Explanation
@@ -76,8 +74,21 @@ def compile(energy: Energy, *, backend: str = "numba") -> Kernel:
         )
     if backend not in ("numba", "reference"):
         raise InputError(f"energy {energy.name!r}: unknown backend {backend!r}; one of 'numba', 'reference'")
+    from .intervals import warn_of_unbounded_derivatives  # here, as all passes: what is in the cache does not need them
+
     warn_of_unbounded_derivatives(energy, stacklevel=2)
     return Kernel(energy, backend)
+
+
+def supported_functions() -> list[str]:
+    """Names of the SymPy functions that an energy may use, sorted.
+
+    >>> "exp" in supported_functions()
+    True
+    """
+    from .lower import supported_functions as supported
+
+    return supported()
 
 
 class Kernel:
@@ -368,6 +379,8 @@ class Kernel:
     @property
     def source(self) -> str:
         """The text of every kind of kernel, as numba compiles it."""
+        from .derive import KINDS
+
         missing = {"candidates"} if not self.energy.candidates else set()
         missing |= {k for k in KINDS if "sparse_h" in k and self.structure == "dense"}
         missing |= {"sparse_cross"} if self._structure("cross").support is None else set()
@@ -377,6 +390,8 @@ class Kernel:
     def _text(self, kind: str) -> str:
         if kind in self._entries and self.backend == "numba":
             return self._entries[kind].source
+        from .derive import compile_text
+
         try:
             return compile_text(self.energy, kind).source
         except UnsupportedError as error:  # a derivative that a function of the user lacks
@@ -384,6 +399,8 @@ class Kernel:
 
     def program(self) -> Program:
         """The indexed program of the energy itself."""
+        from .derive import value
+
         return value(self.energy)
 
     def explain(self, y: Values | None = None, w: Values | None = None, x: Values | None = None) -> Explanation:
@@ -467,12 +484,17 @@ def _structure(energy: Energy, derivative: str) -> Structure:
                 return stored
         except (ValueError, KeyError, TypeError):
             pass
+    from .derive import find_structure
+
     made = find_structure(energy, derivative)
     write_folder(key, {"structure": to_text(made).encode()})
     return made
 
 
 def _declare(energy: Energy) -> Declaration:
+    from .derive import value
+    from .lower import lower_candidates
+
     program = value(energy)
 
     def symbols(role: str, declared: tuple[Any, ...]) -> tuple[Symbol, ...]:

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from .arrays import address_of
 from .calling import shifted
+from .landings import MIRRORED, UPPER, Landing, Support
 from .native import Native, native
 from .program import Range
 from .reference import integer
 from .signature import DoublePointer, IntegerPointer
-from .slots import MIRRORED, UPPER, Landing, Support
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -19,46 +19,14 @@ the same numbers to the bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import permutations
 
 from .differentiate import Builder, Contribution, Piece, Pieces, assemble, second_pieces
 from .expression import Affine, constant, gathers, mul, name, read
+from .landings import MIRRORED, ONCE, UPPER, Landing, Support
 from .program import Array, Program, ProgramError, Range, Statement
 from .sizes import no_less
-
-ONCE, UPPER, MIRRORED = "once", "upper", "mirrored"
-"""An entry counts once; once if it is not below the diagonal, and then for both halves; for both halves always."""
-
-
-@dataclass(frozen=True)
-class Landing:
-    """Where the numbers of one piece go: for all loops, slot[at] is added to d2E/da[left] db[right]."""
-
-    slot: str
-    at: tuple[Affine, ...]
-    loops: tuple[tuple[str, Range], ...]
-    row: str
-    left: tuple[Affine, ...]
-    column: str
-    right: tuple[Affine, ...]
-    counts: str
-
-
-@dataclass(frozen=True)
-class Support:
-    """All entries that a sparse derivative can have.
-
-    slots      the slot arrays in the order in which they lie in memory, with their axes
-    rows       the arrays that the rows belong to, with their axes; `columns` likewise
-    gathered   the index arrays that tell entries
-    """
-
-    slots: tuple[tuple[str, tuple[Range, ...]], ...]
-    rows: tuple[tuple[str, tuple[Range, ...]], ...]
-    columns: tuple[tuple[str, tuple[Range, ...]], ...]
-    landings: tuple[Landing, ...]
-    gathered: tuple[str, ...]
 
 
 def sparse_second(

@@ -7,10 +7,9 @@ import json
 from typing import Any
 
 from .declaration import Access, Declaration, Extremum, Symbol
-from .derive import Structure
 from .expression import Affine, Gather
+from .landings import Landing, Structure, Support
 from .program import Range
-from .slots import Landing, Support
 
 CLASSES = {
     c.__name__: c for c in (Access, Declaration, Extremum, Symbol, Affine, Gather, Range, Structure, Support, Landing)

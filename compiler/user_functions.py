@@ -20,9 +20,8 @@ import numpy as np
 from numba.core import types as numba_types
 from numba.core.errors import NumbaError
 
-from ..energies.energy import Energy
 from ..energies.errors import UnsupportedError
-from ..energies.user_function import UserCall, UserFunction, functions_in
+from ..energies.user_function import UserCall, UserFunction
 from .expression import Affine, Op, function, read, rebuild, transform
 from .lower import RULES, Lowering
 from .primitives import PRIMITIVES, Primitive
@@ -30,12 +29,6 @@ from .program import Program
 
 DEFINITIONS: dict[str, UserFunction] = {}  # of every row that stands for a user's function
 MISSING: dict[str, tuple[UserFunction, int]] = {}  # of every row that stands for a derivative that is not known
-
-
-def is_hashable(energy: Energy) -> bool:
-    """Whether the energy's key says all, so that its kernels may be kept on disk."""
-    formulas = (energy.expression, *energy.where.values(), *energy.candidates.values())
-    return not any(f.reason for f in functions_in(formulas))
 
 
 def _lower_call(self: Lowering, node: UserCall, scope: Mapping[Any, Affine]) -> Op:

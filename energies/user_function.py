@@ -238,6 +238,12 @@ def functions_in(formulas: Iterable[Any]) -> list[UserFunction]:
     return [node.definition for node in distinct_nodes(formulas) if isinstance(node, Token)]
 
 
+def is_hashable(energy: Any) -> bool:
+    """Whether the energy's key says all, so that its kernels may be kept on disk."""
+    formulas = (energy.expression, *energy.where.values(), *energy.candidates.values())
+    return not any(f.reason for f in functions_in(formulas))
+
+
 # ---------------------------------------------------------------------------------------------- values
 
 

@@ -14,8 +14,8 @@ from energies_table import TABLE, draw
 from wiberg.compiler import pattern
 from wiberg.compiler.derive import find_structure
 from wiberg.compiler.evaluate import run
+from wiberg.compiler.landings import Landing, Support
 from wiberg.compiler.program import Range
-from wiberg.compiler.slots import Landing, Support
 from wiberg.compiler.stored import from_text, to_text
 from wiberg.compiler.testing import check_derivatives, dense
 
