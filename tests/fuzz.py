@@ -31,7 +31,7 @@ import wiberg as wb
 from reproducer import FAULTY, Finding, examine, write
 from tqdm import tqdm
 from wiberg.compiler.entry import compiled_entry
-from wiberg.compiler.testing import Point, draw_point, random_energy, random_point
+from wiberg.compiler.testing import Point, dense, draw_point, random_energy, random_point
 
 COMPARED = ("value", "gradient", "hessian", "value_gradient_hessian", "cross", "hvp", "cross_adjoint", "data_adjoint")
 DIRECTED = ("hvp", "cross_adjoint", "data_adjoint")
@@ -104,7 +104,7 @@ def larger_sizes(kernel: wb.Kernel, generator: np.random.Generator, kind: str) -
 
 def flat(result: object) -> np.ndarray:
     parts = result.values() if isinstance(result, dict) else result if isinstance(result, tuple) else [result]
-    return np.concatenate([np.ravel(np.asarray(p, dtype=float)) for p in parts] or [np.empty(0)])
+    return np.concatenate([np.ravel(np.asarray(dense(p), dtype=float)) for p in parts] or [np.empty(0)])
 
 
 def _begin(cache: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 import sympy as sp
 import wiberg as wb
 from reproducer import IMPORTS, Case, Finding, declared, examine, shrunk, simpler, write
+from scipy.sparse import csr_array
 from wiberg.compiler import differentiate
 from wiberg.compiler.expression import mul, number
 from wiberg.compiler.primitives import PRIMITIVES
@@ -121,3 +122,9 @@ def test_the_command_counts_and_says_how_to_go_on(tmp_path: Path, capsys: pytest
     assert dict(os.environ) == before  # the cache of a run is that of its processes only
     out = capsys.readouterr().out
     assert "4 energies (seeds 8 to 11)" in out and "go on with --start 12" in out
+
+
+def test_sparse_results_are_compared_as_numbers():
+    matrices = [csr_array(np.diag([1.0, 2.0])), csr_array(np.diag([3.0, 0.0]))]
+    assert fuzz.flat((1.5, np.zeros(2), matrices[0])).tolist() == [1.5, 0, 0, 1, 0, 0, 2]
+    assert fuzz.flat(matrices).tolist() == [1, 0, 0, 2, 3, 0, 0, 0]
