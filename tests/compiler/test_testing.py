@@ -11,7 +11,7 @@ import wiberg as wb
 from energies_table import TABLE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.compiler import entry, testing
+from wiberg.compiler import derive, testing
 from wiberg.compiler.testing import check_derivatives, draw_point, energies, points, random_energy
 
 
@@ -76,7 +76,7 @@ def test_a_wrong_value_is_found(fusion):
 
 def test_a_sign_flipped_in_the_text_of_a_kernel_is_found(monkeypatch, tmp_path):
     monkeypatch.setenv("WIBERG_CACHE_DIR", str(tmp_path / "wrong kernels"))
-    original = entry.compile_text
+    original = derive.compile_text
 
     def flipped(energy, kind):
         emitted = original(energy, kind)
@@ -90,7 +90,7 @@ def test_a_sign_flipped_in_the_text_of_a_kernel_is_found(monkeypatch, tmp_path):
     n = sp.Symbol("n", integer=True, positive=True)
     x, i = sp.IndexedBase("x", shape=(n,)), sp.Idx("i", n)
     energy = wb.Energy(sp.Sum(sp.exp(-a * (x[i] - t) ** 2), i), variables=[t], weights=[a], data=[x], name="flip me")
-    monkeypatch.setattr(entry, "compile_text", flipped)
+    monkeypatch.setattr(derive, "compile_text", flipped)
     report = check_derivatives(energy, trials=2)
     assert not report.ok and report.worst.derivative == "gradient"
 
