@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Plan:
     variables        for each set of shapes of the variables and batch size: which are batched, and how many rows
     """
 
-    distances: tuple[int, ...]
+    distances: array[int]
     extents: NDArray[np.int64]
     sizes: dict[str, int]
     batch: int | None
@@ -72,6 +73,10 @@ class Plan:
         return {name: value for name, value in vars(self).items() if name != "extents_address"}
 
 
+def _of_plan(name: str) -> Any:
+    return property(attrgetter(f"plan.{name}"))
+
+
 class Inputs:
     """Bound weights and data. It owns the arrays whose addresses `table` holds; the rest is as in `Plan`.
 
@@ -79,36 +84,23 @@ class Inputs:
     table    (A, 2) int64: address, and distance from one instance to the next
     """
 
-    __slots__ = (
-        "_table",
-        "arrays",
-        "batch",
-        "batched",
-        "extents",
-        "m",
-        "p",
-        "plan",
-        "q",
-        "sizes",
-        "table_address",
-        "weights_batched",
-    )
+    __slots__ = ("_table", "arrays", "batch", "plan", "table_address")
 
     def __init__(self, arrays: tuple[Any, ...], plan: Plan) -> None:
-        table = array("q", plan.distances)
-        table[::2] = array("q", map(address_of, arrays))
-        self.arrays, self._table, self.plan = arrays, table, plan
+        table, row = plan.distances[:], 0
+        for one in arrays:  # a loop, because it is faster than slices and map
+            table[row] = address_of(one)
+            row += 2
+        self.arrays, self._table, self.plan, self.batch = arrays, table, plan, plan.batch
         self.table_address = table.buffer_info()[0]
-        self.extents, self.sizes, self.batch, self.batched = plan.extents, plan.sizes, plan.batch, plan.batched
-        self.weights_batched, self.m, self.p, self.q = plan.weights_batched, plan.m, plan.p, plan.q
 
     @property
     def table(self) -> NDArray[np.int64]:
         return np.frombuffer(self._table, np.int64).reshape(-1, 2)
 
-    @property
-    def extents_address(self) -> int:
-        return self.plan.extents_address
+    extents_address, extents, sizes = _of_plan("extents_address"), _of_plan("extents"), _of_plan("sizes")
+    batched, weights_batched = _of_plan("batched"), _of_plan("weights_batched")
+    m, p, q = _of_plan("m"), _of_plan("p"), _of_plan("q")
 
     def __reduce__(self) -> Any:
         return Inputs, (self.arrays, self.plan)
@@ -196,7 +188,7 @@ class Binder:
         count = len(declaration.weights)
         weights_batched = any(b and shape[0] != 1 for b, shape in zip(batched[:count], shapes[:count], strict=True))
         plan = Plan(
-            tuple(number for d in distances for number in (0, d)),
+            array("q", [number for d in distances for number in (0, d)]),
             np.array([extents[e] for e in declaration.extents], dtype=np.int64),
             extents, batch, batched, weights_batched,
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.variables),

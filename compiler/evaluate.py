@@ -73,6 +73,13 @@ EVALUATE, PREPARE, PREPARED, OWN, TABLE, EXTENTS = range(6)
 Y, Y_STRIDE, V, V_STRIDE, OUT, SIZE, VALUES, TOTAL = range(6, 14)
 
 
+def _prepare(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
+    """Prepare for all instances what PREPARED has room for."""
+    table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
+    call_prepare(problem[PREPARE], table, extents, 0, double_pointer_at(problem[PREPARED]))
+    return end
+
+
 def _evaluate_slice(
     problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
@@ -162,20 +169,25 @@ class Prepared:
 
     own          numbers of workspace that a thread needs for it, where every instance prepares its own
     fields       (evaluate, prepare, address, own): what every driver reads of a kernel
+    before       the driver that has yet to be called, where `later` was asked for and there is something to prepare
     """
 
-    __slots__ = ("_memory", "fields", "own")
+    __slots__ = ("_memory", "before", "fields", "own")
 
-    def __init__(self, entry: Entry, inputs: Inputs) -> None:
+    def __init__(self, entry: Entry, inputs: Inputs, *, later: bool = False) -> None:
         size = entry.needs(inputs)[0]
         self.own, address = 0, 0
+        self.before: Native | None = None
         if size != 0:
             if inputs.weights_batched:
                 self.own = size
             else:
                 self._memory = array("d", bytes(8 * size))
                 address = self._memory.buffer_info()[0]
-                entry.prepare.call(inputs.table_address, inputs.extents_address, 0, address)
+                if later:
+                    self.before = native(_prepare)
+                else:
+                    entry.prepare.call(inputs.table_address, inputs.extents_address, 0, address)
         self.fields = (entry.evaluate.address, entry.prepare.address, address, self.own)
 
 
@@ -259,7 +271,7 @@ def _drive(
     rows: int,
     count: int,
 ) -> None:
-    prepared = Prepared(entry, inputs)
+    prepared = Prepared(entry, inputs, later=True)
     y_address, y_stride = _address_and_stride(y)
     v_address, v_stride = (y_address, y_stride) if v is None else _address_and_stride(v)
     problem = array(
@@ -280,7 +292,7 @@ def _drive(
     )
     key = (driver.address, entry.evaluate.address, inputs.extents.tobytes())
     workspace = prepared.own + entry.needs(inputs)[1]
-    run_slices(driver, problem.buffer_info()[0], count, key=key, workspace=workspace)
+    run_slices(driver, problem.buffer_info()[0], count, key=key, workspace=workspace, before=prepared.before)
     if entry.failures:
         raise entry.failures.pop()
 
@@ -295,4 +307,4 @@ def _count(inputs: Inputs, y: Floats, v: Floats | None) -> int:
 
 def _address_and_stride(array: Floats) -> tuple[int, int]:
     rows = len(array)
-    return address_of(array), 0 if rows == 1 else array.size // rows if rows else 0
+    return address_of(array), array.size // rows if rows > 1 else 0

@@ -158,8 +158,8 @@ class Kernel:
     # ------------------------------------------------------------------------------ evaluation
 
     def _arguments(self, y: Values, w: Values | None, x: Values | None) -> tuple[Inputs, Floats, int | None]:
-        inputs = self._binder.bind(w, x, y if isinstance(y, Mapping) else None)
-        packed, batched = self._binder.variables(y, inputs)
+        inputs = self._binder.bind(w, x, y if type(y) is dict or isinstance(y, Mapping) else None)
+        packed, batched = self._binder.packed("variable", y, inputs)
         count = inputs.batch
         if batched and (count is None or count == 1):
             count = len(packed)

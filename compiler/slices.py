@@ -58,9 +58,11 @@ SHORTEST_SECONDS = 2e-6
 
 # ---------------------------------------------------------------------------------------------- compiled
 
-# What a job is: an array of int64. FIRST and COUNT are the ends of the instances; part k of PARTS has its cursor at
-# CURSORS + 8 k, a cache line from the next, and SPAN instances.
-DRIVER, PROBLEM, FIRST, COUNT, LENGTH, STOP, WORKSPACE, WORKSPACE_BYTES, RAN, PARTS, SPAN, CURSORS = range(12)
+# What a job is: an array of int64. FIRST and COUNT are the ends of the instances, of which each of PARTS has SPAN. Part
+# k has STRIDE numbers of MEMORY: its cursor, a cache line from everything else, then the workspace of its thread.
+# BEFORE is the address of a driver that runs once, before all slices, or 0.
+DRIVER, PROBLEM, FIRST, COUNT, LENGTH, STOP, MEMORY, STRIDE, RAN, PARTS, SPAN, IS_NEW, BEFORE = range(13)
+CURSOR_SIZE = 8
 
 # A helper's box: 128 bytes of its own, so that looking into it disturbs no one else.
 STATE, JOB, PART, BOX_SIZE = 0, 1, 2, 16
@@ -72,18 +74,22 @@ def _part_end(job: IntegerPointer, part: int) -> int:
     return min(job[COUNT], job[FIRST] + (part + 1) * job[SPAN])
 
 
+def _cursor(job: IntegerPointer, part: int) -> IntegerPointer:
+    return shifted(integer_pointer_at(job[MEMORY]), part * job[STRIDE])
+
+
 def _take_slices(job: IntegerPointer, own_part: int, most: int) -> int:
     """Run slices of a job, at most that many, from the own part first; returns how many instances they were."""
     ran, taken, parts = 0, 0, job[PARTS]
-    workspace = double_pointer_at(job[WORKSPACE] + own_part * job[WORKSPACE_BYTES])
+    workspace = shifted(double_pointer_at(job[MEMORY]), own_part * job[STRIDE] + CURSOR_SIZE)
     for step in range(parts):
         part = (own_part + step) % parts
-        last = _part_end(job, part)
+        last, cursor = _part_end(job, part), _cursor(job, part)
         while True:
             if taken >= most or atomic_load(job, STOP) != 0:
                 return ran
             length = atomic_load(job, LENGTH)
-            begin = atomic_add(job, CURSORS + 8 * part, length)
+            begin = atomic_add(cursor, 0, length)
             if begin >= last:
                 break
             end = min(last, begin + length)
@@ -98,7 +104,7 @@ def _is_left(job: IntegerPointer) -> bool:
     if atomic_load(job, STOP) != 0:
         return False
     part = 0
-    while part < job[PARTS] and atomic_load(job, CURSORS + 8 * part) >= _part_end(job, part):
+    while part < job[PARTS] and atomic_load(_cursor(job, part), 0) >= _part_end(job, part):
         part += 1
     return part < job[PARTS]
 
@@ -157,6 +163,15 @@ def _take_back(address: int, boxes: IntegerPointer, helpers: int, looks: int) ->
 
 def _share(job: IntegerPointer, address: int, boxes: IntegerPointer, helpers: int, most: int, looks: int) -> int:
     """Work on a job with helpers; 1 once it is done and no helper works on it any more, else call again."""
+    if job[IS_NEW] != 0:
+        for part in range(job[PARTS]):
+            cursor = _cursor(job, part)
+            cursor[0] = job[FIRST] + part * job[SPAN]
+        if job[BEFORE] != 0:
+            call_drive(
+                job[BEFORE], integer_pointer_at(job[PROBLEM]), 0, 1, double_pointer_at(job[MEMORY]), shifted(job, STOP)
+            )
+        job[IS_NEW] = 0
     if _is_left(job):
         _offer(job, address, boxes, helpers)
         job[RAN] = _take_slices(job, 0, most)
@@ -178,7 +193,9 @@ NEVER = _never.buffer_info()[0]
 """The address of a stop flag that is never raised."""
 
 
-def run_slices(driver: Native, problem: int, count: int, *, key: Hashable, workspace: int) -> None:
+def run_slices(
+    driver: Native, problem: int, count: int, *, key: Hashable, workspace: int, before: Native | None = None
+) -> None:
     """Run a driver over slices that together cover range(count), on one or more threads.
 
     Parameters
@@ -193,6 +210,8 @@ def run_slices(driver: Native, problem: int, count: int, *, key: Hashable, works
         What the running estimate of the time per instance is remembered under, such as a kernel's address and extents.
     workspace : int
         float64 numbers of working memory that each thread gets.
+    before : Native, optional
+        A driver to call once with the same problem, before all slices.
     """
     if count <= 0:
         return
@@ -201,32 +220,38 @@ def run_slices(driver: Native, problem: int, count: int, *, key: Hashable, works
         expected = seconds * count
         if count == 1 or expected < SHARE_SECONDS or (expected < SLICE_SECONDS and threads() == 1):
             memory = np.empty(workspace + 1)
-            start = perf_counter()
-            driver.call(problem, 0, count, address_of(memory), NEVER)
+            place, start = address_of(memory), perf_counter()
+            if before is not None:
+                before.call(problem, 0, 1, place, NEVER)
+            driver.call(problem, 0, count, place, NEVER)
             _seconds[key] = max(perf_counter() - start, 1e-9) / count
             return
     elif len(_seconds) > 10_000:
         _seconds.clear()
-    _run_job(driver, problem, count, key, workspace, threads() - 1 if count > 1 else 0)
+    _run_job(driver, problem, count, key, workspace, threads() - 1 if count > 1 else 0, before)
 
 
-def _run_job(driver: Native, problem: int, count: int, key: Hashable, workspace: int, helpers: int) -> None:
+def _run_job(
+    driver: Native, problem: int, count: int, key: Hashable, workspace: int, helpers: int, before: Native | None
+) -> None:
     share = native(_share).call
-    stride = workspace + 8  # a cache line between the memories of two threads
+    stride = CURSOR_SIZE + workspace + 8  # a cache line between the memories of two threads
     memory = np.empty(stride * (helpers + 1))
     place = address_of(memory)
     first, seconds = 0, _seconds.get(key)
     if seconds is None:
-        first, seconds = _measure(driver, problem, count, place)
+        if before is not None:
+            before.call(problem, 0, 1, place, NEVER)
+            before = None
+        first, seconds = _measure(driver, problem, count, place + 8 * CURSOR_SIZE)
         if first >= count:
             _seconds[key] = seconds
             return
     left, parts = count - first, helpers + 1
     expected, span = seconds * left, -(-left // parts)
     length = _length(seconds, left, parts)
-    job = array("q", (driver.address, problem, first, count, length, 0, place, 8 * stride, 0, parts, span))
-    job.frombytes(bytes(64 * parts))
-    job[CURSORS::8] = array("q", range(first, first + span * parts, span))
+    begin = 0 if before is None else before.address
+    job = array("q", (driver.address, problem, first, count, length, 0, place, stride, 0, parts, span, 1, begin))
     address = job.buffer_info()[0]
     crew = _ready(helpers) if helpers > 0 and expected > SHARE_SECONDS else None
     boxes, helpers = (0, 0) if crew is None else (crew.address, min(helpers, len(crew.doors)))
@@ -301,7 +326,7 @@ class _Crew:
         now = perf_counter()
         soon, self.last = now - self.last < SOON_SECONDS, now
         if expected > WAKE_SECONDS:
-            native(_offer).call(job, job, self.address, helpers)  # first: who has an offer does not fall asleep
+            native(_share).call(job, job, self.address, helpers, 0, LOOKS)  # first: who has an offer stays awake
         elif not soon:
             return
         boxes = self.boxes

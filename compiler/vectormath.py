@@ -62,10 +62,28 @@ def _declare(builder: Any, name: str, count: int) -> Any:
     return module.globals.get(name) or ir.Function(module, ir.FunctionType(_DOUBLE, [_DOUBLE] * count), name)
 
 
+def _loaded(builder: Any, numbers: tuple[float, ...]) -> list[Any]:
+    """The numbers as loads from memory that never changes but whose content LLVM may not assume (weak linkage).
+
+    LLVM counts what a loop keeps in registers when it decides whether to interleave two iterations, but not constants:
+    it then interleaves loops of exponentials, runs out of registers, and reads every constant from the stack again.
+    """
+    name = f"wiberg.numbers.{len(numbers)}"
+    table = builder.module.globals.get(name)
+    if table is None:
+        kind = ir.ArrayType(_DOUBLE, len(numbers))
+        table = ir.GlobalVariable(builder.module, kind, name)
+        table.global_constant, table.linkage = True, "weak"
+        table.initializer = ir.Constant(kind, [_constant(n) for n in numbers])
+    index = ir.IntType(32)
+    places = [[ir.Constant(index, 0), ir.Constant(index, k)] for k in range(len(numbers))]
+    return [builder.load(builder.gep(table, place, inbounds=True)) for place in places]
+
+
 def _estrin(builder: Any, coefficients: tuple[float, ...], r: Any) -> Any:
     """The polynomial at r by pairs: a chain of log2(degree) steps instead of degree steps."""
     fma = _declare(builder, "llvm.fma.f64", 3)
-    level, q = [_constant(c) for c in coefficients], r
+    level, q = _loaded(builder, coefficients), r
     while len(level) > 1:
         pairs = [builder.call(fma, [level[i + 1], q, level[i]]) for i in range(0, len(level) - 1, 2)]
         level = pairs + level[2 * len(pairs) :]
@@ -110,8 +128,8 @@ def _exp_parts(builder: Any, x: Any) -> tuple[Any, Any, Any, Any]:
 
 def _exp(builder: Any, x: Any) -> Any:
     p, first, second, _ = _exp_parts(builder, x)
-    p = builder.fmul(builder.fadd(p, _constant(1.0), flags=_EXACT), first, flags=_EXACT)
-    return builder.fmul(p, second, flags=_EXACT)
+    scaled = builder.call(_declare(builder, "llvm.fma.f64", 3), [p, first, first])
+    return builder.fmul(scaled, second, flags=_EXACT)
 
 
 def _one_argument(value: Callable[[Any, Any], Any]) -> Any:

@@ -58,6 +58,20 @@ def python_driver(call):
     return Native(ctypes.cast(function, ctypes.c_void_p).value, function, function)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("count", [1, 1000])
+def test_what_comes_before_runs_once_and_first(workers, count):
+    set_threads(workers)
+    calls, key = [], object()
+    before = python_driver(lambda begin, end, workspace, stop: calls.append("before"))
+    driver = python_driver(lambda begin, end, workspace, stop: calls.append((begin, end)))
+    for _ in range(3):  # measured, then with a known time
+        calls.clear()
+        run_slices(driver, 0, count, key=key, workspace=1, before=before)
+        assert calls[0] == "before"
+        assert sum(end - begin for begin, end in calls[1:]) == count
+
+
 @pytest.mark.parametrize("number", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 2, 63, 1000])
 @pytest.mark.parametrize("rounds", [0, 300])
