@@ -295,7 +295,12 @@ def _measure(driver: Native, problem: int, count: int, workspace: int) -> tuple[
 
 def _length(seconds: float, rest: int, workers: int) -> int:
     """Of at most SLICE_SECONDS, of more than taking one costs, and enough of them for all threads."""
-    return max(1, min(int(SLICE_SECONDS / seconds), max(rest // (12 * workers) + 1, int(SHORTEST_SECONDS / seconds))))
+    length = rest // (12 * workers) + 1
+    if length * seconds < SHORTEST_SECONDS:
+        length = int(SHORTEST_SECONDS / seconds)
+    if length * seconds > SLICE_SECONDS:
+        length = int(SLICE_SECONDS / seconds)
+    return length or 1
 
 
 # ---------------------------------------------------------------------------------------------- helpers
