@@ -11,7 +11,7 @@ over instances run over blocks of 64, in order, as in damped.py.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from array import array
 from functools import cached_property
 from typing import Any
 
@@ -19,12 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.arrays import address_of
+from ..compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, shifted
 from ..compiler.evaluate import BLOCK, Prepared, run
-from ..compiler.slices import NEVER
-from ..compiler.threads import threads
+from ..compiler.native import Native, native
+from ..compiler.signature import DoublePointer, IntegerPointer
+from ..compiler.slices import run_slices
+from ..runtime.conjugate_gradients import conjugate_gradients, precondition, system_of
 from ..runtime.curvature import curvature
-from ..runtime.newton_cg import damped_solve
-from .damped import LEFT_OUT, NOT_FINITE, SAFE, SHIFTED, SINGULAR, SINGULAR_AT, USED
+from ..runtime.descend import prepared_for
+from ..runtime.vectors import copy, dot, zero
+from .damped import NOT_FINITE, SAFE, SHIFTED, SINGULAR, SINGULAR_AT, USED
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -35,27 +39,28 @@ RESIDUAL = 1e-12
 LONG = 3000
 """Steps of conjugate gradients after which a matrix is factorised instead."""
 
+DONE, TOO_LONG, BROKEN, SKIPPED = range(4)
+"""How a solve ended: TOO_LONG also where a direction without curvature was met, BROKEN where numbers are not finite."""
+
 
 def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, codes: Codes, *, each: bool) -> Floats:
     """What `implicit.damped_gradient` gives: (p,), or (B, p) where `each` instance keeps its own."""
     inputs, packed = solution.inputs, solution.y
-    directions = np.zeros_like(packed)
-    product = kernel.entry("sparse_hvp")
-    workspace = 4 * inputs.m + product.needs(inputs)[1]
-
-    def solve(k: int) -> None:
-        if codes[k] != LEFT_OUT:
-            system = _System(kernel, solution, k, damping)
-            codes[k] = system.code
-            if codes[k] in (USED, SHIFTED):
-                directions[k], codes[k] = system.solve(-slopes[k], product, workspace)
-
-    if len(packed) > 1 and threads() > 1:
-        with ThreadPoolExecutor(min(threads(), len(packed))) as pool:
-            list(pool.map(solve, range(len(packed))))
-    else:
-        for k in range(len(packed)):
-            solve(k)
+    shifts, directions = np.full(len(packed), damping), -slopes
+    direct: set[int] = set()  # instances whose matrix is factorised
+    for k in map(int, np.flatnonzero((codes == USED) & ((damping == 0.0) | ~(solution.reals[:, 1] > 0.0)))):
+        system = _System(kernel, solution, k, damping)
+        codes[k], shifts[k] = system.code, system.shift
+        if system.code in (USED, SHIFTED) and not system.is_safe():
+            direct.add(k)
+    iterated = [int(k) for k in np.flatnonzero((codes == USED) | (codes == SHIFTED)) if k not in direct]
+    ended = _solve(kernel, solution, directions, shifts, iterated, len(packed))
+    for k in (*direct, *(k for k in iterated if ended[k] != DONE)):
+        if ended[k] == BROKEN:
+            codes[k] = NOT_FINITE
+        else:
+            directions[k], codes[k] = _System(kernel, solution, k, damping).factorised(-slopes[k])
+    directions[(codes != USED) & (codes != SHIFTED)] = 0.0
     _, rows = run(kernel.entry("cross_adjoint"), inputs, packed, directions, count=len(packed))
     codes[((codes == USED) | (codes == SHIFTED)) & ~np.isfinite(rows).all(axis=1)] = NOT_FINITE
     rows[(codes != USED) & (codes != SHIFTED)] = 0.0
@@ -65,6 +70,27 @@ def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, 
     for k in range(0, len(rows), BLOCK):
         total += rows[k : k + BLOCK].sum(axis=0)
     return total
+
+
+def _solve(kernel: Any, solution: Any, directions: Floats, shifts: Floats, some: list[int], count: int) -> Codes:
+    """direction <- (H + shift)^-1 direction for some of the instances; how each ended, (B,)."""
+    inputs, packed = solution.inputs, solution.y
+    ended = np.full(count, SKIPPED, np.int64)
+    ended[some] = DONE
+    entries = kernel.entry("sparse_hessian"), kernel.entry("sparse_hvp")
+    prepared = [Prepared(entry, inputs) for entry in entries]
+    n, size, own = inputs.m, entries[0].needs(inputs)[2], sum(p.own for p in prepared)
+    scratch = max(entry.needs(inputs)[1] for entry in entries)
+    kernels = [number for p in prepared for number in p.fields]
+    arrays = address_of(packed), n, address_of(directions), address_of(shifts), address_of(ended)
+    for pattern, group in kernel.patterns("hessian", inputs, range(count)) if some else ():
+        system = system_of(pattern)
+        fixed = inputs.table_address, inputs.extents_address, n, size, scratch, system.address
+        problem = array("q", (*kernels, *fixed, *arrays, group[0]))
+        key = ("damped", entries[1].evaluate.address, inputs.extents.tobytes())
+        workspace = own + scratch + size + n + system.memory
+        run_slices(damped_slice(), problem.buffer_info()[0], len(group), key=key, workspace=workspace)
+    return ended
 
 
 def sparse_jacobian(kernel: Any, solution: Any, damping: float, codes: Codes) -> Floats:
@@ -103,24 +129,9 @@ class _System:
         """H as a CSR array."""
         return self.pattern.matrix(self.pattern.fill(self.slots[None])[0])
 
-    def solve(self, b: Floats, product: Any, workspace: int) -> tuple[Floats, int]:
-        """The solution for one right-hand side, and what became of it."""
-        if self.damping == 0.0 and not self.lowest > SAFE * self._bound():
-            return self.factorised(b)
-        prepared, n, x = Prepared(product, self.inputs), self.inputs.m, np.empty(self.inputs.m)
-        own, memory, place = np.empty(prepared.own + 1), np.empty(workspace + 1), prepared.fields[2]
-        if prepared.own:
-            place = address_of(own)
-            product.prepare.call(self.inputs.table_address, self.inputs.extents_address, self.instance, place)
-        sources, starts = self.pattern.diagonal
-        ended = damped_solve().call(
-            product.evaluate.address, address_of(self.slots), self.inputs.table_address, self.inputs.extents_address,
-            self.instance, place, n, address_of(sources), address_of(starts), self.shift, address_of(b), RESIDUAL,
-            LONG, address_of(x), address_of(memory), NEVER,
-        )  # fmt: skip
-        if ended != 0:
-            return self.factorised(b)
-        return (x, self.code) if np.isfinite(x).all() else (x, NOT_FINITE)
+    def is_safe(self) -> bool:
+        """Whether conjugate gradients may be asked: damped, or well away from a matrix that has no inverse."""
+        return self.damping > 0.0 or self.lowest > SAFE * self._bound()
 
     def factorised(self, b: Floats) -> tuple[Floats, int]:
         """The same by factorisation, for one or several right-hand sides, (m,) or (m, k)."""
@@ -143,3 +154,70 @@ class _System:
         if self.size == 0.0:
             self.size = curvature(self.matrix).size
         return self.size
+
+
+# ---------------------------------------------------------------------------------------------- compiled
+
+# What `damped_slice` reads from its problem: two kernels, slots of the Hessian and the product with them, each as in
+# descend.py; then addresses and sizes. FIRST is added to the instances.
+HESSIAN, PRODUCT = 0, 4
+TABLE, EXTENTS, UNKNOWNS, SIZE, SCRATCH, SYSTEM = range(8, 14)
+VARIABLES, STRIDE, DIRECTIONS, SHIFTS, ENDED, FIRST = range(14, 20)
+
+
+def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
+    """direction <- (H + shift)^-1 direction for those of the instances [begin, end) that have ENDED = DONE."""
+    table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
+    n, size, first = problem[UNKNOWNS], problem[SIZE], problem[FIRST]
+    own_product = shifted(workspace, problem[HESSIAN + 3])
+    slots = shifted(own_product, problem[PRODUCT + 3])
+    scratch = shifted(slots, size)
+    solved = shifted(scratch, problem[SCRATCH])
+    memory, system = shifted(solved, n), integer_pointer_at(problem[SYSTEM])
+    for instance in range(first + begin, first + end):
+        if stop[0] != 0:
+            return instance - first
+        ended = shifted(integer_pointer_at(problem[ENDED]), instance)
+        if ended[0] != DONE:
+            continue
+        y = shifted(double_pointer_at(problem[VARIABLES]), instance * problem[STRIDE])
+        b = shifted(double_pointer_at(problem[DIRECTIONS]), instance * n)
+        shift = double_pointer_at(problem[SHIFTS])[instance]
+        prepared = prepared_for(shifted(problem, HESSIAN), table, extents, instance, workspace)
+        zero(slots, size)
+        call_evaluate(problem[HESSIAN], y, y, table, extents, instance, prepared, scratch, slots)
+        prepared = prepared_for(shifted(problem, PRODUCT), table, extents, instance, own_product)
+        ended[0] = BROKEN
+        if not dot(slots, slots, size) < math.inf:
+            continue
+        precondition(system, slots, shift, memory)
+        how, _, _ = conjugate_gradients(
+            system,
+            memory,
+            problem[PRODUCT],
+            slots,
+            table,
+            extents,
+            instance,
+            prepared,
+            scratch,
+            shift,
+            b,
+            math.inf,
+            0.0,
+            RESIDUAL,
+            LONG,
+            solved,
+            stop,
+        )
+        if how != 0:
+            ended[0] = TOO_LONG
+        elif dot(solved, solved, n) < math.inf:
+            ended[0] = DONE
+            copy(solved, b, n)
+    return end
+
+
+def damped_slice() -> Native:
+    """The compiled `_damped_slice`."""
+    return native(_damped_slice)

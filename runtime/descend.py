@@ -246,7 +246,7 @@ def workspace_size(unknowns: int, candidates: int, scratch: int, own: int) -> in
     return own + scratch + candidates * (unknowns + 1) + 3 * unknowns * unknowns + 14 * unknowns
 
 
-def _prepared(
+def prepared_for(
     entry: IntegerPointer, table: IntegerPointer, extents: IntegerPointer, instance: int, own: DoublePointer
 ) -> DoublePointer:
     """The prepared numbers of an entry for this instance: shared ones, or those now written to `own`."""
@@ -283,9 +283,9 @@ def _minimise_slice(
             if problem[CANDIDATES] != 0:
                 seeds = shifted(double_pointer_at(problem[CANDIDATES]), instance * problem[CANDIDATES_STRIDE])
             else:
-                prepared = _prepared(shifted(problem, SEEDS), table, extents, instance, own_seeds)
+                prepared = prepared_for(shifted(problem, SEEDS), table, extents, instance, own_seeds)
                 call_evaluate(problem[SEEDS], y, y, table, extents, instance, prepared, scratch, seeds)
-            prepared = _prepared(shifted(problem, RANKING), table, ranking_extents, instance, own_ranking)
+            prepared = prepared_for(shifted(problem, RANKING), table, ranking_extents, instance, own_ranking)
             call_evaluate(problem[RANKING], seeds, seeds, table, ranking_extents, instance, prepared, scratch, ranks)
             best, lowest = 0, math.inf
             for candidate in range(count):
@@ -293,7 +293,7 @@ def _minimise_slice(
                     best, lowest = candidate, ranks[candidate]
             for i in range(n):
                 y[i] = seeds[best * n + i]
-        prepared = _prepared(shifted(problem, DERIVATIVES), table, extents, instance, workspace)
+        prepared = prepared_for(shifted(problem, DERIVATIVES), table, extents, instance, workspace)
         descend(
             problem[DERIVATIVES],
             table,
@@ -311,7 +311,7 @@ def _minimise_slice(
         )
         if count > 0:
             integers[1] += 1
-        prepared = _prepared(shifted(problem, VALUE), table, extents, instance, own_value)
+        prepared = prepared_for(shifted(problem, VALUE), table, extents, instance, own_value)
         energies = double_pointer_at(problem[ENERGIES])
         energies[instance] = call_evaluate(problem[VALUE], y, y, table, extents, instance, prepared, scratch, memory)
     return end

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..compiler.arrays import address_of
 from ..compiler.evaluate import Prepared, run
 from ..compiler.slices import run_slices
+from .conjugate_gradients import system_of
 from .curvature import curvature
 from .descend import CONVERGED, HOPELESS, ITERATION_LIMIT, ROUNDING, SADDLE, STALLED
 from .newton_cg import GTOL, newton_slice
@@ -106,11 +107,11 @@ def _descend(
     kernels = [number for p in prepared for number in p.fields]
     outputs = address_of(y), address_of(reals), address_of(integers)
     for pattern, some in kernel.patterns("hessian", inputs, instances):
-        sources, starts = map(address_of, pattern.diagonal)
-        fixed = (inputs.table_address, inputs.extents_address, n, size, scratch, sources, starts)
+        system = system_of(pattern)
+        fixed = (inputs.table_address, inputs.extents_address, n, size, scratch, system.address)
         problem = array("q", _PROBLEM.pack(*kernels, *fixed, *outputs, limit, some[0], gtol))
         key = ("newton-cg", entries[0].evaluate.address, inputs.extents.tobytes())
-        workspace = own + scratch + 2 * size + 8 * n
+        workspace = own + scratch + 2 * size + 3 * n + system.memory
         run_slices(newton_slice(), problem.buffer_info()[0], len(some), key=key, workspace=workspace)
     for entry in entries:
         if entry.failures:
@@ -126,11 +127,11 @@ def _hessian(kernel: Any, inputs: Any, y: Floats, instance: int) -> Any:
 
 
 def _escaped(kernel: Any, inputs: Any, y: Floats, reals: Floats, integers: Integers, instance: int, limit: int) -> bool:
-    """Whether a CONVERGED instance was a saddle, and y has left it for a lower energy.
+    """Whether a CONVERGED instance of unknown curvature was a saddle, and y has left it for a lower energy.
 
     Writes the curvature, ITERATION_LIMIT where no step was left, and SADDLE where no step down was found.
     """
-    if integers[instance, 2] != CONVERGED:
+    if integers[instance, 2] != CONVERGED or not math.isnan(reals[instance, 1]):
         return False
     matrix = _hessian(kernel, inputs, y, instance)
     found = curvature(matrix)

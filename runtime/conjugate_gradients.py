@@ -1,0 +1,353 @@
+"""Preconditioned conjugate gradients for a sparse Hessian H + shift, of which a kernel has written the numbers (slots).
+
+Two preconditioners M = E E': the factors of sweeps.py where H has a few diagonals, else the diagonal of H. The steps
+are those of the plain method for E^-1 (H + shift) E'^-1, so that |E' x|, the length of x that M measures, is an
+ordinary norm. With the diagonal, products are made by a kernel from the slots; with sweeps they are part of the sweeps.
+
+`System` is what depends on the pattern alone; it is made once for each pattern.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..compiler.arrays import address_of
+from ..compiler.calling import call_evaluate, integer_pointer_at, shifted
+from ..compiler.pattern import Pattern
+from ..compiler.signature import DoublePointer, IntegerPointer, streaming, vectorised
+from . import sweeps, vectors
+from .sweeps import (
+    BACK,
+    BACK_RUNS,
+    DIAGONALS,
+    FORTH,
+    FORTH_RUNS,
+    MARGIN,
+    MISSING,
+    MISSINGS,
+    ONE_BY_ONE,
+    ORDER,
+    ROWS,
+    SOURCES,
+)
+
+FLATTEST = 1e-13
+"""A curvature along a direction below this part of what the preconditioner says counts as none."""
+
+# What `layout` holds behind what sweeps.py reads. With the diagonal, STARTS says where the sources of a row begin.
+# ENTRIES is 0 where each number comes from one slot; else the numbers of the pattern are summed first, from SLOTS
+# between SLOT_STARTS.
+STARTS, ENTRIES, SLOTS, SLOT_STARTS, SIZE = range(12, 17)
+
+VECTORS = 5
+"""Vectors that `conjugate_gradients` works with."""
+
+
+class System:
+    """How the matrices of one pattern are preconditioned.
+
+    layout   int64, for compiled functions
+    memory   float64 numbers of working memory that `conjugate_gradients` needs
+    """
+
+    def __init__(self, pattern: Pattern) -> None:
+        n = pattern.shape[0]
+        self.layout = array("q", bytes(8 * SIZE))
+        self.layout[ROWS] = n
+        found = sweeps.find_sweeps(pattern.indptr, pattern.indices)
+        if found is None:
+            sources, starts = pattern.diagonal
+            self._keep: tuple[Any, ...] = sources, starts
+            self.layout[SOURCES], self.layout[STARTS] = map(address_of, self._keep)
+            self.memory = (1 + VECTORS) * n
+            return
+        sources = found.entries
+        entries = 0
+        if pattern.starts is None:
+            sources = pattern.sources[sources] if pattern.nnz else sources
+        else:
+            entries = pattern.nnz
+            self.layout[SLOTS], self.layout[SLOT_STARTS] = address_of(pattern.sources), address_of(pattern.starts)
+        self._keep = pattern.sources, pattern.starts, found, sources
+        layout, count = self.layout, len(found.entries) - 1
+        layout[DIAGONALS], layout[MARGIN] = count, found.margin
+        layout[FORTH], layout[FORTH_RUNS] = address_of(found.forth), len(found.forth)
+        layout[BACK], layout[BACK_RUNS] = address_of(found.back), len(found.back)
+        layout[ONE_BY_ONE], layout[MISSINGS], layout[ENTRIES] = found.one_by_one, len(found.missing), entries
+        layout[ORDER], layout[SOURCES] = address_of(found.order), address_of(sources)
+        layout[MISSING] = address_of(found.missing)
+        self.memory = (1 + 2 * count) * n + (1 + VECTORS) * (n + 2 * found.margin) + entries
+
+    @property
+    def address(self) -> int:
+        return self.layout.buffer_info()[0]
+
+
+_systems: WeakKeyDictionary[Pattern, System] = WeakKeyDictionary()
+
+
+def system_of(pattern: Pattern) -> System:
+    """The system of a pattern, made when it is first asked for."""
+    found = _systems.get(pattern)
+    if found is None:
+        found = _systems[pattern] = System(pattern)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- compiled
+
+X, R, P, T, Q = range(5)
+
+
+def _scale(layout: IntegerPointer, memory: DoublePointer) -> DoublePointer:
+    n, count = layout[ROWS], layout[DIAGONALS]
+    return shifted(memory, ((1 + 2 * count) * n if count > 0 else 0) + layout[MARGIN])
+
+
+def _vector(layout: IntegerPointer, memory: DoublePointer, which: int) -> DoublePointer:
+    return shifted(_scale(layout, memory), (1 + which) * (layout[ROWS] + 2 * layout[MARGIN]))
+
+
+def precondition(layout: IntegerPointer, slots: DoublePointer, shift: float, memory: DoublePointer) -> float:
+    """Make the preconditioner of H + shift; returns the largest magnitude on its diagonal."""
+    n, count, margin = layout[ROWS], layout[DIAGONALS], layout[MARGIN]
+    scale = _scale(layout, memory)
+    if count == 0:
+        return _by_diagonal(layout, slots, shift, scale)
+    for which in range(-1, VECTORS):
+        vector = _vector(layout, memory, which)
+        for i in range(margin):
+            vector[i - margin] = 0.0
+            vector[n + i] = 0.0
+    given, inverse = _given(layout, slots, memory), _vector(layout, memory, P)
+    below, sizes = _vector(layout, memory, T), _vector(layout, memory, Q)
+    return sweeps.factorise(layout, given, shift, memory, scale, inverse, below, sizes)
+
+
+def eigenvalue_bounds(layout: IntegerPointer, slots: DoublePointer, memory: DoublePointer) -> tuple[float, float]:
+    """A lower bound of the eigenvalues of H, and an upper one of their magnitudes, by Gershgorin's discs.
+
+    NaN where H has not just a few diagonals. `memory` is overwritten.
+    """
+    if layout[DIAGONALS] == 0:
+        return math.nan, math.nan
+    return sweeps.discs(layout, _given(layout, slots, memory), memory, _vector(layout, memory, P))
+
+
+def _given(layout: IntegerPointer, slots: DoublePointer, memory: DoublePointer) -> DoublePointer:
+    """What the SOURCES of sweeps.py speak of: the slots, or the entries summed from them."""
+    if layout[ENTRIES] == 0:
+        return slots
+    entries = shifted(_vector(layout, memory, VECTORS), -layout[MARGIN])
+    starts = integer_pointer_at(layout[SLOT_STARTS])
+    _sum_slots(slots, integer_pointer_at(layout[SLOTS]), starts, layout[ENTRIES], entries)
+    return entries
+
+
+@vectorised
+def _sum_slots(
+    slots: DoublePointer, sources: IntegerPointer, starts: IntegerPointer, entries: int, out: DoublePointer
+) -> None:
+    for e in range(entries):
+        total = 0.0
+        for k in range(starts[e], starts[e + 1]):
+            total += slots[sources[k]]
+        out[e] = total
+
+
+@vectorised
+def _by_diagonal(layout: IntegerPointer, slots: DoublePointer, shift: float, scale: DoublePointer) -> float:
+    """scale <- 1 / sqrt |diagonal of H + shift|, nowhere much above the least; returns the largest of the diagonal."""
+    n, sources, starts = layout[ROWS], integer_pointer_at(layout[SOURCES]), integer_pointer_at(layout[STARTS])
+    top = 0.0
+    for i in range(n):
+        total = shift
+        for k in range(starts[i], starts[i + 1]):
+            total += slots[sources[k]]
+        scale[i] = abs(total)
+        top = max(top, scale[i])
+    least = 1e-8 * top if top > 0.0 else 1.0
+    for i in range(n):
+        scale[i] = 1.0 / math.sqrt(max(scale[i], least))
+    return top
+
+
+def _enter(layout: IntegerPointer, memory: DoublePointer, b: DoublePointer, r: DoublePointer) -> None:
+    """r <- E^-1 b."""
+    n, scale = layout[ROWS], _scale(layout, memory)
+    if layout[DIAGONALS] == 0:
+        vectors.products(scale, b, r, n)
+    else:
+        vectors.gather_products(scale, b, integer_pointer_at(layout[ORDER]), r, n)
+        sweeps.forth(layout, memory, r)
+
+
+def _leave(layout: IntegerPointer, memory: DoublePointer, x: DoublePointer, out: DoublePointer) -> None:
+    """out <- E'^-1 x, which x becomes as well, in the order of the sweeps."""
+    n, scale = layout[ROWS], _scale(layout, memory)
+    if layout[DIAGONALS] == 0:
+        vectors.products(scale, x, out, n)
+    else:
+        sweeps.back(layout, memory, x)
+        vectors.scatter_products(scale, x, integer_pointer_at(layout[ORDER]), out, n)
+
+
+def _size(layout: IntegerPointer, memory: DoublePointer, r: DoublePointer, work: DoublePointer) -> float:
+    """|E r|: the size of a residual as it was before `_enter`."""
+    n, scale = layout[ROWS], _scale(layout, memory)
+    vectors.copy(r, work, n)
+    if layout[DIAGONALS] > 0:
+        sweeps.add_lower(layout, memory, r, work)
+    return math.sqrt(_quotients(work, scale, n))
+
+
+def _multiply(
+    layout: IntegerPointer,
+    memory: DoublePointer,
+    product: int,
+    slots: DoublePointer,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    shift: float,
+    p: DoublePointer,
+    q: DoublePointer,
+) -> float:
+    """q <- E^-1 (H + shift) E'^-1 p; returns p'q."""
+    n, scale, t = layout[ROWS], _scale(layout, memory), _vector(layout, memory, T)
+    if layout[DIAGONALS] == 0:
+        vectors.products(scale, p, t, n)
+        call_evaluate(product, slots, t, table, extents, instance, prepared, scratch, q)
+        return _add_scaled(p, scale, shift, t, q, n)
+    vectors.copy(p, t, n)
+    sweeps.back(layout, memory, t)
+    vectors.add_products(p, memory, t, q, n)
+    sweeps.forth(layout, memory, q)
+    return _add(p, t, q, n)
+
+
+@streaming
+def _quotients(a: DoublePointer, b: DoublePointer, n: int) -> float:
+    """The sum of squares of a/b."""
+    total = 0.0
+    for i in range(n):
+        quotient = a[i] / b[i]
+        total += quotient * quotient
+    return total
+
+
+@streaming
+def _add_scaled(
+    p: DoublePointer, scale: DoublePointer, shift: float, t: DoublePointer, q: DoublePointer, n: int
+) -> float:
+    """q <- scale (q + shift t); returns p'q."""
+    total = 0.0
+    for i in range(n):
+        value = scale[i] * (q[i] + shift * t[i])
+        q[i] = value
+        total += p[i] * value
+    return total
+
+
+@streaming
+def _add(p: DoublePointer, t: DoublePointer, q: DoublePointer, n: int) -> float:
+    """q <- q + t; returns p'q."""
+    total = 0.0
+    for i in range(n):
+        value = q[i] + t[i]
+        q[i] = value
+        total += p[i] * value
+    return total
+
+
+@streaming
+def _advance(length: float, p: DoublePointer, q: DoublePointer, x: DoublePointer, r: DoublePointer, n: int) -> float:
+    """One step along p, of which q is the product; returns r'r."""
+    total = 0.0
+    for i in range(n):
+        x[i] += length * p[i]
+        left = r[i] - length * q[i]
+        r[i] = left
+        total += left * left
+    return total
+
+
+def conjugate_gradients(
+    layout: IntegerPointer,
+    memory: DoublePointer,
+    product: int,
+    slots: DoublePointer,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    shift: float,
+    b: DoublePointer,
+    radius: float,
+    fallback: float,
+    tolerance: float,
+    limit: int,
+    out: DoublePointer,
+    stop: IntegerPointer,
+) -> tuple[int, float, float]:
+    """out <- an approximate minimiser x of -b'x + x'(H + shift)x/2 over |x| <= radius, measured by the preconditioner.
+
+    Returns how it ended, |x|, and the product of x and its residual: 0 the residual is below tolerance |b|, 1 at the
+    boundary, 2 no curvature was left, 3 after `limit` steps. Without any curvature at first, x is `fallback` long.
+    `precondition` has been called for the same H and shift; `memory` is the system's.
+    """
+    n = layout[ROWS]
+    x, r, p, q = (
+        _vector(layout, memory, X),
+        _vector(layout, memory, R),
+        _vector(layout, memory, P),
+        _vector(layout, memory, Q),
+    )
+    _enter(layout, memory, b, r)
+    vectors.zero(x, n)
+    vectors.copy(r, p, n)
+    wanted = tolerance * math.sqrt(vectors.dot(b, b, n))
+    rr = vectors.dot(r, r, n)
+    enough = tolerance * tolerance * rr
+    xx, xp, pp = 0.0, 0.0, rr
+    ended, k = 3, 0
+    while k < limit:
+        if stop[0] != 0:
+            ended = 0
+            break
+        if not rr > enough:
+            size = _size(layout, memory, r, q)
+            if not size > wanted:
+                ended = 0
+                break
+            enough = rr * min(0.25, (0.5 * wanted / size) * (wanted / size))
+        curved = _multiply(layout, memory, product, slots, table, extents, instance, prepared, scratch, shift, p, q)
+        flat = not curved > FLATTEST * pp
+        length = rr / curved if not flat else 0.0
+        further = xx + 2.0 * length * xp + length * length * pp
+        if flat or further >= radius * radius:
+            if flat and not radius < math.inf:
+                length = 0.0 if k > 0 else fallback / math.sqrt(pp)
+            else:
+                length = (math.sqrt(xp * xp + pp * max(0.0, radius * radius - xx)) - xp) / pp
+            _advance(length, p, q, x, r, n)
+            xx = xx + 2.0 * length * xp + length * length * pp
+            ended = 2 if flat else 1
+            break
+        following = _advance(length, p, q, x, r, n)
+        xx = further
+        ratio = following / rr
+        rr = following
+        xp = ratio * (xp + length * pp)
+        pp = rr + ratio * ratio * pp
+        vectors.turn(r, ratio, p, n)
+        k += 1
+    left = vectors.dot(r, x, n)
+    _leave(layout, memory, x, out)
+    return ended, math.sqrt(xx), left

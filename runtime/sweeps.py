@@ -1,0 +1,412 @@
+"""Incomplete factors of a matrix with few diagonals (images, grids, chains), applied by sweeps that LLVM vectorises.
+
+A symmetric matrix A = L + diag + L' is approximated by M = (P + L) P^-1 (P + L'), with a diagonal P of pivots that
+makes the rows of M sum to nearly what those of A do, once the diagonal of A is scaled to ones (modified incomplete
+Cholesky factorisation without fill: Gustafsson 1978, BIT 18; Meijerink and van der Vorst 1977). No pivot is below what
+stands under it in L, as holds for the exact pivots of diagonally dominant matrices: so sweeps cannot blow up, whatever
+A is. Conjugate gradients on S A S between the two factors, S = P^-1/2, take one sweep back and one forth a step and no
+product with A (Eisenstat 1981, SIAM Journal on Scientific and Statistical Computing 2): with l = S L S,
+
+    (1 + l)^-1 S A S (1 + l')^-1 p = t + (1 + l)^-1 (p + (diag/P - 2) t),     t = (1 + l')^-1 p.
+
+A sweep goes row by row, each waiting for those that it needs. So rows are put into an order in which those that do not
+need each other follow each other (level scheduling: Saad, Iterative Methods for Sparse Linear Systems, section 12.4),
+for an image along its antidiagonals. There the entries of a diagonal of A lie at one distance from their rows over long
+runs, and a run is one vectorised loop. Where no runs are long (a chain), the order stays and rows are taken one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.arrays import address_of
+from ..compiler.calling import integer_pointer_at, shifted
+from ..compiler.native import Native, native
+from ..compiler.signature import DoublePointer, IntegerPointer, streaming
+from . import vectors
+
+Integers = NDArray[np.int64]
+
+MOST_DIAGONALS = 16
+"""Below the main one; a matrix with more is not of this kind."""
+
+SPARSEST = 0.3
+"""Part of the numbers on its diagonals that a matrix of this kind has at least."""
+
+SHORTEST = 8
+"""Mean length of runs below which rows are taken one by one."""
+
+MODIFIED = 0.97
+"""How much of the fill that is left out goes to the pivots; with all of it they may vanish."""
+
+LEAST_PIVOT = 0.05
+"""Part of the diagonal that a pivot has at least."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweeps:
+    """A matrix of n rows with W diagonals below the main one, in the order of its sweeps: a row has a place there.
+
+    order        (n,) the row at each place
+    forth, back  (R, 2 + W): first place, end, and for each diagonal how far on the place lies that a place needs
+    entries      (1 + W, n): which entry of the pattern is the number on the diagonal, then on each of those below it
+    missing      where in (1 + 2 W, n), flat, the matrix has none; above the diagonal behind below it
+    margin       how many numbers a run may read before the first place and behind the last: zeros there
+    one_by_one   the rows of a run need each other
+    """
+
+    order: Integers
+    forth: Integers
+    back: Integers
+    entries: Integers
+    missing: Integers
+    margin: int
+    one_by_one: bool
+
+
+def find_sweeps(indptr: NDArray[Any], indices: NDArray[Any]) -> Sweeps | None:
+    """The sweeps over a symmetric pattern in compressed rows; None where it has not just a few diagonals."""
+    n = len(indptr) - 1
+    all_rows = np.repeat(np.arange(n), np.diff(indptr))
+    lower = np.flatnonzero(indices < all_rows)
+    rows, distances = all_rows[lower], all_rows[lower] - indices[lower]
+    if not len(lower) or len(np.unique(distances[:1000])) > MOST_DIAGONALS:
+        return None
+    offsets = np.unique(distances).astype(np.int64)
+    count = len(offsets)
+    if count > MOST_DIAGONALS or len(lower) < SPARSEST * n * count:
+        return None
+    entries = np.full((1 + count, n), -1, np.int64)
+    on_diagonal = np.flatnonzero(indices == all_rows)
+    entries[0, all_rows[on_diagonal]] = on_diagonal
+    which = np.searchsorted(offsets, distances)
+    entries[1 + which, rows] = lower
+    before, after = np.full((2, count, n), -1, np.int64)  # the rows that each row needs on the way forth, and back
+    before[which, rows] = rows - distances
+    after[which, rows - distances] = rows
+
+    levels = np.zeros(n, np.int64)
+    find_levels().call(address_of(before), count, n, address_of(levels))
+    order = np.argsort(levels, kind="stable")
+    forth, back = (_runs(needed, order, levels[order]) for needed in (before, after))
+    one_by_one = n < SHORTEST * len(forth)
+    if one_by_one:
+        order = np.arange(n)
+        forth, back = np.array([[0, n, *-offsets]]), np.array([[0, n, *offsets]])
+    reach = [(r[:, :1] + r[:, 2:]).min() for r in (forth, back)], [(r[:, 1:2] + r[:, 2:]).max() for r in (forth, back)]
+    margin = max(0, -int(min(reach[0])), int(max(reach[1])) - n)
+    entries = np.ascontiguousarray(entries[:, order])
+    missing = np.flatnonzero(np.concatenate([entries, after[:, order]]) < 0)
+    return Sweeps(order, forth, back, np.maximum(entries, 0), missing, margin, one_by_one)
+
+
+def _runs(needed: Integers, order: Integers, levels: Integers) -> Integers:
+    """Runs of places of one level that need places equally far on, (R, 2 + W).
+
+    needed   (W, n): the rows that each row needs, or -1. Where a row needs none, the distance is that of a neighbour of
+             the same level: the matrix has a 0 there.
+    """
+    n = len(order)
+    place = np.empty(n, np.int64)
+    place[order] = np.arange(n)
+    begins = np.diff(levels, prepend=-1) != 0
+    distances = np.zeros(needed.shape, np.int64)
+    for row, distance in zip(needed[:, order], distances, strict=True):
+        known = np.flatnonzero(row >= 0)
+        if not len(known):
+            continue
+        at_known = place[row[known]] - known
+        following = np.searchsorted(known, np.arange(n))  # the next place that needs something
+        ahead, behind = np.minimum(following, len(known) - 1), np.maximum(following - 1, 0)
+        use_ahead = levels[known[ahead]] == levels
+        use_behind = ~use_ahead & (levels[known[behind]] == levels)
+        distance[use_ahead] = at_known[ahead[use_ahead]]
+        distance[use_behind] = at_known[behind[use_behind]]
+    begins |= (np.diff(distances, axis=1, prepend=distances[:, :1]) != 0).any(axis=0)
+    firsts = np.flatnonzero(begins)
+    return np.column_stack([firsts, np.append(firsts[1:], n), distances[:, firsts].T])
+
+
+def _find_levels(before: IntegerPointer, count: int, n: int, levels: IntegerPointer) -> None:
+    """levels <- how many rows that need each other come before each row."""
+    for i in range(n):
+        level = 0
+        for k in range(count):
+            needed = before[k * n + i]
+            if needed >= 0:
+                level = max(level, levels[needed] + 1)
+        levels[i] = level
+
+
+def find_levels() -> Native:
+    """The compiled `_find_levels`."""
+    return native(_find_levels)
+
+
+# ---------------------------------------------------------------------------------------------- compiled
+
+# What the functions below read of `layout`: sizes, and addresses of the arrays of Sweeps. SOURCES says where each
+# number comes from. `numbers` are the diagonal, the lower and the upper entries, (1 + 2 W, n).
+DIAGONALS, ROWS, MARGIN, ONE_BY_ONE, FORTH, FORTH_RUNS, BACK, BACK_RUNS, ORDER, SOURCES, MISSING, MISSINGS = range(12)
+
+
+def factorise(
+    layout: IntegerPointer,
+    given: DoublePointer,
+    shift: float,
+    numbers: DoublePointer,
+    scale: DoublePointer,
+    inverse: DoublePointer,
+    below: DoublePointer,
+    sizes: DoublePointer,
+) -> float:
+    """Pivots of A + shift, whose numbers are given[SOURCES]; returns the largest magnitude on the diagonal.
+
+    numbers   <- diag/P - 2, then the lower entries of S A S, then the upper ones
+    scale     (n) <- S = P^-1/2, with margins, as all that follow
+    inverse, below, sizes   working memory
+    """
+    n, count = layout[ROWS], layout[DIAGONALS]
+    forth_table, back_table = integer_pointer_at(layout[FORTH]), integer_pointer_at(layout[BACK])
+    vectors.gather(given, integer_pointer_at(layout[SOURCES]), numbers, (1 + count) * n)
+    at = _clear(layout, numbers, 0, (1 + count) * n)
+    _load_diagonal(numbers, shift, inverse, n)
+    top = vectors.highest(inverse, n)
+    _scale_diagonal(numbers, 1e-8 * top if top > 0.0 else 1.0, scale, inverse, below, sizes, n)
+    for r in range(layout[FORTH_RUNS]):
+        run = shifted(forth_table, r * (2 + count))
+        begin, length = run[0], run[1] - run[0]
+        for k in range(count):
+            lower = shifted(numbers, (1 + k) * n + begin)
+            needed = begin + run[2 + k]
+            here, there = shifted(scale, begin), shifted(scale, needed)
+            _scale_and_add(here, there, lower, shifted(below, needed), shifted(sizes, needed), length)
+    if layout[ONE_BY_ONE] != 0:
+        _pivots_one_by_one(layout, numbers, inverse, below, sizes)
+    else:
+        for r in range(layout[FORTH_RUNS]):
+            run = shifted(forth_table, r * (2 + count))
+            begin, length = run[0], run[1] - run[0]
+            for k in range(count):
+                lower, needed = shifted(numbers, (1 + k) * n + begin), begin + run[2 + k]
+                _take_fill(lower, shifted(inverse, needed), shifted(below, needed), shifted(inverse, begin), length)
+            _invert(shifted(inverse, begin), shifted(sizes, begin), length)
+    _finish(inverse, numbers, scale, n)
+    for r in range(layout[FORTH_RUNS]):
+        run = shifted(forth_table, r * (2 + count))
+        begin, length = run[0], run[1] - run[0]
+        for k in range(count):
+            lower = shifted(numbers, (1 + k) * n + begin)
+            _scale_entries(shifted(inverse, begin), shifted(inverse, begin + run[2 + k]), lower, length)
+    for r in range(layout[BACK_RUNS]):
+        run = shifted(back_table, r * (2 + count))
+        for k in range(count):
+            begin, end = max(run[0], -run[2 + k]), min(run[1], n - run[2 + k])
+            at_lower, at_upper = (1 + k) * n + begin + run[2 + k], (1 + count + k) * n + begin
+            vectors.copy(shifted(numbers, at_lower), shifted(numbers, at_upper), end - begin)
+    _clear(layout, numbers, at, (1 + 2 * count) * n)
+    return top
+
+
+def discs(
+    layout: IntegerPointer, given: DoublePointer, numbers: DoublePointer, beside: DoublePointer
+) -> tuple[float, float]:
+    """The lowest and the largest number of Gershgorin's discs: a lower bound of the eigenvalues, one of their sizes."""
+    n, count, table = layout[ROWS], layout[DIAGONALS], integer_pointer_at(layout[FORTH])
+    vectors.gather(given, integer_pointer_at(layout[SOURCES]), numbers, (1 + count) * n)
+    _clear(layout, numbers, 0, (1 + count) * n)
+    vectors.zero(beside, n)
+    for r in range(layout[FORTH_RUNS]):
+        run = shifted(table, r * (2 + count))
+        begin, length = run[0], run[1] - run[0]
+        for k in range(count):
+            lower = shifted(numbers, (1 + k) * n + begin)
+            _add_size(lower, shifted(beside, begin), length)
+            _add_size(lower, shifted(beside, begin + run[2 + k]), length)
+    upper = shifted(numbers, n)
+    _ends_of_discs(numbers, beside, upper, n)
+    return -vectors.highest(numbers, n), vectors.highest(upper, n)
+
+
+@streaming
+def _add_size(a: DoublePointer, out: DoublePointer, n: int) -> None:
+    for i in range(n):
+        out[i] += abs(a[i])
+
+
+@streaming
+def _ends_of_discs(diagonal: DoublePointer, beside: DoublePointer, upper: DoublePointer, n: int) -> None:
+    """diagonal <- minus the lower end, upper <- the largest magnitude."""
+    for i in range(n):
+        upper[i] = abs(diagonal[i]) + beside[i]
+        diagonal[i] = beside[i] - diagonal[i]
+
+
+def _clear(layout: IntegerPointer, numbers: DoublePointer, first: int, end: int) -> int:
+    """Zero the missing numbers below `end`, from the first of the list on; where in the list this ends."""
+    missing, at = integer_pointer_at(layout[MISSING]), first
+    while at < layout[MISSINGS] and missing[at] < end:
+        numbers[missing[at]] = 0.0
+        at += 1
+    return at
+
+
+@streaming
+def _load_diagonal(diagonal: DoublePointer, shift: float, sizes: DoublePointer, n: int) -> None:
+    """Add the shift; sizes <- magnitudes."""
+    for i in range(n):
+        diagonal[i] += shift
+        sizes[i] = abs(diagonal[i])
+
+
+@streaming
+def _scale_diagonal(
+    diagonal: DoublePointer,
+    least: float,
+    scale: DoublePointer,
+    pivots: DoublePointer,
+    below: DoublePointer,
+    sizes: DoublePointer,
+    n: int,
+) -> None:
+    """Scale the diagonal to ones, by what no number of it is below; begin the pivots, and the sums of entries."""
+    for i in range(n):
+        size = max(pivots[i], least)
+        scale[i] = 1.0 / math.sqrt(size)
+        diagonal[i] /= size
+        pivots[i] = abs(diagonal[i])
+        sizes[i] = 0.0
+        below[i] = 0.0
+
+
+@streaming
+def _scale_and_add(
+    scale: DoublePointer,
+    needed: DoublePointer,
+    lower: DoublePointer,
+    below: DoublePointer,
+    sizes: DoublePointer,
+    n: int,
+) -> None:
+    """Scale entries; add to each column's sums of the negative ones, and of magnitudes."""
+    for i in range(n):
+        lower[i] *= scale[i] * needed[i]
+        below[i] += min(lower[i], 0.0)
+        sizes[i] += abs(lower[i])
+
+
+@streaming
+def _take_fill(
+    lower: DoublePointer, inverse: DoublePointer, below: DoublePointer, pivots: DoublePointer, n: int
+) -> None:
+    """What elimination takes from the pivots, and what of the fill that is left out goes to them."""
+    for i in range(n):
+        negative = min(lower[i], 0.0)
+        pivots[i] -= (lower[i] * lower[i] + MODIFIED * negative * (below[i] - negative)) * inverse[i]
+
+
+@streaming
+def _invert(pivots: DoublePointer, sizes: DoublePointer, n: int) -> None:
+    for i in range(n):
+        pivots[i] = 1.0 / max(max(pivots[i], sizes[i]), LEAST_PIVOT)
+
+
+@streaming
+def _finish(inverse: DoublePointer, diagonal: DoublePointer, scale: DoublePointer, n: int) -> None:
+    for i in range(n):
+        diagonal[i] = diagonal[i] * inverse[i] - 2.0
+        inverse[i] = math.sqrt(inverse[i])
+        scale[i] *= inverse[i]
+
+
+@streaming
+def _scale_entries(scale: DoublePointer, needed: DoublePointer, lower: DoublePointer, n: int) -> None:
+    for i in range(n):
+        lower[i] *= scale[i] * needed[i]
+
+
+def _pivots_one_by_one(
+    layout: IntegerPointer,
+    numbers: DoublePointer,
+    inverse: DoublePointer,
+    below: DoublePointer,
+    sizes: DoublePointer,
+) -> None:
+    n, count, run = layout[ROWS], layout[DIAGONALS], integer_pointer_at(layout[FORTH])
+    for i in range(n):
+        pivot = inverse[i]
+        for k in range(count):
+            lower, needed = numbers[(1 + k) * n + i], i + run[2 + k]
+            negative = min(lower, 0.0)
+            pivot -= (lower * lower + MODIFIED * negative * (below[needed] - negative)) * inverse[needed]
+        inverse[i] = 1.0 / max(max(pivot, sizes[i]), LEAST_PIVOT)
+
+
+def forth(layout: IntegerPointer, numbers: DoublePointer, x: DoublePointer) -> None:
+    """x <- (1 + l)^-1 x."""
+    n, count, table = layout[ROWS], layout[DIAGONALS], integer_pointer_at(layout[FORTH])
+    lower = shifted(numbers, n)
+    if layout[ONE_BY_ONE] != 0:
+        for i in range(n):
+            total = x[i]
+            for k in range(count):
+                total -= lower[k * n + i] * x[i + table[2 + k]]
+            x[i] = total
+        return
+    for r in range(layout[FORTH_RUNS]):
+        _take_run(shifted(table, r * (2 + count)), count, n, lower, x, x, 1.0)
+
+
+def back(layout: IntegerPointer, numbers: DoublePointer, x: DoublePointer) -> None:
+    """x <- (1 + l')^-1 x."""
+    n, count, table = layout[ROWS], layout[DIAGONALS], integer_pointer_at(layout[BACK])
+    upper = shifted(numbers, (1 + count) * n)
+    if layout[ONE_BY_ONE] != 0:
+        for i in range(n - 1, -1, -1):
+            total = x[i]
+            for k in range(count):
+                total -= upper[k * n + i] * x[i + table[2 + k]]
+            x[i] = total
+        return
+    for r in range(layout[BACK_RUNS] - 1, -1, -1):
+        _take_run(shifted(table, r * (2 + count)), count, n, upper, x, x, 1.0)
+
+
+def add_lower(layout: IntegerPointer, numbers: DoublePointer, x: DoublePointer, out: DoublePointer) -> None:
+    """out <- out + l x."""
+    n, count, table = layout[ROWS], layout[DIAGONALS], integer_pointer_at(layout[FORTH])
+    for r in range(layout[FORTH_RUNS]):
+        _take_run(shifted(table, r * (2 + count)), count, n, shifted(numbers, n), x, out, -1.0)
+
+
+def _take_run(
+    run: IntegerPointer, count: int, n: int, numbers: DoublePointer, x: DoublePointer, out: DoublePointer, sign: float
+) -> None:
+    """out <- out - sign * the numbers of a run times what it needs of x, two diagonals at a time."""
+    begin, length = run[0], run[1] - run[0]
+    first, target = shifted(numbers, begin), shifted(out, begin)
+    for k in range(0, count - 1, 2):
+        one, other = shifted(x, begin + run[2 + k]), shifted(x, begin + run[3 + k])
+        _take_two(shifted(first, k * n), one, shifted(first, (k + 1) * n), other, sign, target, length)
+    if count % 2 == 1:
+        k = count - 1
+        _take_one(shifted(first, k * n), shifted(x, begin + run[2 + k]), sign, target, length)
+
+
+@streaming
+def _take_two(
+    a: DoublePointer, x: DoublePointer, b: DoublePointer, y: DoublePointer, sign: float, out: DoublePointer, n: int
+) -> None:
+    for i in range(n):
+        out[i] -= sign * (a[i] * x[i] + b[i] * y[i])
+
+
+@streaming
+def _take_one(a: DoublePointer, x: DoublePointer, sign: float, out: DoublePointer, n: int) -> None:
+    for i in range(n):
+        out[i] -= sign * (a[i] * x[i])
