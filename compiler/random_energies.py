@@ -22,7 +22,8 @@ def random_energy(source: random.Random) -> Energy:
             r: [s for s in symbols if symbols[s] == r and (s in used or r == "data")]
             for r in ("variables", "weights", "data")
         }
-        if roles["variables"] and not _has_free_index(expression, lets):
+        infinite = any(e.has(sp.zoo, sp.oo, sp.nan) for e in (expression, *lets.values()))
+        if roles["variables"] and not infinite and not _has_free_index(expression, lets):
             return Energy(
                 expression,
                 variables=roles["variables"],

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .expression import ONE, Affine, Op, add, mul, name, read, replace_indices, transform
@@ -175,14 +175,16 @@ def factor(program: Program) -> Program:
     h += 2*s*e[i] - 4*s**2*d[i]**2*e[i]   for i      ->      t0 += e[i];  t1 += d[i]**2*e[i];  h = 2*s*t0 - 4*s**2*t1
 
     A sum into an array is taken apart only if all its terms share the factor: otherwise more arrays would be
-    written than multiplications saved.
+    written than multiplications saved. Where a sum may be over nothing, and so 0, what may be infinite stays in it.
     """
     arrays = dict(program.arrays)
     statements: list[Statement] = []
     writers = Counter(s.target for s in program.statements)
     for statement in program.statements:
         summed = frozenset(statement.summed)
-        groups = _by_invariant(statement.expression, summed)
+        empty = any(_may_be_empty(program.ranges[i], program.extents) for i in summed)
+        fixed = {n for n, a in program.arrays.items() if a.role not in ("local", "prepared")}
+        groups = _by_invariant(statement.expression, summed, fixed if empty else None)
         whole = statement.is_definition and _is_sum(statement) and writers[statement.target] == 1
         splits = whole and summed and set(groups) != {ONE}
         if not splits or (len(groups) > 1 and statement.kept):
@@ -238,15 +240,44 @@ def _is_sum(statement: Statement) -> bool:
     return statement.accumulate and statement.reduction == "sum"
 
 
-def _by_invariant(node: Op, summed: frozenset[str]) -> dict[Op, list[Op]]:
-    """Terms of a sum by the factor that no summed index enters; a factor in front of a sum goes to its terms."""
+def _may_be_empty(values: Range, extents: Sequence[str]) -> bool:
+    """Whether an index may have no value; extents are at least 1."""
+    length = values.stop + values.start * -1
+    counts = [count for _, count in length.terms]
+    return not (
+        all(n in extents for n, _ in length.terms) and all(c > 0 for c in counts) and length.constant + sum(counts) >= 1
+    )
+
+
+_ENTIRE = frozenset({"number", "affine", "add", "mul", "exp", "sin", "cos", "tanh", "atan", "erf", "abs", "sign"})
+"""Functions of finite numbers that are finite, apart from overflow."""
+
+
+def _is_finite(node: Op, arrays: set[str]) -> bool:
+    """Whether a node is finite wherever the inputs are, for all that its form says."""
+    if node.name == "read":
+        return node.args[0] in arrays
+    if node.name == "power":
+        return isinstance(node.args[1], int) and node.args[1] > 0 and _is_finite(node.args[0], arrays)
+    return node.name in _ENTIRE and all(_is_finite(child, arrays) for child in node.children)
+
+
+def _by_invariant(node: Op, summed: frozenset[str], finite_arrays: set[str] | None) -> dict[Op, list[Op]]:
+    """Terms of a sum by the factor that no summed index enters; a factor in front of a sum goes to its terms.
+
+    With `finite_arrays`, only factors that are finite where these are.
+    """
     groups: dict[Op, list[Op]] = {}
     todo = [(ONE, node)]
+
+    def leaves(factor: Op) -> bool:
+        return summed.isdisjoint(factor.indices) and (finite_arrays is None or _is_finite(factor, finite_arrays))
+
     while todo:
         outside, term = todo.pop()
         factors = term.args if term.name == "mul" else (term,)
-        invariant = mul(outside, *(f for f in factors if summed.isdisjoint(f.indices)))
-        variant = mul(*(f for f in factors if not summed.isdisjoint(f.indices)))
+        invariant = mul(outside, *(f for f in factors if leaves(f)))
+        variant = mul(*(f for f in factors if not leaves(f)))
         if variant.name == "add":
             todo.extend((invariant, a) for a in reversed(variant.args))
         else:

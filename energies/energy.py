@@ -14,6 +14,7 @@ from .checks import Context, check_formula, index_range
 from .digest import Numbering, digest
 from .display import excerpt, latex, latex_table, latex_text, printable, shape_text, table, text
 from .errors import DeclarationError, InputTypeError, WibergError
+from .functions import real_constants
 from .lets import in_order, let_indices, let_shapes, let_symbol, reachable
 from .matrices import frozen, has_matrices, without_matrices
 from .names import check_names
@@ -250,7 +251,7 @@ def _scalar(expression: Any, place: str) -> Any:
     if not isinstance(scalar, sp.Expr):
         kind = type(scalar).__name__
         raise InputTypeError(f"{place} must be a scalar SymPy expression; got {scalar!r} of type {kind}")
-    return _real(scalar)
+    return _real(real_constants(scalar))
 
 
 def _not_scalar(place: str, shape: tuple[Any, ...]) -> str:

@@ -10,6 +10,10 @@ from typing import Any
 import sympy as sp
 
 from .errors import InputTypeError
+from .traversal import distinct_nodes
+
+PRECISE, NO_IMAGINARY_PART = 70, sp.Float("1e-14")
+"""Digits of a constant that is evaluated, and what of its imaginary part is rounding."""
 
 
 def softplus(x: Any) -> Any:
@@ -88,3 +92,25 @@ def _expression(value: Any) -> Any:
         return sp.sympify(value, strict=True)
     except sp.SympifyError:
         raise InputTypeError(f"a SymPy expression or a number is needed; got {value!r}") from None
+
+
+def real_constants(expression: Any) -> Any:
+    """The expression, with real constants that SymPy has written with I as numbers.
+
+    It writes atan2 of numbers as -I*log(...) where it finds no simpler form.
+    """
+    if all(node is not sp.I for node in distinct_nodes([expression])):
+        return expression
+    return _real_constants(expression)
+
+
+def _real_constants(node: Any) -> Any:
+    if not node.has(sp.I):
+        return node
+    if isinstance(node, sp.Expr) and not node.free_symbols:
+        real, imaginary = node.doit().evalf(PRECISE).as_real_imag()
+        return real if real.is_Float and abs(imaginary) <= NO_IMAGINARY_PART * max(1, abs(real)) else node
+    if node.is_Add or node.is_Mul:
+        constants, rest = sp.sift(node.args, lambda a: not a.free_symbols, binary=True)
+        return node.func(_real_constants(node.func(*constants)), *map(_real_constants, rest))
+    return node.func(*map(_real_constants, node.args))

@@ -4,6 +4,8 @@ import random
 
 import numpy as np
 import pytest
+import sympy as sp
+import wiberg as wb
 from energies_table import TABLE, draw
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -221,3 +223,13 @@ def test_terms_that_differ_or_cost_little_are_left_where_they_are(exponents):
     terms = [power(read("y0", [name("i")]), e) for e in exponents]
     program = additions((name("i"), terms[0]), (name("i") + 1, terms[1]))
     assert share(program) == program
+
+
+def test_what_may_be_infinite_stays_in_a_sum_that_may_be_over_nothing():
+    """Found by fuzzing (seed 2009072): 0 terms of 1/0 are 0, not 0 times infinity."""
+    n = sp.Symbol("n", integer=True, positive=True)
+    y, inner = sp.IndexedBase("y", shape=(n,)), sp.Idx("q", (1, n - 1))
+    kernel = wb.compile(wb.Energy(y[0] + sp.Sum(y[0] ** -2, inner), variables=[y]), backend="reference")
+    assert kernel.value({"y": [0.0]}) == 0.0
+    assert kernel.gradient({"y": [0.0]}) == 1.0
+    assert kernel.value({"y": [2.0, 3.0, 4.0]}) == 2.5

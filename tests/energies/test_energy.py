@@ -356,3 +356,14 @@ def test_an_extreme_entry_of_numbers_stands_in_a_maximum():
     i, t = sp.Idx("i", sp.Symbol("n", integer=True, positive=True)), sp.Symbol("t", real=True)
     assert not wb.minimum(sp.Integer(2), i).is_number
     assert sp.Max(wb.minimum(sp.Integer(2), i), t).has(wb.minimum(sp.Integer(2), i))
+
+
+def test_real_constants_that_sympy_writes_with_i_are_taken():
+    total = sp.Sum(sp.Rational(1, 3), (sp.Idx("k"), 0, 2))
+    angle = sp.atan2(sp.Float("0.7"), 1 + total**2)  # which SymPy writes as -I*log(...)
+    assert angle.has(sp.I)
+    energy = Energy(angle * t**2 + sp.Piecewise((t, t > angle), (2 * t, True)), variables=[t])
+    value = wb.compile(energy, backend="reference").value({"t": 2.0})
+    assert value == pytest.approx(4 * np.arctan2(0.7, 2.0) + 2.0)
+    with pytest.raises(wb.DeclarationError, match="not real"):
+        Energy(sp.I * t**2, variables=[t])
