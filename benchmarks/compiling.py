@@ -1,4 +1,4 @@
-"""Time to import, to compile cold and warm, compile time against N, and memory against the size of the batch.
+"""Time to import, to compile cold (beside JAX) and warm, compile time against N, and memory against the batch.
 
 Each figure comes from a fresh process: `python benchmarks/compiling.py CHILD ...` is what those processes run.
 """
@@ -12,10 +12,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from timing import Row
+from timing import Row, skipped
 
 COLD_BOUNDS = {"W1": 3.0, "W2": None, "W3": 8.0, "W4": 5.0}
 NAMES = {"W1": "ransac", "W2": "fusion", "W3": "pose", "W4": "denoise"}
@@ -43,8 +44,8 @@ def child_import(what: str) -> dict[str, Any]:
     return {"seconds": since(begin)}
 
 
-def child_compile(name: str) -> dict[str, Any]:
-    """Seconds from a declared energy to the first value, gradient and Hessian; then to the first minimum."""
+def first_evaluation(name: str) -> tuple[Any, Any, float]:
+    """The workload, its kernel, and the seconds from the declaration to the first value, gradient and Hessian."""
     import wiberg as wb
     from workloads import workloads
 
@@ -54,9 +55,32 @@ def child_compile(name: str) -> dict[str, Any]:
     begin = now()
     kernel = wb.compile(getattr(energies, NAMES[name])())
     kernel.value_gradient_hessian(work.point, work.weights, work.data)
-    evaluate, begin = since(begin), now()
+    return work, kernel, since(begin)
+
+
+def child_compile(name: str) -> dict[str, Any]:
+    """Seconds to the first value, gradient and Hessian; then to the first minimum."""
+    import wiberg as wb
+
+    work, kernel, evaluate = first_evaluation(name)
+    begin = now()
     wb.minimise(kernel, work.weights, work.data, start=work.start)
     return {"evaluate": evaluate, "minimise": since(begin)}
+
+
+def child_ours(name: str) -> dict[str, Any]:
+    return {"seconds": first_evaluation(name)[2]}
+
+
+def child_jax(name: str) -> dict[str, Any]:
+    """The same by JAX: its start after the import, inputs to the device, tracing and compiling, the first result."""
+    from peers_jax import peer_of
+    from workloads import workloads
+
+    work = workloads()[name]
+    begin = now()
+    peer_of(work).value_gradient_hessian()()
+    return {"seconds": since(begin)}
 
 
 def child_size(terms: str) -> dict[str, Any]:
@@ -104,7 +128,10 @@ def child_memory(batch: str, iterations: str) -> dict[str, Any]:
     return {"bytes": tracemalloc.get_traced_memory()[1], "grown": 1024 * grown}
 
 
-CHILDREN = {"import": child_import, "compile": child_compile, "size": child_size, "memory": child_memory}
+CHILDREN = {
+    "import": child_import, "compile": child_compile, "ours": child_ours, "jax": child_jax, "size": child_size,
+    "memory": child_memory,
+}  # fmt: skip
 
 
 def fresh(*arguments: str, cache: str | None = None) -> dict[str, Any]:
@@ -144,6 +171,27 @@ def compiling() -> Iterator[Row]:
         yield alone("compile", f"{name} warm: both", "s", sum(warm.values()), 1.0, "over import wiberg")
 
 
+def cold_start(whose: str, name: str) -> float:
+    """Seconds to the first value, gradient and Hessian ("ours" or "jax"), in a fresh process with an empty cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        return float(fresh(whose, name, cache=cache)["seconds"])
+
+
+def beside_jax(repeats: int = 3) -> Iterator[Row]:
+    """Both from after their imports, each compiling only what is called."""
+    if find_spec("jax") is None:
+        yield skipped("compile", "cold, beside JAX", "jax is not installed: make bench-setup")
+        return
+    for name in NAMES:
+        found = [[cold_start(whose, name) for whose in ("ours", "jax")] for _ in range(repeats)]
+        ours, theirs = (sorted(column) for column in zip(*found, strict=True))
+        middle = repeats // 2
+        yield Row(
+            "compile", f"{name} cold: the same, beside JAX's jit", "s", ours[0], theirs[0], "JAX", theirs[0] / ours[0],
+            theirs[middle] / ours[middle], ">=", None,
+        )  # fmt: skip
+
+
 def sizes() -> Iterator[Row]:
     seconds = {}
     for terms in (100, 1_000, 10_000, 100_000):
@@ -173,6 +221,7 @@ def memory() -> Iterator[Row]:
 def rows() -> Iterator[Row]:
     yield from importing()
     yield from compiling()
+    yield from beside_jax()
     yield from sizes()
     yield from memory()
 

@@ -1,10 +1,10 @@
 """All benchmarks: what `make bench` runs. Each row gives our figure, the peer's, their ratio and what it must reach.
 
-    python benchmarks/run.py [speed] [compiling] [--json FILE]
+    python benchmarks/run.py [speed] [casadi] [scaling] [compiling] [--json FILE]
 
 Ratios are of the minima of interleaved repeats in one process; in brackets those of the medians. The two differ by what
 else the machine was doing: ratios under 1.3 prove nothing. Peers: the shared hand-written numba kernels (`../shared`,
-or the folder that WIBERG_SHARED names) and JAX (`make bench-setup`); what is absent is skipped with a reason.
+or the folder that WIBERG_SHARED names), JAX and CasADi (`make bench-setup`); what is absent is skipped with a reason.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from timing import Row, skipped
 HERE = Path(__file__).resolve().parent
 
 
-def speed(threads: int) -> Iterator[Row]:
-    """The rows of `speed.py` in a process of its own, as they come."""
-    command = [sys.executable, str(HERE / "speed.py"), "--threads", str(threads)]
+PARTS = ("speed", "casadi", "scaling", "compiling")
+
+
+def script(section: str, name: str, *arguments: str) -> Iterator[Row]:
+    """The rows that a script of this folder prints, in a process of its own, as they come."""
+    command = [sys.executable, str(HERE / name), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -34,18 +37,21 @@ def speed(threads: int) -> Iterator[Row]:
             del record["verdict"]
             yield Row(**record)
     if process.returncode:
-        section = "one core" if threads == 1 else f"{threads} threads"
-        yield skipped(section, "the rest", f"speed.py ended with exit code {process.returncode}, see above")
+        yield skipped(section, "the rest", f"{name} ended with exit code {process.returncode}, see above")
 
 
 def rows(parts: list[str]) -> Iterator[Row]:
     if "speed" in parts:
-        yield from speed(1)
+        yield from script("one core", "speed.py", "--threads", "1")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if cores > 1:
-            yield from speed(2)
+            yield from script("2 threads", "speed.py", "--threads", "2")
         else:
             yield skipped("2 threads", "all of the above", "one core only")
+    if "casadi" in parts:
+        yield from script("CasADi, one core", "speed.py", "--casadi")
+    if "scaling" in parts:
+        yield from script("scaling", "scaling.py")
     if "compiling" in parts:
         yield from compiling.rows()
 
@@ -58,14 +64,14 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=["speed", "compiling", []], help="by default both")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="by default all")
     parser.add_argument("--json", type=Path, help="write the rows to this file, too")
     options = parser.parse_args()
 
     print(machine())
     print("figure and peer: least time; ratio of the least times (of the medians); what the ratio must reach")
     found: list[Row] = []
-    for row in rows(options.parts or ["speed", "compiling"]):
+    for row in rows(options.parts or list(PARTS)):
         if not found or found[-1].section != row.section:
             print(f"\n{row.section}")
         print("  " + row.line(), flush=True)

@@ -1,10 +1,11 @@
 """Speed of one process on one core, or on two: prints a row as a line of JSON for `run.py`.
 
     python benchmarks/speed.py --threads 1
+    python benchmarks/speed.py --casadi         # against CasADi's C code instead, which takes long to build
 
 On one core the process is pinned to it and its CPU time is measured, of all its threads; on two, the wall clock.
-Answers are compared before times are: values, gradients and Hessians with the hand-written kernels, minimisers and
-dl/dw with JAX.
+Answers are compared before times are: values, gradients and Hessians with the hand-written kernels and CasADi,
+minimisers and dl/dw with JAX.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import compiling
 import numpy as np
 import timing
 from numpy.typing import NDArray
@@ -139,10 +142,56 @@ def against_jax(work: Any, kernel: Any, clock: timing.Clock, section: str, threa
     return rows
 
 
+def against_casadi(work: Any, kernel: Any, clock: timing.Clock, section: str) -> list[Row]:
+    """Value, gradient and Hessian; and how long each takes from the formula to the first of them."""
+    from peers_casadi import GRAPHS, Peer
+
+    title, unit = f"{work.name} value+gradient+Hessian", 1e6 / work.size
+    peers = {graph: Peer(work, graph) for graph in GRAPHS}
+    ways = {graph: peer.value_gradient_hessian() for graph, peer in peers.items()}
+    best = timing.fastest(ways, clock)
+    peer, theirs, who = peers[best], ways[best], f"CasADi as C ({best})"
+
+    def ours() -> Any:
+        return kernel.value_gradient_hessian(work.point, work.weights, work.data)
+
+    for what, one, other in zip(("value", "gradient", "Hessian"), ours(), theirs(), strict=True):
+        agree(f"{work.name} {what}", one, other, 1e-11)
+    (least, median), (peer_least, peer_median) = timing.compare(ours, theirs, clock)
+    cold = compiling.cold_start("ours", work.name)
+    parts = ", ".join(f"{what} {seconds:.2f}" for what, seconds in peer.seconds.items())
+    return [
+        Row(
+            section, title, "us/inst", least * unit, peer_least * unit, who,
+            peer_least / least, peer_median / median, ">=", 1.0,
+        ),
+        Row(
+            section, f"{work.name} cold: first {title[3:]}", "s", cold, sum(peer.seconds.values()), who,
+            sum(peer.seconds.values()) / cold, None, ">=", None, f"CasADi: {parts}, {peer.kib:.0f} KiB of C",
+        ),
+    ]  # fmt: skip
+
+
+def casadi_rows(works: dict[str, Any], kernels: dict[str, Any], clock: timing.Clock) -> Iterator[Row]:
+    section, title = "CasADi, one core", "W1 to W3 against CasADi as C"
+    try:
+        from peers_casadi import ENERGIES, compiler
+    except ModuleNotFoundError as missing:
+        yield timing.skipped(section, title, f"{missing.name} is not installed: make bench-setup")
+        return
+    if compiler() is None:
+        yield timing.skipped(section, title, "no C compiler: install gcc, or name one in CC")
+        return
+    for name in ENERGIES:
+        yield from against_casadi(works[name], kernels[name], clock, section)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
-    threads = parser.parse_args().threads
+    parser.add_argument("--casadi", action="store_true", help="the rows against CasADi only, on one core")
+    options = parser.parse_args()
+    threads = 1 if options.casadi else options.threads
     pin(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     section = "one core" if threads == 1 else f"{threads} threads"
@@ -156,6 +205,10 @@ def main() -> None:
     declared = {"W1": energies.ransac, "W2": energies.fusion, "W3": energies.pose, "W4": energies.denoise}
     works = workloads.workloads()
     kernels = {name: wb.compile(energy()) for name, energy in declared.items()}
+    if options.casadi:
+        for row in casadi_rows(works, kernels, clock):
+            print(json.dumps(row.record()), flush=True)
+        return
     for name, work in works.items():
         print(json.dumps(against_hand(work, kernels[name], clock, section).record()), flush=True)
     single = against_hand(workloads.one_of(works["W4"]), kernels["W4"], clock, section)

@@ -279,7 +279,7 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
     variables = {**offsets(program, "variable")[0], **at, **along}
     outputs = {n: place for n, place in places.items() if n in program.arrays}
     blocks = [s for s in program.statements if s.target.startswith("hessian_")]
-    mirror = (after_gradient, m) if blocks and (len(at) > 1 or any(s.loops for s in blocks)) else None
+    mirror = (after_gradient, m) if blocks and (len(at) > 1 or any(ranks[a] for a in at)) else None
     steps = dict.fromkeys(at, m) if kind == "many_values" else {}
     return Memory(variables, table, outputs, KINDS[kind].accumulate, mirror, steps, rough=kind == "many_values")
 

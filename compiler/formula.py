@@ -202,6 +202,8 @@ class _Formula:
         if node.is_Rational:
             p, q = int(node.p), int(node.q)
             return lambda at: make(p) / make(q)
+        if isinstance(node, sp.NumberSymbol):  # pi, E: mpmath does not take the symbol
+            return lambda at: make(node.evalf(mpmath.mp.dps + 3))
         if node.is_number and not node.args:
             return lambda at: complex(node) if make is complex else make(node)
         if isinstance(node, sp.Piecewise):

@@ -119,6 +119,14 @@ def test_an_energy_of_positive_numbers_only_is_checked_there():
     assert check_derivatives(wb.Energy(sp.log(t) ** 2 + t * sp.log(t), variables=[t]), trials=3, backend="reference").ok
 
 
+@pytest.mark.parametrize("constant", [sp.pi, sp.E, sp.EulerGamma], ids=str)
+def test_an_energy_with_a_constant_of_sympy_is_checked(constant):
+    """mpmath does not take SymPy's symbol, so that no point seemed to be moderate."""
+    t = sp.Symbol("t", real=True)
+    energy = wb.Energy(sp.cos(constant * t) + sp.Abs(t) ** 3, variables=[t])
+    assert check_derivatives(energy, trials=2, kernel=wb.compile(energy, backend="reference")).ok
+
+
 def test_the_module_can_be_imported_by_its_public_name():
     assert importlib.import_module("wiberg.testing").check_derivatives is check_derivatives
 
