@@ -3,9 +3,9 @@
     u = (H + (damping + s) I)^-1 dl/dy,     s = 0 where H is positive semi-definite, else minus a lower bound of its
                                             lowest eigenvalue (runtime/curvature.py)
 
-by conjugate gradients, until the residual is 1e-12 of dl/dy: |u| <= (1 + 1e-12) |dl/dy| / damping at every point. Where
-they take long, and with damping = 0 at a Hessian that is not safely positive definite, the matrix is factorised. Sums
-over instances run over blocks of 64, in order, as in damped.py.
+by conjugate gradients, until the residual that they carry along is 1e-12 of dl/dy: |u| <= |dl/dy| / damping at every
+point, to rounding. Where they take long, and with damping = 0 at a Hessian that is not safely positive definite, the
+matrix is factorised. Sums over instances run over blocks of 64, in order, as in damped.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from ..compiler.slices import run_slices
 from ..runtime.conjugate_gradients import conjugate_gradients, precondition, system_of
 from ..runtime.curvature import curvature
 from ..runtime.descend import prepared_for
-from ..runtime.vectors import copy, dot, zero
+from ..runtime.linear_algebra import largest
+from ..runtime.vectors import copy, dot, scale, zero
 from .damped import NOT_FINITE, SAFE, SHIFTED, SINGULAR, SINGULAR_AT, USED
 
 Floats = NDArray[np.float64]
@@ -38,6 +39,8 @@ RESIDUAL = 1e-12
 
 LONG = 3000
 """Steps of conjugate gradients after which a matrix is factorised instead."""
+
+LOG_2 = math.log(2.0)
 
 DONE, TOO_LONG, BROKEN, SKIPPED = range(4)
 """How a solve ended: TOO_LONG also where a direction without curvature was met, BROKEN where numbers are not finite."""
@@ -191,6 +194,8 @@ def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
         if not dot(slots, slots, size) < math.inf:
             continue
         precondition(system, slots, shift, memory)
+        unit = power_of_two(largest(b, n))
+        scale(1.0 / unit, b, n)  # squares of very large and very small numbers are no numbers
         how, _, _ = conjugate_gradients(
             system,
             memory,
@@ -215,7 +220,15 @@ def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
         elif dot(solved, solved, n) < math.inf:
             ended[0] = DONE
             copy(solved, b, n)
+        scale(unit, b, n)
     return end
+
+
+def power_of_two(size: float) -> float:
+    """A power of two near a size, 1 where that is 0 or not finite."""
+    if not 0.0 < size < math.inf:
+        return 1.0
+    return math.pow(2.0, min(max(math.floor(math.log(size) / LOG_2), -1000.0), 1000.0))
 
 
 def damped_slice() -> Native:

@@ -299,8 +299,8 @@ def conjugate_gradients(
     """out <- an approximate minimiser x of -b'x + x'(H + shift)x/2 over |x| <= radius, measured by the preconditioner.
 
     Returns how it ended, |x|, and the product of x and its residual: 0 the residual is below tolerance |b|, 1 at the
-    boundary, 2 no curvature was left, 3 after `limit` steps. Without any curvature at first, x is `fallback` long.
-    `precondition` has been called for the same H and shift; `memory` is the system's.
+    boundary, 2 no curvature was left, 3 after `limit` steps or at numbers that are not finite. Without any curvature at
+    first, x is `fallback` long. `precondition` has been called for the same H and shift; `memory` is the system's.
     """
     n = layout[ROWS]
     x, r, p, q = (
@@ -323,8 +323,10 @@ def conjugate_gradients(
             break
         if not rr > enough:
             size = _size(layout, memory, r, q)
-            if not size > wanted:
+            if size <= wanted:
                 ended = 0
+                break
+            if not size < math.inf:
                 break
             enough = rr * min(0.25, (0.5 * wanted / size) * (wanted / size))
         curved = _multiply(layout, memory, product, slots, table, extents, instance, prepared, scratch, shift, p, q)

@@ -119,3 +119,19 @@ def test_an_energy_of_many_unknowns_is_learnt(smooth):
     batch = wb.Batch(data=data, targets={"target": truth}, start={"y": data["x"]})
     history = learner.fit([batch] * 5, steps=5)
     assert history.loss[-1] < history.loss[0]
+
+
+@pytest.mark.parametrize("size", [1e160, 1e-170])
+def test_slopes_of_any_size_are_solved_for(size):
+    """Squares of such numbers are infinite or 0: the derivative was 0, without a word."""
+    step = sp.Idx("step", (0, n - 2))
+    energy = wb.Energy(
+        sp.Sum((y[i] - x[i]) ** 2, i) / 2 + a * sp.Sum((y[step + 1] - y[step]) ** 2, step),
+        variables=[y], weights=[a], data=[x],
+    )  # fmt: skip
+    kernel = wb.compile(energy)
+    data = {"x": np.random.default_rng(0).standard_normal(300)}
+    solution = wb.minimise(kernel, {"a": 0.3}, data, start={"y": data["x"]})
+    slopes = solution.variables["y"]
+    plain, scaled = (wb.implicit_gradient(kernel, solution, {"y": s * slopes}, damping=0.1)["a"] for s in (1.0, size))
+    assert plain != 0.0 and scaled == pytest.approx(size * plain, rel=1e-9)

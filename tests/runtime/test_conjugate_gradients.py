@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from wiberg.compiler.native import compile_driver
 from wiberg.compiler.pattern import Pattern
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
+from wiberg.runtime import sweeps
 from wiberg.runtime.conjugate_gradients import System, conjugate_gradients, eigenvalue_bounds, precondition
 from wiberg.runtime.curvature import curvature
 from wiberg.runtime.sweeps import find_sweeps
@@ -71,8 +72,15 @@ SHAPES = {
     "volume": ((6, 5, 7), [(0, 0, 1), (0, 1, 0), (1, 0, 0)]),
     "two images": ((2, 8, 9), [(0, 0, 1), (0, 1, 0), (1, 0, 0)]),
     "chain": ((50,), [(1,)]),
-    "bending": ((60,), [(1,), (2,)]),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_runs():
+    """Small matrices are swept as large ones are, a chain row by row."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeps, "SHORTEST", 1.5)
+        yield
 
 
 def system_of(matrix, parts=1, random=None):
@@ -231,9 +239,11 @@ def test_an_image_is_swept_along_antidiagonals():
     assert not found.one_by_one and len(found.forth) == len(found.back) == 30 + 20 - 1
 
 
-def test_graphs_and_diagonal_matrices_are_left_to_the_diagonal():
+def test_graphs_and_diagonal_matrices_are_left_to_the_diagonal(monkeypatch):
+    monkeypatch.setattr(sweeps, "SHORTEST", 10)
     random = np.random.default_rng(0)
+    bending, narrow = stencil((60,), [(1,), (2,)], random), stencil((500, 5), [(0, 1), (1, 0)], random)
     graph = sparse.random_array((200, 200), density=0.03, rng=random)
     graph = (graph + graph.T + 10 * sparse.eye_array(200)).tocsr()
-    for matrix in (graph, sparse.eye_array(50).tocsr()):
+    for matrix in (graph, sparse.eye_array(50).tocsr(), bending, narrow):
         assert find_sweeps(matrix.indptr, matrix.indices) is None
