@@ -187,10 +187,18 @@ class NestText:
             if own == level and self.loops:
                 self._start(self.statements[k], accumulator)
         if level < len(self.loops):
-            for values in self._parts(level):
+            whole = dict(self.register)
+            for part, values in enumerate(self._parts(level)):
+                sums = {k: r for k, r in whole.items() if part > 0 and self.statements[k].reduction == "sum"}
+                for k, (accumulator, own) in sums.items():  # so that the rest does not wait for the sum over the lanes
+                    self.register[k] = f"{accumulator}_rest", own
+                    self._start(self.statements[k], f"{accumulator}_rest")
                 self._open(self.loops[level], values)
                 self._level(level + 1)
                 function.depth -= 1
+                for accumulator, _ in sums.values():
+                    function.line(f"{accumulator} += {accumulator}_rest")
+            self.register = whole
         else:
             for k, statement in enumerate(self.statements):
                 self._update(k, statement)
