@@ -17,16 +17,12 @@ from numpy.typing import NDArray
 from ..compiler.arrays import address_of
 from ..compiler.evaluate import Prepared, run
 from ..compiler.slices import run_slices
-from .conjugate_gradients import system_of
 from .curvature import curvature
 from .descend import CONVERGED, HOPELESS, ITERATION_LIMIT, ROUNDING, SADDLE, STALLED
-from .newton_cg import GTOL, newton_slice
 from .seeding import Seeds
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-_PROBLEM = struct.Struct(f"={GTOL}qd")
 
 MANY = 200
 """Up to this many unknowns the dense driver is faster, or as fast."""
@@ -100,6 +96,9 @@ def _descend(
     kernel: Any, inputs: Any, y: Floats, reals: Floats, integers: Integers, gtol: float, limit: int, instances: range
 ) -> None:
     """Run the compiled loop for some instances; those of one pattern together."""
+    from .conjugate_gradients import system_of  # here: most energies have few unknowns
+    from .newton_cg import GTOL, newton_slice
+
     entries = [kernel.entry(kind) for kind in ("value_gradient_sparse_hessian", "sparse_hvp")]
     prepared = [Prepared(entry, inputs) for entry in entries]
     n, size, own = inputs.m, entries[0].needs(inputs)[2], sum(p.own for p in prepared)
@@ -109,7 +108,7 @@ def _descend(
     for pattern, some in kernel.patterns("hessian", inputs, instances):
         system = system_of(pattern)
         fixed = (inputs.table_address, inputs.extents_address, n, size, scratch, system.address)
-        problem = array("q", _PROBLEM.pack(*kernels, *fixed, *outputs, limit, some[0], gtol))
+        problem = array("q", struct.pack(f"={GTOL}qd", *kernels, *fixed, *outputs, limit, some[0], gtol))
         key = ("newton-cg", entries[0].evaluate.address, inputs.extents.tobytes())
         workspace = own + scratch + 2 * size + 3 * n + system.memory
         run_slices(newton_slice(), problem.buffer_info()[0], len(some), key=key, workspace=workspace)
