@@ -173,6 +173,7 @@ SLEEPER = """
 import signal, sys, time
 import numpy as np, sympy as sp, wiberg as wb
 from wiberg.runtime import minimise
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 wb.set_threads(int(sys.argv[1]))
 t, a = sp.Symbol("t", real=True), sp.Symbol("a", real=True)
 n = sp.Symbol("n", integer=True, positive=True)

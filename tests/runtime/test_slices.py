@@ -162,8 +162,16 @@ def test_slices_are_short():
     assert len(ran) < 60
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [1, 3])
-def test_an_interrupt_reaches_the_caller_and_stops_all_threads(number):
+def test_an_interrupt_reaches_the_caller_and_stops_all_threads(number, interruptible):
     set_threads(number)
     seen = np.zeros(100_000, np.int64)
     problem = np.array([seen.ctypes.data, 100_000, 0])
