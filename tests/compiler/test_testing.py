@@ -2,6 +2,7 @@
 
 import importlib
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -84,7 +85,8 @@ def test_a_sign_flipped_in_the_text_of_a_kernel_is_found(monkeypatch, tmp_path):
             return emitted
         head, body = emitted.source.split("def evaluate")
         assert " += " in body
-        return replace(emitted, source=f"{head}def evaluate{body.replace(' += ', ' -= ')}")
+        loops = re.sub(r"^( {8}.*) \+= ", r"\1 -= ", body, flags=re.MULTILINE)  # what a loop adds, and that alone
+        return replace(emitted, source=f"{head}def evaluate{loops}")
 
     t, a = sp.Symbol("t", real=True), sp.Symbol("a", positive=True)
     n = sp.Symbol("n", integer=True, positive=True)
