@@ -14,7 +14,7 @@ from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
 from wiberg.compiler.translate import translate
 from wiberg.learn import damped
-from wiberg.runtime import linear_algebra, trust_region
+from wiberg.runtime import linear_algebra, trust_region, vectors
 
 SCALE = 2.5
 LIMIT = 3
@@ -247,3 +247,9 @@ def test_what_is_not_translated_is_refused_with_its_place(function, words):
     with pytest.raises(NotImplementedError, match=words) as refused:
         translate(function, "refused")
     assert "test_translate.py:" in str(refused.value) and function.__name__ in str(refused.value)
+
+
+def test_loops_over_long_vectors_get_what_they_promise():
+    text = str(translate(vectors.dot, "dot"))
+    assert "noalias" in text and "fadd reassoc" in text.replace("nsz ", "").replace("contract ", "")
+    assert "noalias" not in str(translate(linear_algebra.dot, "dot"))

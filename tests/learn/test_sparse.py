@@ -1,10 +1,14 @@
 """The damped derivative over many unknowns: as from dense Hessians, bounded at saddles, refused where singular."""
 
+import math
+
 import numpy as np
 import pytest
+import scipy.sparse as sparse_matrices
 import sympy as sp
 import wiberg as wb
 from energies_table import TABLE, draw
+from scipy.sparse.linalg import splu
 from wiberg.runtime import sparse
 
 n = sp.Symbol("n", integer=True, positive=True)
@@ -135,3 +139,35 @@ def test_slopes_of_any_size_are_solved_for(size):
     slopes = solution.variables["y"]
     plain, scaled = (wb.implicit_gradient(kernel, solution, {"y": s * slopes}, damping=0.1)["a"] for s in (1.0, size))
     assert plain != 0.0 and scaled == pytest.approx(size * plain, rel=1e-9)
+
+
+def test_each_saddle_of_a_batch_has_its_own_shift(monkeypatch, wells):
+    n_wells = 6
+    x_data = np.zeros((3, n_wells))
+    solution = wb.minimise(
+        wells, {"a": 1.0}, {"x": x_data}, start={"y": np.full((3, n_wells), 1.0)}, max_iterations=1, gtol=1e-300
+    )
+    solution.y[:] = np.array([0.0, 0.3, 0.5])[:, None]  # Hessians of -1, -0.73 and -0.25
+    solution.reals[:, 1] = math.nan
+    slopes = {"y": np.random.default_rng(0).standard_normal((3, n_wells))}
+    gradients = both(monkeypatch, lambda: wb.implicit_gradient(wells, solution, slopes, damping=0.1, unconverged="use"))
+    np.testing.assert_allclose(gradients[1]["a"], gradients[0]["a"], rtol=1e-8)
+
+
+def test_what_takes_too_many_steps_is_factorised():
+    """A chain whose links are named in random order is no matrix of few diagonals: its diagonal does not help."""
+    count = 4000
+    k = sp.Symbol("k", integer=True, positive=True)
+    edge, e = sp.Idx("edge", k), sp.IndexedBase("e", shape=(k, 2), integer=True)
+    links = sp.Sum((y[e[edge, 0]] - y[e[edge, 1]]) ** 2, edge)
+    kernel = wb.compile(wb.Energy(links + a * sp.Sum((y[i] - x[i]) ** 2, i), variables=[y], weights=[a], data=[x, e]))
+    generator = np.random.default_rng(0)
+    order = generator.permutation(count)
+    data = {"x": generator.standard_normal(count), "e": np.stack([order[:-1], order[1:]], axis=1)}
+    solution = wb.minimise(kernel, {"a": 1e-7}, data, start={"y": data["x"]}, max_iterations=1)
+    slopes = generator.standard_normal(count)
+    got = wb.implicit_gradient(kernel, solution, {"y": slopes}, damping=1e-8, unconverged="use")["a"]
+    matrix = kernel.hessian(solution.variables, {"a": 1e-7}, data) + 1e-8 * sparse_matrices.eye_array(count)
+    adjoint = splu(matrix.tocsc()).solve(slopes)
+    expected = -adjoint @ (2 * (solution.variables["y"] - data["x"]))
+    assert got == pytest.approx(expected, rel=1e-6)

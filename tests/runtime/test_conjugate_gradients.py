@@ -151,6 +151,32 @@ def test_the_residual_is_judged_as_given_not_as_preconditioned():
         assert np.linalg.norm(matrix @ out - b) <= 1.01 * tolerance * np.linalg.norm(b)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_sweeps_do_not_blow_up_where_diagonals_hardly_dominate(seed):
+    """Pivots below what stands under them: 1e8 in the factors, and solutions wrong in the eighth digit."""
+    random = np.random.default_rng(seed)
+    matrix = stencil(*SHAPES["tall image"], random, dominance=1.0)
+    system, _, slots = system_of(matrix)
+    b = random.normal(size=matrix.shape[0])
+    ended, out, _ = solve(system, slots, b, tolerance=1e-11)
+    assert ended == 0 and np.linalg.norm(matrix @ out - b) <= 1e-10 * np.linalg.norm(b)
+
+
+def test_pivots_take_what_elimination_leaves_out():
+    """Without it (Meijerink and van der Vorst alone) this takes 57 steps."""
+    random = np.random.default_rng(0)
+    matrix = stencil((60, 60), [(0, 1), (1, 0)], random, dominance=1.0)
+    system, _, slots = system_of(matrix)
+    assert steps(system, slots, random.normal(size=3600), tolerance=1e-8) <= 40
+
+
+def test_numbers_that_are_not_finite_end_a_solve():
+    matrix = stencil((10, 10), [(0, 1), (1, 0)], np.random.default_rng(0))
+    system, _, slots = system_of(matrix)
+    slots[7] = math.nan
+    assert solve(system, slots, np.ones(100), limit=50)[0] == 3
+
+
 def test_an_image_takes_a_third_of_the_steps_of_the_diagonal(monkeypatch):
     random = np.random.default_rng(0)
     matrix = stencil((40, 40), [(0, 1), (1, 0)], random, dominance=1.02)
