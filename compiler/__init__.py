@@ -14,7 +14,8 @@ Reading order:
     signature, calling, translate               drivers in machine code
     native, cache                               where both are kept
     declaration, arrays, accesses, layout,      from the user's arrays to a call
-    binding, threads, slices, evaluate, kernel
+    binding, threads, memory, slices, evaluate,
+    kernel
     formula, random_energies, testing           checks against the SymPy expression itself
     readable, costs, nonfinite, explain         what a kernel says about itself
 """

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .arrays import address_of
 from .calling import call_evaluate, call_prepare, double_pointer_at, integer_pointer_at, shifted
+from .memory import empty
 from .native import Native, native
 from .signature import DoublePointer, IntegerPointer
 from .slices import NEVER, run_slices
@@ -213,7 +214,7 @@ def run(
     """
     rows = _count(inputs, y, v) if count is None else count
     size = entry.needs(inputs)[2]
-    values, out = np.empty(rows), (np.zeros if entry.accumulate else np.empty)((rows, size))
+    values, out = np.empty(rows), (np.zeros if entry.accumulate else empty)((rows, size))
     _drive(evaluate_slice(), entry, inputs, y, v, out, size, address_of(values), rows, rows)
     return values, out
 

@@ -242,6 +242,8 @@ class Kernel:
         values, out = run(self.entry(kind), inputs, packed, count=count or _one(count))
         gradient, rest = out[:, :m], out[:, m:]
         hessian: Any = rest.reshape(-1, m, m) if dense else self._matrices("hessian", inputs, rest)
+        if not dense:
+            gradient = gradient.copy()  # a view would keep the numbers of the Hessian in memory
         if count is None:
             return float(values[0]), gradient[0], hessian[0]
         return values, gradient, hessian

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .arrays import address_of
 from .calling import shifted
 from .landings import MIRRORED, UPPER, Landing, Support
+from .memory import empty
 from .native import Native, native
 from .program import Range
 from .reference import integer
@@ -79,7 +80,7 @@ class Pattern:
     def fill(self, slots: Floats) -> Floats:
         """(B, nnz) numbers of the entries from the (B, size) numbers that a kernel has written."""
         rows, stride = slots.shape[0], slots.strides[0] // 8
-        data = np.empty((rows, self.nnz))
+        data = empty((rows, self.nnz))
         first = (slots.__array_interface__["data"][0], stride, address_of(self.sources))
         last = (self.nnz, address_of(data), 0, rows)
         if self.starts is None:
@@ -139,7 +140,7 @@ def add_entries() -> Native:
 
 
 class Patterns:
-    """The patterns of one derivative of one kernel, the latest few of them."""
+    """The patterns of one derivative of one kernel, those that were used last in front."""
 
     def __init__(self, support: Support) -> None:
         self.support = support
@@ -149,11 +150,14 @@ class Patterns:
         """The pattern for extents and index arrays of one instance, by generated names."""
         key = tuple(extents.values())
         content = [integers[n] for n in self.support.gathered]
-        for known, arrays, pattern in self._known:
-            if known == key and all(map(np.array_equal, arrays, content)):
+        known = self._known
+        for place, (same, arrays, pattern) in enumerate(known):
+            if same == key and all(map(np.array_equal, arrays, content)):
+                if place > 0:
+                    self._known = [known[place], *known[:place], *known[place + 1 :]]
                 return pattern
         pattern = find_pattern(self.support, extents, integers)
-        self._known = [(key, [a.copy() for a in content], pattern), *self._known[: MOST - 1]]
+        self._known = [(key, [a.copy() for a in content], pattern), *known[: MOST - 1]]
         return pattern
 
 

@@ -23,8 +23,6 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from .arrays import address_of
 from .calling import (
     atomic_add,
@@ -37,6 +35,7 @@ from .calling import (
     pause,
     shifted,
 )
+from .memory import empty
 from .native import Native, native
 from .signature import IntegerPointer
 from .threads import threads
@@ -219,7 +218,7 @@ def run_slices(
     if seconds is not None:
         expected = seconds * count
         if count == 1 or expected < SHARE_SECONDS or (expected < SLICE_SECONDS and threads() == 1):
-            memory = np.empty(workspace + 1)
+            memory = empty(workspace + 1)
             place, start = address_of(memory), perf_counter()
             if before is not None:
                 before.call(problem, 0, 1, place, NEVER)
@@ -236,7 +235,7 @@ def _run_job(
 ) -> None:
     share = native(_share).call
     stride = CURSOR_SIZE + workspace + 8  # a cache line between the memories of two threads
-    memory = np.empty(stride * (helpers + 1))
+    memory = empty(stride * (helpers + 1))
     place = address_of(memory)
     first, seconds = 0, _seconds.get(key)
     if seconds is None:
