@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +52,7 @@ def empty(shape: int | tuple[int, ...]) -> NDArray[np.float64]:
     count = shape if isinstance(shape, int) else math.prod(shape)
     if 8 * count < LARGE:
         return np.empty(shape)
-    array: Any = np.asarray(_Loan(_taken(count)))
+    array: NDArray[np.float64] = np.asarray(_Loan(_taken(count)))
     return array[:count].reshape(shape)
 
 

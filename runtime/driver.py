@@ -20,9 +20,10 @@ from ..compiler.arrays import address_of
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError
 from .descend import GTOL, minimise_slice, workspace_size
+from .problem import Problem
 from .seeding import Seeds
 
-_Problem = struct.Struct(f"={GTOL}qd")
+_PACKED = struct.Struct(f"={GTOL}qd")
 
 
 @dataclass(frozen=True)
@@ -95,23 +96,9 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
     return _Plan(tuple(entries), tuple(failures), counted, sum(e[3] for e in entries), scratch)
 
 
-def run_driver(
-    kernel: Any,
-    inputs: Any,
-    seeds: Seeds | None,
-    y: NDArray[np.float64],
-    energies: NDArray[np.float64],
-    reals: NDArray[np.float64],
-    integers: NDArray[np.int64],
-    *,
-    gtol: float,
-    max_iterations: int,
-) -> None:
-    """Minimise every instance of a batch, over slices on threads.
-
-    y holds the starts, or is filled from `seeds`, and becomes the minimisers, (B, m); energies (B,), reals (B, 2) and
-    integers (B, 3) are written as `descend.descend` says.
-    """
+def run_driver(problem: Problem) -> None:
+    """Minimise every instance of a batch, over slices on threads; `descend.descend` says what is written."""
+    kernel, inputs, seeds, y = problem.kernel, problem.inputs, problem.seeds, problem.y
     number = 0 if seeds is None else seeds.number
     points = None if seeds is None else seeds.points
     key = (inputs.extents.tobytes(), number, points is None)
@@ -133,7 +120,7 @@ def run_driver(
         points = np.ascontiguousarray(points)
         where, stride = address_of(points), points[0].size if points.ndim == 3 else 0
     own = plan.prepared if inputs.weights_batched else 0
-    problem = _Problem.pack(
+    packed = _PACKED.pack(
         *fields,
         table,
         extents,
@@ -144,13 +131,13 @@ def run_driver(
         stride,
         number,
         address_of(y),
-        address_of(energies),
-        address_of(reals),
-        address_of(integers),
-        max_iterations,
-        gtol,
+        address_of(problem.energies),
+        address_of(problem.reals),
+        address_of(problem.integers),
+        problem.max_iterations,
+        problem.gtol,
     )
-    memory = array("q", problem)
+    memory = array("q", packed)
     run_slices(
         minimise_slice(),
         memory.buffer_info()[0],

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from ..energies.errors import InputError, InputTypeError, nearest
 from .checks import check_finite, check_positive, finite_instances
 from .descend import NOT_FINITE
-from .driver import declared_seeds, run_driver
+from .driver import declared_seeds
+from .methods import METHODS
+from .problem import Problem
 from .seeding import Seeds, given_seeds
 from .solution import Solution
-from .sparse import is_sparse, minimise_sparse, seeded
 
-METHODS = ("trust-region", "l-bfgs", "newton-cg")
 OPTIONS = ("start", "candidates", "method", "gtol", "max_iterations", "check")
 HINTS = {
     "constraints": "a penalty belongs in the energy",
@@ -113,19 +113,13 @@ def minimise(
     y = np.empty((rows, inputs.m))
     if packed is not None:
         y[:] = packed
-    energies, reals, integers = np.empty(rows), np.empty((rows, 2)), np.empty((rows, 3), np.int64)
-    gtol, limit = float(gtol), min(int(max_iterations), 2**62)
-    if is_sparse(kernel, inputs):
-        if seeds is not None:
-            seeded(kernel, inputs, seeds, y)
-        minimise_sparse(kernel, inputs, y, energies, reals, integers, gtol=gtol, max_iterations=limit)
-    else:
-        run_driver(kernel, inputs, seeds, y, energies, reals, integers, gtol=gtol, max_iterations=limit)
+    problem = Problem(kernel, inputs, y, seeds, float(gtol), min(int(max_iterations), 2**62))
+    METHODS[method](problem)
     if finite is not None:
         bad = np.broadcast_to(~finite, rows)
         if packed is not None:
             y[bad] = np.broadcast_to(packed, y.shape)[bad]
-        reals[bad], integers[bad] = np.nan, (0, 0, NOT_FINITE)
+        problem.reals[bad], problem.integers[bad] = np.nan, (0, 0, NOT_FINITE)
     return Solution(
         kernel,
         None if w is None else dict(w),
@@ -133,10 +127,10 @@ def minimise(
         inputs,
         y,
         batch is not None,
-        float(gtol),
-        energies,
-        reals,
-        integers,
+        problem.gtol,
+        problem.energies,
+        problem.reals,
+        problem.integers,
     )
 
 
@@ -155,9 +149,7 @@ def _check_options(method: Any, gtol: Any, max_iterations: Any, unknown: Mapping
     for name in unknown:
         hint = f" ({HINTS[name]})" if name in HINTS else nearest(name, OPTIONS)
         raise InputTypeError(f"minimise: no option '{name}'{hint}; options: {', '.join(OPTIONS)}")
-    if method != "trust-region":
-        if method in METHODS:
-            raise InputError(f"minimise: method '{method}' is not in this version; it has 'trust-region'")
+    if not (isinstance(method, str) and method in METHODS):
         raise InputError(
             f"minimise: unknown method {method!r}; one of {', '.join(map(repr, METHODS))}"
             f"{nearest(str(method), METHODS)}"

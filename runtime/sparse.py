@@ -19,10 +19,9 @@ from ..compiler.evaluate import Prepared, run
 from ..compiler.slices import run_slices
 from .curvature import curvature
 from .descend import CONVERGED, HOPELESS, ITERATION_LIMIT, ROUNDING, SADDLE, STALLED
-from .seeding import Seeds
+from .problem import Problem
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 MANY = 200
 """Up to this many unknowns the dense driver is faster, or as fast."""
@@ -44,74 +43,48 @@ def is_sparse(kernel: Any, inputs: Any) -> bool:
     return True
 
 
-def minimise_sparse(
-    kernel: Any,
-    inputs: Any,
-    y: Floats,
-    energies: Floats,
-    reals: Floats,
-    integers: Integers,
-    *,
-    gtol: float,
-    max_iterations: int,
-) -> None:
-    """Minimise every instance of a batch from y, (B, m), which becomes the minimisers.
+def minimise_sparse(problem: Problem) -> None:
+    """Minimise every instance of a batch, as `problem.Problem` says.
 
-    energies (B,), reals (B, 2) and integers (B, 3) are written as by `driver.run_driver`; the curvature is a lower
-    bound of the lowest eigenvalue, NaN for instances that are neither CONVERGED nor STALLED.
+    The curvature is a lower bound of the lowest eigenvalue, NaN for instances that are neither CONVERGED nor STALLED.
     """
-    _descend(kernel, inputs, y, reals, integers, gtol, max_iterations, range(len(y)))
+    if problem.seeds is not None:
+        problem.rank(problem.seeds)
+    kernel, inputs, y, reals, integers = problem.kernel, problem.inputs, problem.y, problem.reals, problem.integers
+    _descend(problem, problem.max_iterations, range(len(y)))
     for instance in np.flatnonzero(integers[:, 2] == CONVERGED):
-        while _escaped(kernel, inputs, y, reals, integers, int(instance), max_iterations):
+        while _escaped(problem, int(instance)):
             before = integers[instance, :2].copy()
-            rest = max_iterations - int(before[0])
-            _descend(kernel, inputs, y, reals, integers, gtol, rest, range(instance, instance + 1))
+            _descend(problem, problem.max_iterations - int(before[0]), range(instance, instance + 1))
             integers[instance, :2] += before
     for instance in np.flatnonzero(integers[:, 2] == STALLED):
         reals[instance, 1] = curvature(_hessian(kernel, inputs, y, int(instance))).lowest
-    energies[:] = run(kernel.entry("value"), inputs, y, count=len(y))[0]
-
-
-def seeded(kernel: Any, inputs: Any, seeds: Seeds, y: Floats) -> None:
-    """Fill y, (B, m), with the candidate of lowest energy for each instance, the first of equals."""
-    points = seeds.points
-    if points is None:
-        _, written = run(kernel.entry("candidates"), inputs, y, count=len(y))
-        points = written.reshape(len(y), seeds.number, inputs.m)
-    lowest = np.full(len(y), math.inf)
-    for k in range(seeds.number):
-        candidate = np.ascontiguousarray(np.broadcast_to(points[..., k, :], y.shape))
-        values, _ = run(kernel.entry("value"), inputs, candidate, count=len(y))
-        better = (values < lowest) & (values > -math.inf)
-        if k == 0:
-            better |= True
-            values = np.where(np.isfinite(values), values, math.inf)
-        y[better], lowest[better] = candidate[better], values[better]
+    problem.energies[:] = run(kernel.entry("value"), inputs, y, count=len(y))[0]
 
 
 # ---------------------------------------------------------------------------------------------- descending
 
 
-def _descend(
-    kernel: Any, inputs: Any, y: Floats, reals: Floats, integers: Integers, gtol: float, limit: int, instances: range
-) -> None:
+def _descend(problem: Problem, limit: int, instances: range) -> None:
     """Run the compiled loop for some instances; those of one pattern together."""
     from .conjugate_gradients import system_of  # here: most energies have few unknowns
     from .newton_cg import GTOL, newton_slice
 
+    kernel, inputs = problem.kernel, problem.inputs
     entries = [kernel.entry(kind) for kind in ("value_gradient_sparse_hessian", "sparse_hvp")]
     prepared = [Prepared(entry, inputs) for entry in entries]
     n, size, own = inputs.m, entries[0].needs(inputs)[2], sum(p.own for p in prepared)
     scratch = max(entry.needs(inputs)[1] for entry in entries)
     kernels = [number for p in prepared for number in p.fields]
-    outputs = address_of(y), address_of(reals), address_of(integers)
+    outputs = address_of(problem.y), address_of(problem.reals), address_of(problem.integers)
     for pattern, some in kernel.patterns("hessian", inputs, instances):
         system = system_of(pattern)
         fixed = (inputs.table_address, inputs.extents_address, n, size, scratch, system.address)
-        problem = array("q", struct.pack(f"={GTOL}qd", *kernels, *fixed, *outputs, limit, some[0], gtol))
+        packed = struct.pack(f"={GTOL}qd", *kernels, *fixed, *outputs, limit, some[0], problem.gtol)
+        numbers = array("q", packed)
         key = ("newton-cg", entries[0].evaluate.address, inputs.extents.tobytes())
         workspace = own + scratch + 2 * size + 3 * n + system.memory
-        run_slices(newton_slice(), problem.buffer_info()[0], len(some), key=key, workspace=workspace)
+        run_slices(newton_slice(), numbers.buffer_info()[0], len(some), key=key, workspace=workspace)
     for entry in entries:
         if entry.failures:
             raise entry.failures.pop()
@@ -125,11 +98,12 @@ def _hessian(kernel: Any, inputs: Any, y: Floats, instance: int) -> Any:
     return pattern.matrix(pattern.fill(slots[None])[0])
 
 
-def _escaped(kernel: Any, inputs: Any, y: Floats, reals: Floats, integers: Integers, instance: int, limit: int) -> bool:
+def _escaped(problem: Problem, instance: int) -> bool:
     """Whether a CONVERGED instance of unknown curvature was a saddle, and y has left it for a lower energy.
 
     Writes the curvature, ITERATION_LIMIT where no step was left, and SADDLE where no step down was found.
     """
+    kernel, inputs, y, reals, integers = problem.kernel, problem.inputs, problem.y, problem.reals, problem.integers
     if integers[instance, 2] != CONVERGED or not math.isnan(reals[instance, 1]):
         return False
     matrix = _hessian(kernel, inputs, y, instance)
@@ -137,7 +111,7 @@ def _escaped(kernel: Any, inputs: Any, y: Floats, reals: Floats, integers: Integ
     reals[instance, 1] = found.lowest
     if found.downwards is None:
         return False
-    if integers[instance, 0] >= limit:
+    if integers[instance, 0] >= problem.max_iterations:
         integers[instance, 2] = ITERATION_LIMIT
         return False
     integers[instance, 0] += 1
