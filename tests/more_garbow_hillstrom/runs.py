@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from wiberg.runtime.methods import METHODS
 
 from .problem import Problem
 
 GTOL = 1e-8
+OURS = tuple(METHODS)
+"""The methods of `wb.minimise`."""
 
 
 @dataclass(frozen=True)
