@@ -330,7 +330,8 @@ class Kernel:
             couples = "its energy couples all unknowns" if self.structure == "dense" else "ask for `hessian`"
             raise InputError(
                 f"energy {self.name!r}: a dense Hessian of {inputs.m} unknowns and {count} instance(s) takes "
-                f"{size / 2**30:.3g} GiB ({couples}); kernel.hvp(v, ...) gives its products with vectors without it"
+                f"{size / 2**30:.3g} GiB ({couples}); kernel.hvp(v, ...) gives its products with vectors without it, "
+                'and minimise(..., method="newton-cg") needs no more'
             )
 
     def _out(self, kind: str, y: Values, w: Values | None, x: Values | None, shape: tuple[str, ...]) -> Floats:

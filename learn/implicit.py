@@ -31,7 +31,7 @@ from ..compiler.native import Native
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
 from ..runtime.solution import Solution, Status
-from ..runtime.sparse import is_sparse
+from ..runtime.sparse import is_coupled, is_sparse
 from .damped import (
     DAMPING,
     FIRST_BLOCK,
@@ -164,6 +164,10 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
         if strength == 0.0:
             refuse_singular(kernel, solution, codes, "implicit_jacobian")
         return result if solution.batched else result[0]
+    try:
+        kernel.refuse_too_large(inputs)
+    except InputError as error:
+        raise InputError(f"implicit_jacobian: {error}; implicit_gradient does without it") from None
     hessian, cross = kernel.entry("value_gradient_hessian"), kernel.entry("cross")
     pair = _Pair(hessian, cross, solution, strength, codes, out)
     pair.run(jacobian_slice(), count)
@@ -187,6 +191,10 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
         from .sparse import sparse_gradient  # here: most energies never need it
 
         return sparse_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
+    if is_coupled(kernel, inputs):
+        from .products import products_gradient  # here: most energies never need it
+
+        return products_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
     count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
     each = weights_batched(kernel, inputs)

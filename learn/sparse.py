@@ -48,7 +48,7 @@ DONE, TOO_LONG, BROKEN, SKIPPED = range(4)
 
 def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, codes: Codes, *, each: bool) -> Floats:
     """What `implicit.damped_gradient` gives: (p,), or (B, p) where `each` instance keeps its own."""
-    inputs, packed = solution.inputs, solution.y
+    packed = solution.y
     shifts, directions = np.full(len(packed), damping), -slopes
     direct: set[int] = set()  # instances whose matrix is factorised
     for k in map(int, np.flatnonzero((codes == USED) & ((damping == 0.0) | ~(solution.reals[:, 1] > 0.0)))):
@@ -63,6 +63,12 @@ def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, 
             codes[k] = NOT_FINITE
         else:
             directions[k], codes[k] = _System(kernel, solution, k, damping).factorised(-slopes[k])
+    return summed_adjoint(kernel, solution, directions, codes, each=each)
+
+
+def summed_adjoint(kernel: Any, solution: Any, directions: Floats, codes: Codes, *, each: bool) -> Floats:
+    """The derivative from the solves of all instances; marks those that are not finite."""
+    inputs, packed = solution.inputs, solution.y
     directions[(codes != USED) & (codes != SHIFTED)] = 0.0
     _, rows = run(kernel.entry("cross_adjoint"), inputs, packed, directions, count=len(packed))
     codes[((codes == USED) | (codes == SHIFTED)) & ~np.isfinite(rows).all(axis=1)] = NOT_FINITE
@@ -89,7 +95,7 @@ def _solve(kernel: Any, solution: Any, directions: Floats, shifts: Floats, some:
     for pattern, group in kernel.patterns("hessian", inputs, range(count)) if some else ():
         system = system_of(pattern)
         fixed = inputs.table_address, inputs.extents_address, n, size, scratch, system.address
-        problem = array("q", (*kernels, *fixed, *arrays, group[0]))
+        problem = array("q", (*kernels, *fixed, *arrays, group[0], LONG))
         key = ("damped", entries[1].evaluate.address, inputs.extents.tobytes())
         workspace = own + scratch + size + n + system.memory
         run_slices(damped_slice(), problem.buffer_info()[0], len(group), key=key, workspace=workspace)
@@ -162,10 +168,11 @@ class _System:
 # ---------------------------------------------------------------------------------------------- compiled
 
 # What `damped_slice` reads from its problem: two kernels, slots of the Hessian and the product with them, each as in
-# descend.py; then addresses and sizes. FIRST is added to the instances.
+# descend.py; then addresses and sizes. FIRST is added to the instances, MOST are the steps of a solve. Without a kernel
+# for slots (0, SIZE = 0), the product is that with the Hessian at VARIABLES.
 HESSIAN, PRODUCT = 0, 4
 TABLE, EXTENTS, UNKNOWNS, SIZE, SCRATCH, SYSTEM = range(8, 14)
-VARIABLES, STRIDE, DIRECTIONS, SHIFTS, ENDED, FIRST = range(14, 20)
+VARIABLES, STRIDE, DIRECTIONS, SHIFTS, ENDED, FIRST, MOST = range(14, 21)
 
 
 def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -187,20 +194,23 @@ def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
         b = shifted(double_pointer_at(problem[DIRECTIONS]), instance * n)
         shift = double_pointer_at(problem[SHIFTS])[instance]
         prepared = prepared_for(shifted(problem, HESSIAN), table, extents, instance, workspace)
-        zero(slots, size)
-        call_evaluate(problem[HESSIAN], y, y, table, extents, instance, prepared, scratch, slots)
+        matrix = y
+        if problem[HESSIAN] != 0:
+            zero(slots, size)
+            call_evaluate(problem[HESSIAN], y, y, table, extents, instance, prepared, scratch, slots)
+            matrix = slots
         prepared = prepared_for(shifted(problem, PRODUCT), table, extents, instance, own_product)
         ended[0] = BROKEN
         if not dot(slots, slots, size) < math.inf:
             continue
-        precondition(system, slots, shift, memory)
+        precondition(system, matrix, shift, memory)
         unit = power_of_two(largest(b, n))
         scale(1.0 / unit, b, n)  # squares of very large and very small numbers are no numbers
         how, _, _ = conjugate_gradients(
             system,
             memory,
             problem[PRODUCT],
-            slots,
+            matrix,
             table,
             extents,
             instance,
@@ -211,7 +221,7 @@ def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
             math.inf,
             0.0,
             RESIDUAL,
-            LONG,
+            problem[MOST],
             solved,
             stop,
         )

@@ -3,6 +3,8 @@
 Two preconditioners M = E E': the factors of sweeps.py where H has a few diagonals, else the diagonal of H. The steps
 are those of the plain method for E^-1 (H + shift) E'^-1, so that |E' x|, the length of x that M measures, is an
 ordinary norm. With the diagonal, products are made by a kernel from the slots; with sweeps they are part of the sweeps.
+Where only products are at hand (`Plain`), M = 1, and a kernel makes them from the point itself, which then stands in
+for the slots.
 
 `System` is what depends on the pattern alone; it is made once for each pattern.
 """
@@ -35,7 +37,8 @@ from .sweeps import (
 )
 
 FLATTEST = 1e-13
-"""A curvature along a direction below this part of what the preconditioner says counts as none."""
+"""A curvature along a direction below this part of what the preconditioner says counts as none; without one, of what
+the first product says."""
 
 # What `layout` holds behind what sweeps.py reads. With the diagonal, STARTS says where the sources of a row begin.
 # ENTRIES is 0 where each number comes from one slot; else the numbers of the pattern are summed first, from SLOTS
@@ -86,6 +89,15 @@ class System:
         return self.layout.buffer_info()[0]
 
 
+class Plain(System):
+    """No preconditioner: products with the Hessian of n unknowns are all that is known of it."""
+
+    def __init__(self, n: int) -> None:
+        self.layout = array("q", bytes(8 * SIZE))
+        self.layout[ROWS] = n
+        self.memory = (1 + VECTORS) * n
+
+
 _systems: WeakKeyDictionary[Pattern, System] = WeakKeyDictionary()
 
 
@@ -112,9 +124,13 @@ def _vector(layout: IntegerPointer, memory: DoublePointer, which: int) -> Double
 
 
 def precondition(layout: IntegerPointer, slots: DoublePointer, shift: float, memory: DoublePointer) -> float:
-    """Make the preconditioner of H + shift; returns the largest magnitude on its diagonal."""
+    """Make the preconditioner of H + shift; returns the largest magnitude on its diagonal, 0 where it is unknown."""
     n, count, margin = layout[ROWS], layout[DIAGONALS], layout[MARGIN]
     scale = _scale(layout, memory)
+    if layout[SOURCES] == 0:
+        for i in range(n):
+            scale[i] = 1.0
+        return 0.0
     if count == 0:
         return _by_diagonal(layout, slots, shift, scale)
     for which in range(-1, VECTORS):
@@ -316,6 +332,7 @@ def conjugate_gradients(
     rr = vectors.dot(r, r, n)
     enough = tolerance * tolerance * rr
     xx, xp, pp = 0.0, 0.0, rr
+    usual = 1.0
     ended, k = 3, 0
     while k < limit:
         if stop[0] != 0:
@@ -330,7 +347,10 @@ def conjugate_gradients(
                 break
             enough = rr * min(0.25, (0.5 * wanted / size) * (wanted / size))
         curved = _multiply(layout, memory, product, slots, table, extents, instance, prepared, scratch, shift, p, q)
-        flat = not curved > FLATTEST * pp
+        if k == 0 and layout[SOURCES] == 0:
+            usual = math.sqrt(vectors.dot(q, q, n) / pp)
+            fallback = max(fallback, math.sqrt(rr) / usual) if usual > 0.0 else fallback
+        flat = not curved > FLATTEST * usual * pp
         length = rr / curved if not flat else 0.0
         further = xx + 2.0 * length * xp + length * length * pp
         if flat or further >= radius * radius:

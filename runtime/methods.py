@@ -15,7 +15,24 @@ def trust_region(problem: Problem) -> None:
     if is_sparse(problem.kernel, problem.inputs):
         minimise_sparse(problem)
     else:
+        problem.kernel.refuse_too_large(problem.inputs)
         run_driver(problem)
 
 
-METHODS: Mapping[str, Callable[[Problem], None]] = MappingProxyType({"trust-region": trust_region})
+def newton_cg(problem: Problem) -> None:
+    """Newton steps within a trust region by conjugate gradients, from products with the Hessian (products.py)."""
+    from .products import minimise_by_products  # here: importing wiberg stays fast
+
+    minimise_by_products(problem)
+
+
+def l_bfgs(problem: Problem) -> None:
+    """A limited memory quasi-Newton method, then Newton steps (lbfgs.py)."""
+    from .lbfgs import minimise_lbfgs  # here: importing wiberg stays fast
+
+    minimise_lbfgs(problem)
+
+
+METHODS: Mapping[str, Callable[[Problem], None]] = MappingProxyType(
+    {"trust-region": trust_region, "l-bfgs": l_bfgs, "newton-cg": newton_cg}
+)

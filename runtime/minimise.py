@@ -60,7 +60,9 @@ def minimise(
         One axis more than declared (shared by all instances) or two (batched): each instance starts from the one of
         lowest energy (exponentials are ranked to 1e-8, so candidates closer than that count as equal). Without
         `start` and `candidates` those that the energy declares are used.
-    method : {'trust-region'}
+    method : {'trust-region', 'l-bfgs', 'newton-cg'}
+        'l-bfgs' needs gradients, and Hessians for the last steps only; 'newton-cg' products with the Hessian and never
+        more memory than some vectors, and `curvature` is a lower bound or NaN. When they pay: docs/minimisers.md.
     gtol : float
         The infinity norm of the gradient at which an instance is done.
     max_iterations : int

@@ -1,4 +1,4 @@
-"""Newton's method for many unknowns with a sparse Hessian: steps by conjugate gradients, nothing is factorised.
+"""Newton's method for many unknowns: steps by conjugate gradients, for which products with the Hessian are enough.
 
 The step minimises the model g'p + p'Hp/2 by preconditioned conjugate gradients, up to the boundary of a trust region or
 a direction of no positive curvature (Steihaug 1983, SIAM Journal on Numerical Analysis 20; Toint 1981; Nocedal and
@@ -8,8 +8,10 @@ than min(0.1, |g| / |first g|) |g|, so that convergence is quadratic in the end.
 A refused step is shortened along its line, to the minimum of the cubic through the energies and slopes at its ends. All
 else (when a step is accepted, how the radius follows, statuses) is as in descend.py.
 
-H is never put together: a kernel computes its numbers once for a point (compiler/slots.py), and conjugate_gradients.py
-works with those. Whether the end is a minimum is asked by curvature.py.
+H is never put together, nor factorised. Where it is sparse, a kernel computes its numbers once for a point
+(compiler/slots.py), and conjugate_gradients.py works with those and a preconditioner made of them (sparse.py). Else
+another kernel makes each product from the point itself, without a preconditioner (products.py). Whether the end is a
+minimum is asked afterwards.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from .descend import (
 from .linear_algebra import largest
 
 
-def descend_sparse(
+def descend_by_products(
     evaluate: int,
     product: int,
     table: IntegerPointer,
@@ -65,7 +67,8 @@ def descend_sparse(
 ) -> None:
     """Minimise one instance from y, which becomes the best point; `memory` has 2 size + 3 n numbers and the system's.
 
-    evaluate   writes the gradient and the slots of the Hessian, `size` numbers; `product` multiplies the slots
+    evaluate   writes the gradient, then the slots of the Hessian if it is sparse: `size` numbers
+    product    multiplies the slots; without slots (size = n), the Hessian at y
     system     the layout of conjugate_gradients.py
     reals <- gradient norm, lower bound of the Hessian's eigenvalues;  integers <- iterations, evaluations, status.
     The bound is NaN where the status is not CONVERGED, or where it does not show that the end is a minimum.
@@ -107,15 +110,15 @@ def descend_sparse(
                 status = ITERATION_LIMIT
                 break
             iterations += 1
-            slots = shifted(here, n)
-            top = precondition(system, slots, 0.0, work)
+            matrix = shifted(here, n) if size > n else y
+            top = precondition(system, matrix, 0.0, work)
             vectors.copy_scaled(-1.0, here, down, n)
             weight = math.sqrt(top) if top > 0.0 else 1.0
             ended, length, left = conjugate_gradients(
                 system,
                 work,
                 product,
-                slots,
+                matrix,
                 table,
                 extents,
                 instance,
@@ -177,12 +180,13 @@ def descend_sparse(
     integers[0], integers[1], integers[2] = iterations, evaluations, status
 
 
-# What `newton_slice` reads from its problem: two kernels, gradient and slots of the Hessian and the product with the
-# slots, each as (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its
-# own); then addresses and sizes. FIRST is added to the instances. GTOL is a float64.
+# What `newton_slice` reads from its problem: two kernels, gradient (and slots of the Hessian) and the product, each as
+# (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its own); then
+# addresses and sizes. LIMITS are the steps that each instance may try, FIRST is added to the instances. GTOL is a
+# float64.
 DERIVATIVES, PRODUCT = 0, 4
 TABLE, EXTENTS, UNKNOWNS, SIZE, SCRATCH, SYSTEM = range(8, 14)
-VARIABLES, REALS, INTEGERS, MAX_ITERATIONS, FIRST, GTOL = range(14, 20)
+VARIABLES, REALS, INTEGERS, LIMITS, FIRST, GTOL = range(14, 20)
 
 
 def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -194,7 +198,7 @@ def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
     for instance in range(first + begin, first + end):
         if stop[0] != 0:
             return instance - first
-        descend_sparse(
+        descend_by_products(
             problem[DERIVATIVES],
             problem[PRODUCT],
             table,
@@ -209,7 +213,7 @@ def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
             shifted(double_pointer_at(problem[VARIABLES]), instance * n),
             shifted(room, problem[SCRATCH]),
             doubles(problem)[GTOL],
-            problem[MAX_ITERATIONS],
+            integer_pointer_at(problem[LIMITS])[instance],
             shifted(double_pointer_at(problem[REALS]), instance * 2),
             shifted(integer_pointer_at(problem[INTEGERS]), instance * 3),
             stop,

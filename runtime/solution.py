@@ -90,7 +90,7 @@ class Solution:
 
     @property
     def curvature(self) -> Any:
-        """Lowest eigenvalue of the Hessian at the end, (B,); of a large sparse one, a proven lower bound of it."""
+        """Lowest eigenvalue of the Hessian at the end, (B,); of a large sparse one, and by products, a lower bound."""
         return self.reals[:, 1] if self.batched else float(self.reals[0, 1])
 
     @property

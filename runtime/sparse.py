@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,29 +19,28 @@ from ..compiler.arrays import address_of
 from ..compiler.evaluate import Prepared, run
 from ..compiler.slices import run_slices
 from .curvature import curvature
-from .descend import CONVERGED, HOPELESS, ITERATION_LIMIT, ROUNDING, SADDLE, STALLED
+from .descend import ABYSS, CONVERGED, HOPELESS, ITERATION_LIMIT, NO_SCALE, ROUNDING, SADDLE, STALLED
 from .problem import Problem
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 MANY = 200
 """Up to this many unknowns the dense driver is faster, or as fast."""
 
 
-def is_sparse(kernel: Any, inputs: Any) -> bool:
-    """Whether these unknowns are minimised over by the methods for many of them.
+COUPLED = 1000
+"""Over more unknowns that are all coupled, a dense Hessian is multiplied, not factorised, where there is a choice."""
 
-    Raises
-    ------
-    InputError
-        If they are all coupled and a dense Hessian would be too large.
-    """
-    if inputs.m <= MANY:
-        return False
-    if kernel.structure == "dense":
-        kernel.refuse_too_large(inputs)
-        return False
-    return True
+
+def is_sparse(kernel: Any, inputs: Any) -> bool:
+    """Whether these unknowns are minimised over by the methods for many of them with a sparse Hessian."""
+    return bool(inputs.m > MANY and kernel.structure != "dense")
+
+
+def is_coupled(kernel: Any, inputs: Any) -> bool:
+    """Whether so many unknowns are all coupled that only products with their Hessian are used, where possible."""
+    return bool(inputs.m > COUPLED and kernel.structure == "dense")
 
 
 def minimise_sparse(problem: Problem) -> None:
@@ -50,22 +50,34 @@ def minimise_sparse(problem: Problem) -> None:
     """
     if problem.seeds is not None:
         problem.rank(problem.seeds)
+    descend_sparse(problem, np.full(len(problem.y), problem.max_iterations))
+    problem.energies[:] = run(problem.kernel.entry("value"), problem.inputs, problem.y, count=len(problem.y))[0]
+
+
+def descend_sparse(problem: Problem, limits: Integers) -> None:
+    """From y to minima, with so many steps for each instance, (B,)."""
     kernel, inputs, y, reals, integers = problem.kernel, problem.inputs, problem.y, problem.reals, problem.integers
-    _descend(problem, problem.max_iterations, range(len(y)))
-    for instance in np.flatnonzero(integers[:, 2] == CONVERGED):
-        while _escaped(problem, int(instance)):
-            before = integers[instance, :2].copy()
-            _descend(problem, problem.max_iterations - int(before[0]), range(instance, instance + 1))
-            integers[instance, :2] += before
+
+    def downwards(instance: int) -> tuple[Floats, float] | None:
+        if integers[instance, 2] != CONVERGED or not math.isnan(reals[instance, 1]):
+            return None
+        matrix = _hessian(kernel, inputs, y, instance)
+        found = curvature(matrix)
+        reals[instance, 1] = found.lowest
+        if found.downwards is None:
+            return None
+        return found.downwards, -float(found.downwards @ (matrix @ found.downwards))
+
+    _descend(problem, limits, range(len(y)))
+    leave_saddles(problem, limits, downwards, lambda rest, some: _descend(problem, rest, some))
     for instance in np.flatnonzero(integers[:, 2] == STALLED):
         reals[instance, 1] = curvature(_hessian(kernel, inputs, y, int(instance))).lowest
-    problem.energies[:] = run(kernel.entry("value"), inputs, y, count=len(y))[0]
 
 
 # ---------------------------------------------------------------------------------------------- descending
 
 
-def _descend(problem: Problem, limit: int, instances: range) -> None:
+def _descend(problem: Problem, limits: Integers, instances: range) -> None:
     """Run the compiled loop for some instances; those of one pattern together."""
     from .conjugate_gradients import system_of  # here: most energies have few unknowns
     from .newton_cg import GTOL, newton_slice
@@ -80,7 +92,7 @@ def _descend(problem: Problem, limit: int, instances: range) -> None:
     for pattern, some in kernel.patterns("hessian", inputs, instances):
         system = system_of(pattern)
         fixed = (inputs.table_address, inputs.extents_address, n, size, scratch, system.address)
-        packed = struct.pack(f"={GTOL}qd", *kernels, *fixed, *outputs, limit, some[0], problem.gtol)
+        packed = struct.pack(f"={GTOL}qd", *kernels, *fixed, *outputs, address_of(limits), some[0], problem.gtol)
         numbers = array("q", packed)
         key = ("newton-cg", entries[0].evaluate.address, inputs.extents.tobytes())
         workspace = own + scratch + 2 * size + 3 * n + system.memory
@@ -98,32 +110,58 @@ def _hessian(kernel: Any, inputs: Any, y: Floats, instance: int) -> Any:
     return pattern.matrix(pattern.fill(slots))
 
 
-def _escaped(problem: Problem, instance: int) -> bool:
-    """Whether a CONVERGED instance of unknown curvature was a saddle, and y has left it for a lower energy.
+def leave_saddles(
+    problem: Problem,
+    limits: Integers,
+    downwards: Callable[[int], tuple[Floats, float] | None],
+    descend: Callable[[Integers, range], None],
+) -> None:
+    """Step down from the CONVERGED instances that are saddles, descend again, and look again.
 
-    Writes the curvature, ITERATION_LIMIT where no step was left, and SADDLE where no step down was found.
+    Parameters
+    ----------
+    downwards
+        Of an instance: a unit vector along which its energy curves down at y, and by how much; None at a minimum.
+    descend
+        Descends again from y, for some instances with so many steps, (B,).
     """
-    kernel, inputs, y, reals, integers = problem.kernel, problem.inputs, problem.y, problem.reals, problem.integers
-    if integers[instance, 2] != CONVERGED or not math.isnan(reals[instance, 1]):
-        return False
-    matrix = _hessian(kernel, inputs, y, instance)
-    found = curvature(matrix)
-    reals[instance, 1] = found.lowest
-    if found.downwards is None:
-        return False
-    if integers[instance, 0] >= problem.max_iterations:
+    integers, rest = problem.integers, limits.copy()
+    for instance in map(int, np.flatnonzero(integers[:, 2] == CONVERGED)):
+        while (found := downwards(instance)) is not None and _has_left(problem, limits, instance, *found):
+            before = integers[instance, :2].copy()
+            rest[instance] = limits[instance] - before[0]
+            descend(rest, range(instance, instance + 1))
+            integers[instance, :2] += before
+
+
+def _has_left(problem: Problem, limits: Integers, instance: int, direction: Floats, curved: float) -> bool:
+    """Whether y has left a saddle for a lower energy.
+
+    Writes ITERATION_LIMIT where no step was left, and SADDLE where no step down was found.
+    """
+    kernel, inputs, y, integers = problem.kernel, problem.inputs, problem.y, problem.integers
+    if integers[instance, 0] >= limits[instance]:
         integers[instance, 2] = ITERATION_LIMIT
         return False
     integers[instance, 0] += 1
-    energy = kernel.value_at(inputs, y[instance], instance)
-    curved = -float(found.downwards @ (matrix @ found.downwards))
-    length = max(1e-3 * (np.abs(y[instance]).max() or 1.0), math.sqrt(200.0 * ROUNDING * abs(energy) / curved))
+    here = y[instance].copy()
+
+    def value_at(length: float) -> float:
+        integers[instance, 1] += 1
+        return float(kernel.value_at(inputs, here + length * direction, instance))
+
+    energy, size = kernel.value_at(inputs, here, instance), float(np.abs(here).max())
+    length = max(1e-3 * (size if size > NO_SCALE else 1.0), math.sqrt(200.0 * ROUNDING * abs(energy) / curved))
     for _ in range(HOPELESS):
-        for sign in (1.0, -1.0):
-            trial = y[instance] + sign * length * found.downwards
-            integers[instance, 1] += 1
-            if kernel.value_at(inputs, trial, instance) < energy - 1e-4 * curved * length**2:
-                y[instance] = trial
+        for signed in (length, -length):
+            lowest = value_at(signed)
+            if lowest < energy - 1e-4 * curved * length**2:
+                for _ in range(HOPELESS):  # the scale is a guess: further, while it falls in proportion
+                    following = value_at(4.0 * signed)
+                    if not ABYSS < following < energy - 3.5 * (energy - lowest):
+                        break
+                    signed, lowest = 4.0 * signed, following
+                y[instance] = here + signed * direction
                 return True
         length /= 4.0
     integers[instance, 2] = SADDLE

@@ -76,6 +76,20 @@ def turn(a: DoublePointer, factor: float, out: DoublePointer, n: int) -> None:
 
 
 @streaming
+def add_scaled(factor: float, a: DoublePointer, out: DoublePointer, n: int) -> None:
+    """out <- out + factor a."""
+    for i in range(n):
+        out[i] += factor * a[i]
+
+
+@streaming
+def differences(a: DoublePointer, b: DoublePointer, out: DoublePointer, n: int) -> None:
+    """out <- a - b."""
+    for i in range(n):
+        out[i] = a[i] - b[i]
+
+
+@streaming
 def dot(a: DoublePointer, b: DoublePointer, n: int) -> float:
     """The sum of a b."""
     total = 0.0

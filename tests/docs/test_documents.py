@@ -1,5 +1,6 @@
 """The examples of docs/language.md run: every block of Python, in order, in one namespace for each part of the page."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -25,3 +26,7 @@ def test_the_examples_of_a_part_run(part):
 
 def test_every_part_has_examples():
     assert len(PARTS) == 4 and sum(len(BLOCK.findall(TEXT, *span)) for span in PARTS.values()) > 15
+
+
+def test_the_examples_of_the_minimisers_run():
+    assert doctest.testfile(str(PAGE.with_name("minimisers.md")), module_relative=False).failed == 0

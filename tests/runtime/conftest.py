@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import sympy as sp
 from wiberg.compiler.calling import EVALUATE, PREPARE, call_evaluate, shifted
+from wiberg.compiler.evaluate import run_one
 from wiberg.compiler.native import compile_driver, compile_function
 from wiberg.compiler.pointers import double_pointer_at
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
@@ -132,11 +133,47 @@ def many(
     return 0.0
 
 
-def compile_many(address):
-    """`many` for the kernel at an address."""
-    function = types.FunctionType(many.__code__, {**globals(), "ADDRESS": address})
-    function.__annotations__ = many.__annotations__
-    return compile_driver(function, "many")[0]
+def gradient(
+    y: DoublePointer,
+    v: DoublePointer,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    out: DoublePointer,
+) -> float:
+    value = call_evaluate(ADDRESS, y, v, table, extents, instance, prepared, scratch, scratch)
+    for i in range(extents[0]):
+        out[i] = scratch[i]
+    return value
+
+
+def product(
+    y: DoublePointer,
+    v: DoublePointer,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    out: DoublePointer,
+) -> float:
+    m = extents[0]
+    call_evaluate(ADDRESS, y, v, table, extents, instance, prepared, scratch, scratch)
+    for i in range(m):
+        total = 0.0
+        for j in range(m):
+            total += scratch[m + i * m + j] * v[j]
+        out[i] = total
+    return 0.0
+
+
+def compile_around(kernel, address):
+    """A kernel that calls the one at an address: `many`, `gradient` or `product`."""
+    function = types.FunctionType(kernel.__code__, {**globals(), "ADDRESS": address})
+    function.__annotations__ = kernel.__annotations__
+    return compile_driver(function, kernel.__name__)[0]
 
 
 PREPARED = """
@@ -157,8 +194,8 @@ class Layout:
 class Entry:
     accumulate, failures = False, ()
 
-    def __init__(self, evaluate, prepare):
-        self.evaluate, self.prepare = evaluate, prepare
+    def __init__(self, evaluate, prepare, written=2):
+        self.evaluate, self.prepare, self.written = evaluate, prepare, written
 
     def needs(self, inputs):
         return self.prepared_size(inputs), self.scratch_size(inputs), self.out_size(inputs)
@@ -170,7 +207,7 @@ class Entry:
         return inputs.m + inputs.m**2
 
     def out_size(self, inputs):
-        return inputs.m + inputs.m**2
+        return inputs.m + inputs.m**2 if self.written == 2 else inputs.m
 
 
 @dataclasses.dataclass
@@ -203,17 +240,19 @@ class HandKernel:
         self.m, self.ranks = m, data
         self.weights, self.data, self.variables = Layout(()), Layout(tuple(data)), Layout(("y",))
         self.energy = types.SimpleNamespace(candidates={})
+        self.structure = "dense"
         self.declaration = types.SimpleNamespace(
             variables=[types.SimpleNamespace(name="y", axes=("m",))],
             data=[types.SimpleNamespace(name=name, axes=("m",) * rank) for name, rank in data.items()],
             weights=[types.SimpleNamespace(name="s", axes=(), positive=True)],
         )
         prepare = compile_source(PREPARED, "prepare", PREPARE)
-        many = compile_many(evaluate.address)
         self.entries = {
             "value": Entry(evaluate, prepare),
             "value_gradient_hessian": Entry(evaluate, prepare),
-            "many_values": Entry(many, prepare),
+            "value_gradient": Entry(compile_around(gradient, evaluate.address), prepare, 1),
+            "hvp": Entry(compile_around(product, evaluate.address), prepare, 1),
+            "many_values": Entry(compile_around(many, evaluate.address), prepare),
         }
 
     def entry(self, name):
@@ -236,6 +275,12 @@ class HandKernel:
             batched[-1],
             m,
         )
+
+    def refuse_too_large(self, inputs):
+        pass
+
+    def value_at(self, inputs, y, instance):
+        return run_one(self.entry("value"), inputs, y, instance)[0]
 
     def bind_variables(self, y, inputs):
         array = np.ascontiguousarray(y["y"], float)

@@ -351,7 +351,7 @@ def test_summary_and_raise_if(plane):
         ({"candidates": [[1.0]]}, InputTypeError, "dict"),
         ({"candidates": {"y": [["a"]]}}, InputTypeError, "candidates y"),
         ({"start": {"y": [1.0]}, "method": "trust_region"}, InputError, "'trust_region'.*did you mean 'trust-region'"),
-        ({"start": {"y": [1.0]}, "method": "l-bfgs"}, InputError, "l-bfgs.*trust-region"),
+        ({"start": {"y": [1.0]}, "method": "lbfgs"}, InputError, "'lbfgs'.*did you mean 'l-bfgs'"),
         ({"start": {"y": [1.0]}, "method": None}, InputError, "None"),
         ({"start": {"y": [1.0]}, "gtol": 0}, InputError, "gtol.*0"),
         ({"start": {"y": [1.0]}, "gtol": -1}, InputError, "gtol.*-1"),
