@@ -12,10 +12,17 @@ from .sparse import is_sparse, minimise_sparse
 
 def trust_region(problem: Problem) -> None:
     """Newton steps within a trust region: exact ones, or by conjugate gradients for many unknowns (sparse.py)."""
-    if is_sparse(problem.kernel, problem.inputs):
+    if problem.box is not None:
+        from .bounded import minimise_bounded  # here: most problems have no bounds
+
+        minimise_bounded(problem)
+    elif is_sparse(problem.kernel, problem.inputs):
         minimise_sparse(problem)
     else:
         run_driver(problem)
 
+
+BOUNDED_METHODS = ("trust-region",)
+"""Those that keep variables within bounds."""
 
 METHODS: Mapping[str, Callable[[Problem], None]] = MappingProxyType({"trust-region": trust_region})
