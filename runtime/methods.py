@@ -12,10 +12,15 @@ from .sparse import is_sparse, minimise_sparse
 
 def trust_region(problem: Problem) -> None:
     """Newton steps within a trust region: exact ones, or by conjugate gradients for many unknowns (sparse.py)."""
-    if problem.box is not None:
-        from .bounded import minimise_bounded  # here: most problems have no bounds
+    if problem.box is not None:  # imported here: most problems have no bounds
+        if is_sparse(problem.kernel, problem.inputs):
+            from .bounded_newton_cg import minimise_bounded_sparse
 
-        minimise_bounded(problem)
+            minimise_bounded_sparse(problem)
+        else:
+            from .bounded import minimise_bounded
+
+            minimise_bounded(problem)
     elif is_sparse(problem.kernel, problem.inputs):
         minimise_sparse(problem)
     else:

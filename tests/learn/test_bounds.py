@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from wiberg.energies.errors import NumericalError
 from wiberg.learn import implicit_gradient, implicit_jacobian
-from wiberg.runtime import Status, minimise
+from wiberg.runtime import Status, minimise, sparse
 
 n, k = sp.symbols("n k", integer=True, positive=True)
 i, j, q = sp.Idx("i", n), sp.Idx("j", n), sp.Idx("q", k)
@@ -145,6 +145,82 @@ def test_singular_free_block_is_refused_without_damping():
         implicit_jacobian(flat, held, 0.0)
     fixed = minimise(flat, {"a": 0.0}, bounds={"t": (0, 0)}, **start)
     np.testing.assert_allclose(implicit_jacobian(flat, fixed, 0.0), [[0], [1]])
+
+
+# ---------------------------------------------------------------------------------------------- many unknowns
+
+step = sp.Idx("step", (0, n - 2))
+x, c = sp.IndexedBase("x", shape=(n,)), sp.IndexedBase("c", shape=(n,))
+edges, edge = sp.IndexedBase("e", shape=(k, 2), integer=True), sp.Idx("edge", k)
+stiff, pull = sp.symbols("stiff pull", positive=True)
+
+
+@pytest.fixture(scope="module", params=["chain", "graph"])
+def many(request):
+    """sum c_i sin(2 y_i) + y_i^4/10 - pull x_i y_i, and springs along a chain or the edges of a graph."""
+    energy = sp.Sum(c[i] * sp.sin(2 * y[i]) + y[i] ** 4 / 10 - pull * x[i] * y[i], i)
+    if request.param == "chain":
+        energy += stiff * sp.Sum((y[step + 1] - y[step]) ** 2, step)
+    else:
+        energy += stiff * sp.Sum((y[edges[edge, 0]] - y[edges[edge, 1]]) ** 2, edge)
+    data = [x, c] + [edges] * (request.param == "graph")
+    return wb.compile(wb.Energy(energy, variables=[y], weights=[stiff, pull], data=data, name=request.param))
+
+
+def many_minima(kernel, size, count=4, seed=0, weights=None, start=None, **options):
+    rng = np.random.default_rng(seed)
+    data = {"x": rng.standard_normal((count, size)), "c": rng.standard_normal((count, size))}
+    if kernel.name == "graph":
+        data["e"] = rng.integers(0, size, (2 * size, 2))
+    bounds = {"y": (-rng.uniform(0, 1, (count, size)), rng.uniform(0, 1, (count, size)))}
+    start = {"y": rng.standard_normal((count, size))} if start is None else start
+    weights = {"stiff": 0.5, "pull": 1.0} if weights is None else weights
+    return minimise(kernel, weights, data, start=start, bounds=bounds, gtol=1e-11, **options)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.1])
+@pytest.mark.parametrize("steps", [0, 300])
+def test_sparse_derivatives_are_those_of_dense_hessians(many, damping, steps, monkeypatch):
+    """At minima, and at starts, of which some are saddles: there the shifts differ, and the bound holds."""
+    solution = many_minima(many, 25, max_iterations=steps)
+    slopes = {"y": np.random.default_rng(1).standard_normal((4, 25))}
+
+    def derivatives():
+        return implicit_jacobian(many, solution, damping), implicit_gradient(many, solution, slopes, damping, "use")
+
+    dense = derivatives()
+    monkeypatch.setattr(sparse, "MANY", 0)
+    jacobian, gradient = derivatives()
+    assert (jacobian[solution.active["y"]] == 0).all()
+    if steps or not damping:
+        np.testing.assert_allclose(jacobian, dense[0], rtol=1e-7, atol=1e-9)
+        for name in gradient:
+            assert gradient[name] == pytest.approx(dense[1][name], rel=1e-7)
+    if damping:
+        cross = many.cross(solution.variables, solution.w, solution.x)
+        norms, bounds = (np.linalg.norm(a, axis=1) for a in (jacobian, np.asarray(cross)))
+        assert (norms <= bounds / damping * (1 + 1e-9)).all()
+
+
+def test_many_unknowns_move_as_differences_say(many):
+    solution = many_minima(many, 300)
+    assert set(solution.status) <= {Status.CONVERGED, Status.STALLED} and solution.active["y"].any()
+    g, y = many.gradient(solution.variables, solution.w, solution.x), solution.y
+    slopes, h = np.random.default_rng(2).standard_normal(y.shape), 1e-6
+    moved = {}
+    for name in ("stiff", "pull"):
+        low, high = (
+            many_minima(many, 300, weights={**solution.w, name: solution.w[name] + d}, start={"y": y}) for d in (-h, h)
+        )
+        same = ((low.held == high.held) & (low.held == solution.held)).all(axis=1)
+        assert same.sum() >= 2 and np.abs(g[solution.active["y"]]).min() > 0
+        moved[name] = same, ((high.y - low.y) / (2 * h) * slopes).sum(axis=1)
+    for b in range(4):
+        one = np.zeros_like(slopes)
+        one[b] = slopes[b]
+        found = implicit_gradient(many, solution, {"y": one}, damping=0.0)
+        for name, (same, expected) in moved.items():
+            assert not same[b] or found[name] == pytest.approx(expected[b], rel=1e-4, abs=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------- learning
