@@ -59,6 +59,7 @@ from .descend import (
     prepared_for,
     shorter,
 )
+from .driver import run_driver
 from .linear_algebra import dot, largest
 from .problem import Problem
 from .trust_region import boundary_step, newton_step, spectrum
@@ -690,8 +691,8 @@ def minimise_bounded(problem: Problem) -> None:
     """Minimise every instance of a batch within its box, as `problem.Problem` says."""
     kernel, inputs, y, box = problem.kernel, problem.inputs, problem.y, problem.box
     assert box is not None and problem.active is not None
-    if problem.seeds is not None:
-        problem.rank(problem.seeds)
+    if problem.seeds is not None:  # the driver without bounds puts the lowest candidate into y and takes no step
+        run_driver(Problem(kernel, inputs, y, problem.seeds, problem.gtol, 0))
     entry = kernel.entry("value_gradient_hessian")
     prepared, scratch = Prepared(entry, inputs), entry.needs(inputs)[1]
     low, high = np.ascontiguousarray(box.low), np.ascontiguousarray(box.high)

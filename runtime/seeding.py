@@ -101,8 +101,8 @@ def within(
     if points is None:
         _, written = run(kernel.entry("candidates"), inputs, np.zeros((rows, inputs.m)), count=rows)
         points = written.reshape(rows, seeds.number, inputs.m)
-    low, high = box.low[:, None], box.high[:, None]
-    return start, Seeds(Box(low, high, box.batch).clip(points), seeds.number, seeds.batch)
+    points = Box(box.low[:, None], box.high[:, None], box.batch).clip(points)
+    return start, Seeds(points[0] if len(points) == 1 else points, seeds.number, seeds.batch)
 
 
 def _arrays(kernel: Any, candidates: Any) -> dict[str, Floats]:

@@ -1,8 +1,10 @@
 """Minimising within a box: known solutions, SciPy's, the conditions of a minimum, and the promises of minimise."""
 
 import ctypes
+import doctest
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -570,3 +572,35 @@ def test_method_without_bounds_says_so(two_variables, monkeypatch):
     monkeypatch.setattr(module, "METHODS", {**module.METHODS, "plain": None})
     with pytest.raises(InputError, match=r"method 'plain' takes no bounds=; use method='trust-region'"):
         minimise(two_variables, None, {"a": A}, start=START, bounds={"t": (0, 1)}, method="plain")
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("candidates", ["shared", "batched", "declared"])
+@pytest.mark.parametrize("bounds", ["shared", "batched"])
+def test_the_lowest_candidate_within_the_box_is_the_start(batch, candidates, bounds):
+    z, a = sp.IndexedBase("z", shape=(k, n)), sp.IndexedBase("a", shape=(n,))
+    declared = {y[i]: z[q, i]} if candidates == "declared" else None
+    energy = sp.Sum(sp.cos(3 * (y[i] - a[i])), i)
+    kernel = wb.compile(wb.Energy(energy, variables=[y], data=[a, z], candidates=declared))
+    rng = np.random.default_rng(0)
+    points, rows = rng.uniform(-3, 3, (3, 7, 2)), 3 if "batched" in (candidates, bounds) else batch or 1
+    low, high = -rng.uniform(0, 2, (3, 2)), rng.uniform(0, 2, (3, 2))
+    data = {"a": rng.standard_normal((batch, 2)) if batch else rng.standard_normal(2), "z": points[0]}
+    given_points = points if candidates == "batched" else points[0]
+    low, high = (low, high) if bounds == "batched" else (low[0], high[0])
+    options = {} if candidates == "declared" else {"candidates": {"y": given_points}}
+    solution = minimise(kernel, None, data, bounds={"y": (low, high)}, max_iterations=0, **options)
+    moved = [np.clip(*(np.broadcast_to(one, (rows, 7, 2)) for one in (given_points, *(
+        side[:, None] if side.ndim == 2 else side for side in (low, high)))))][0]  # fmt: skip
+    energies = np.cos(3 * (moved - np.reshape(data["a"], (-1, 1, 2)))).sum(axis=2)
+    expected = moved[np.arange(rows), energies.argmin(axis=1)]
+    np.testing.assert_array_equal(solution.y, expected)
+    assert (np.ravel(solution.evaluations) == 2).all()
+
+
+def test_examples_of_the_documentation_run():
+    page = (Path(__file__).parents[2] / "docs" / "minimisers.md").read_text()
+    section = page[page.index("## Box bounds") :].split("\n## ")[0]
+    example = doctest.DocTestParser().get_doctest(section, {}, "Box bounds", "docs/minimisers.md", 0)
+    assert len(example.examples) > 10
+    assert doctest.DocTestRunner().run(example).failed == 0
