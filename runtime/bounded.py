@@ -9,8 +9,9 @@ The step minimises the model g's + s'Hs/2 over box and trust region (`box_step`)
 
 - On the free variables the exact step of trust_region.py. Where it leaves the box, the better of two by the model: its
   projection, and the point where its line meets the first bound. Variables at a bound that the gradient of the model
-  pushes outwards are then held, those that it pushes inwards are free again, and so on until nothing changes. The model
-  falls each time, so that this ends. For a convex quadratic it mostly ends at the solution.
+  pushes outwards are then held, those that it pushes inwards are free again, and so on until nothing changes. What the
+  model pushes inwards but the step outwards is pinned to its bound until the model has fallen. It falls each time, so
+  that this ends; for a convex quadratic at the solution.
 - The model must fall at least a tenth as far as at a point of sufficient decrease on the path P(y - t g) (Cauchy);
   otherwise the search begins there. Hence every limit is a critical point: Conn, Gould and Toint (1988), SIAM Journal
   on Numerical Analysis 25; Lin and More (1999), SIAM Journal on Optimization 9.
@@ -312,6 +313,7 @@ def descend_faces(
             copy(whole, s, n)
             copy(r_whole, r, n)
             change = there
+            zero(pinned, n)
         elif settled or not hold_stopped(s, p, 1.0, reach, free, below, above, n, pinned):
             break
     return change

@@ -58,36 +58,35 @@ def box_of(kernel: Any, bounds: Any, inputs: Any) -> Box:
                 f"{where}: unknown variable {name!r} in bounds{nearest(str(name), names)}; "
                 f"variables: {', '.join(names)}"
             )
-    sides: list[tuple[Floats, Floats]] = []
+    shapes = [tuple(int(evaluate(extent, inputs.sizes)) for extent in symbol.axes) for symbol in symbols]
+    sides: list[tuple[Floats | None, Floats | None]] = []
     lengths: list[int] = []
-    for symbol in symbols:
-        shape = tuple(int(evaluate(extent, inputs.sizes)) for extent in symbol.axes)
-        pair = bounds.get(symbol.name, (None, None))
+    for name, shape in zip(names, shapes, strict=True):
+        pair = bounds.get(name, (None, None))
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             got = f"{len(pair)} of them" if isinstance(pair, (tuple, list)) else type(pair).__name__
-            raise InputTypeError(
-                f"{where}: bounds {symbol.name} must be a pair (low, high), None for no bound; got {got}"
-            )
-        low = _side(pair[0], -math.inf, shape, lengths, f"{where}: bounds {symbol.name}: low")
-        high = _side(pair[1], math.inf, shape, lengths, f"{where}: bounds {symbol.name}: high")
+            raise InputTypeError(f"{where}: bounds {name} must be a pair (low, high), None for no bound; got {got}")
+        low = _side(pair[0], -math.inf, shape, lengths, f"{where}: bounds {name}: low")
+        high = _side(pair[1], math.inf, shape, lengths, f"{where}: bounds {name}: high")
         sides.append((low, high))
     batch = _batch(lengths, inputs.batch, where)
-    rows = 1 if batch is None else batch
-    for symbol, (low, high) in zip(symbols, sides, strict=True):
-        _check_order(low, high, symbol.name, where)
-    low, high = (
-        np.concatenate(
-            [np.broadcast_to(p[k], (rows, *p[k].shape[1:])).reshape(rows, math.prod(p[k].shape[1:])) for p in sides], 1
-        )
-        for k in (0, 1)
-    )
-    return Box(low, high, batch)
+    box = np.empty((2, 1 if batch is None else batch, inputs.m))
+    box[0], box[1] = -math.inf, math.inf
+    begin = 0
+    for name, shape, pair in zip(names, shapes, sides, strict=True):
+        end = begin + math.prod(shape)
+        for side, target in zip(pair, box, strict=True):
+            if side is not None:
+                target[:, begin:end] = side.reshape(len(side), end - begin)
+        _check_order(box[0, :, begin:end], box[1, :, begin:end], name, shape, where)
+        begin = end
+    return Box(box[0], box[1], batch)
 
 
-def _side(given: Any, none: float, shape: tuple[int, ...], lengths: list[int], where: str) -> Floats:
+def _side(given: Any, none: float, shape: tuple[int, ...], lengths: list[int], where: str) -> Floats | None:
     """A low or high bound as (B, ...) or (1, ...), of the variable's shape; `lengths` learns of a batch axis."""
     if given is None:
-        return np.full((1, *shape), none)
+        return None
     try:
         array = np.asarray(given)
         if array.dtype == object:
@@ -100,7 +99,7 @@ def _side(given: Any, none: float, shape: tuple[int, ...], lengths: list[int], w
     batched = array.ndim == len(shape) + 1
     wanted = (len(array), *shape) if batched else shape
     try:
-        full = np.broadcast_to(array, wanted)
+        full = array if array.shape == wanted else np.broadcast_to(array, wanted)
     except ValueError:
         raise InputError(
             f"{where} has shape {np.shape(given)}; expected one that broadcasts to {shape}, or with a batch axis "
@@ -124,14 +123,14 @@ def _batch(lengths: list[int], batch: int | None, where: str) -> int | None:
     return sizes[0] if sizes else (1 if lengths else None)
 
 
-def _check_order(low: Floats, high: Floats, name: str, where: str) -> None:
-    """Refuse bounds that nothing lies between."""
-    low, high = np.broadcast_arrays(low, high)
-    for wrong in (low > high, (low == math.inf) | (high == -math.inf)):
-        if wrong.any():
-            place = tuple(int(i) for i in np.argwhere(wrong)[0])
-            entry = name + (f"[{', '.join(map(str, place[1:]))}]" if place[1:] else "")
-            instance = f" of instance {place[0]}" if len(low) > 1 else ""
-            raise InputError(
-                f"{where}: bounds {entry}{instance}: nothing lies between low {low[place]:g} and high {high[place]:g}"
-            )
+def _check_order(low: Floats, high: Floats, name: str, shape: tuple[int, ...], where: str) -> None:
+    """Refuse bounds of a variable, (B, size), that nothing lies between."""
+    wrong = (low > high) | (low == math.inf) | (high == -math.inf)
+    if not wrong.any():
+        return
+    row, column = (int(k) for k in np.argwhere(wrong)[0])
+    entry = ", ".join(str(int(k)) for k in np.unravel_index(column, shape)) if shape else ""
+    place = (f"[{entry}]" if entry else "") + (f" of instance {row}" if len(low) > 1 else "")
+    raise InputError(
+        f"{where}: bounds {name}{place}: nothing lies between low {low[row, column]:g} and high {high[row, column]:g}"
+    )
