@@ -17,6 +17,8 @@ The step minimises the model g's + s'Hs/2 over box and trust region (`box_step`)
   on Numerical Analysis 25; Lin and More (1999), SIAM Journal on Optimization 9.
 - Once the held variables are those of the solution, it is Newton's method on the others, and quadratic.
 
+A step onto bounds where the energy is not finite is tried again, nine tenths of the way to them.
+
 All points that are evaluated lie in the box, and variables at a bound equal it to the bit. When a step is accepted, how
 the radius follows, and statuses are as in descend.py, for the projected gradient.
 
@@ -111,6 +113,16 @@ def take_bounded_step(
         trial[i] = value
         moved = moved or value != y[i]
     return moved
+
+
+def stop_short(s: DoublePointer, below: DoublePointer, above: DoublePointer, n: int) -> bool:
+    """Let a step that ends on bounds end nine tenths of the way to them; whether it does."""
+    found = False
+    for i in range(n):
+        if s[i] != 0.0 and (s[i] <= below[i] or s[i] >= above[i]):
+            s[i] *= 0.9
+            found = True
+    return found
 
 
 def is_held(slope: float, below: float, above: float, s: float) -> bool:
@@ -581,7 +593,12 @@ def descend_in_box(
                 status = (SADDLE if rose else CONVERGED) if escaping else STALLED
                 break
             shrink = 0.25
-            if on_line and not shortened:
+            if not finite and not shortened and not escaping and stop_short(step, below, above, n):
+                change = model(hessian, here, step, n, projected)
+                length, slope = math.sqrt(dot(step, step, n)), dot(step, here, n)
+                curved = 2.0 * (change - slope)
+                shortened = change < 0.0
+            elif on_line and not shortened:
                 if finite and judged:
                     shrink = shorter(difference, slope, dot(step, there, n))
                 for i in range(n):

@@ -40,6 +40,7 @@ from .bounded import (
     mark_active,
     measure_box,
     project_gradient,
+    stop_short,
     take_bounded_step,
 )
 from .conjugate_gradients import conjugate_gradients, precondition, system_of
@@ -442,6 +443,14 @@ def descend_in_box_sparse(
                 status = STALLED
                 break
             shrink = 0.1
+            if not finite and refusals == 1 and stop_short(step, below, above, n):
+                change = model_of_slots(
+                    product, slots, table, extents, instance, prepared_product, scratch, here, step, n, projected
+                )
+                slope = vectors.dot(here, step, n)
+                curved = 2.0 * (change - slope)
+                if change < 0.0:
+                    continue
             if not slope < 0.0:  # the way down began with a rise, along negative curvature: no line to be shortened
                 vectors.copy(other, step, n)
                 slope, length = vectors.dot(here, step, n), shrink * length

@@ -398,6 +398,15 @@ def test_no_point_outside_the_box_is_evaluated(monkeypatch, seed, begin):
     assert all((low <= point).all() and (point <= high).all() for point in seen)
 
 
+def test_bound_that_is_no_point_of_the_energy_holds_what_is_pushed_to_it():
+    """-t log t has no value at 0, where it is lowest."""
+    kernel = wb.compile(wb.Energy(-t * sp.log(t) + (u - t) ** 2, variables=[t, u]))
+    solution = minimise(kernel, start={"t": 0.1, "u": 1.0}, bounds={"t": (0, 0.3)})
+    assert solution.status is Status.CONVERGED
+    assert 0 < solution.variables["t"] <= 1e-8 and solution.gradient_norm <= 1e-8
+    assert solution.active["t"] and solution.curvature == pytest.approx(2)
+
+
 def test_bound_at_which_the_energy_is_infinite():
     kernel = wb.compile(wb.Energy(-sp.log(1 - t) - 3 * t + 1 / (t + 2) ** 2 * 0 + u**2, variables=[t, u]))
     solution = minimise(kernel, start={"t": 0.99, "u": 1.0}, bounds={"t": (-1, 1)})

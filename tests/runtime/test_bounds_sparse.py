@@ -167,6 +167,18 @@ def test_no_point_outside_the_box_is_evaluated(always):
     assert solution.converged.all() and solution.active["y"].any()
 
 
+def test_bounds_that_are_no_points_of_the_energy(always):
+    """-y log y has no value at 0, to which some are pushed; the others are not held up."""
+    energy = sp.Sum(-y[i] * sp.log(y[i]) + 3 * (y[i] - x[i]) ** 2, i) + sp.Sum((y[p + 1] - y[p]) ** 2, p) / 10
+    kernel = wb.compile(wb.Energy(energy, variables=[y], data=[x]))
+    data = {"x": np.where(np.arange(30) % 3 == 0, -1.0, 0.8)}
+    solution = wb.minimise(kernel, None, data, start={"y": np.full(30, 0.5)}, bounds={"y": (0, None)})
+    assert solution.status is Status.CONVERGED and solution.iterations < 40
+    held = solution.active["y"]
+    np.testing.assert_array_equal(held, data["x"] < 0)
+    assert (solution.variables["y"][held] < 1e-8).all() and (solution.variables["y"][~held] > 0.5).all()
+
+
 def test_order_threads_and_neighbours_change_no_bit(always, chain, graph):
     for kernel, edges in ((chain, False), (graph, True)):
         w, data, start, bounds = problem(2, 60, 40, edges)
