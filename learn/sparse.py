@@ -143,7 +143,7 @@ class _System:
     @cached_property
     def matrix(self) -> Any:
         """H, or its free block, as a CSR array."""
-        matrix = self.pattern.matrix(self.pattern.fill(self.slots[None])[0])
+        matrix = self.pattern.matrix(self.pattern.fill(self.slots))
         return matrix if self.free is None else matrix[self.free][:, self.free]
 
     def is_safe(self) -> bool:

@@ -608,7 +608,7 @@ def _escaped(problem: Problem, instance: int) -> bool:
     y = problem.y[instance]
     low, high = (side[instance if len(side) > 1 else 0] for side in (box.low, box.high))
     pattern, slots = kernel.hessian_slots(inputs, y, instance)
-    matrix = pattern.matrix(pattern.fill(slots[None])[0])
+    matrix = pattern.matrix(pattern.fill(slots))
     gradient = run_one(kernel.entry("gradient"), inputs, y, instance)[1]
     active = problem.active[instance]
     weak = (low < high) & ((y <= low) | (y >= high)) & (np.abs(gradient) <= problem.gtol)

@@ -187,7 +187,7 @@ def test_known_minimum(name):
         kernel,
         start=dict(zip(names, map(float, start), strict=True)),
         bounds=dict(zip(names, zip(low, high, strict=True), strict=True)),
-        max_iterations=200,
+        max_iterations=2000,
     )
     assert solution.status in (Status.CONVERGED, *[Status.STALLED] * ("badly scaled" in name)), solution
     found = np.array([solution.variables[name] for name in names])

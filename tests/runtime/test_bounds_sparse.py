@@ -214,7 +214,7 @@ def test_ends_of_slots_are_those_of_their_entries(name):
     pattern, slots = kernel.hessian_slots(inputs, np.zeros(inputs.m), 0)
     ends = ends_of(pattern, len(slots))
     for k in np.unique(pattern.sources):
-        entries = pattern.matrix(pattern.fill((np.arange(len(slots)) == k)[None].astype(float))[0]).tocoo()
+        entries = pattern.matrix(pattern.fill((np.arange(len(slots)) == k).astype(float))).tocoo()
         lit = {(int(r), int(s)) for r, s, v in zip(entries.row, entries.col, entries.data, strict=True) if v != 0}
         one = int(ends.rows[k]), int(ends.columns[k])
         assert one in lit and lit <= {one, one[::-1]}
