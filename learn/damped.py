@@ -15,6 +15,9 @@ u = 2^-53). Let pad be three times that for |H|, |H| being its largest row sum.
 The bound is then exceeded by less than the rounding of d itself: n(3n + 1) u of it.
 For n = 1 the matrix is max(h, 0) + d, exactly, and h is the curvature that the minimiser has computed.
 
+Variables that a bound holds do not move with the weights. H and its right-hand sides are then those of the others, the
+free block, and what holds for H above holds for that; rows of held variables are 0 (`solve_free`).
+
 With d = 0 nothing is added (Samuel and Tappen's derivative, defined at saddles too). A matrix is reported as singular
 if it has an eigenvalue within 16 n u |H| of 0.
 
@@ -236,13 +239,50 @@ def solve_damped(
     return code
 
 
+def solve_free(
+    h: DoublePointer,
+    n: int,
+    damping: float,
+    curvature: float,
+    c: DoublePointer,
+    p: int,
+    space: DoublePointer,
+    active: IntegerPointer,
+) -> int:
+    """`solve_damped` for the variables that are not active, rows of active ones <- 0; `curvature` is theirs, too."""
+    free = _pack_free(h, n, c, p, active)
+    code = USED
+    if free > 0:
+        code = solve_damped(h, free, damping, curvature, c, p, space)
+    for i in range(n - 1, -1, -1):
+        free -= 1 - active[i]
+        for k in range(p):
+            c[i * p + k] = 0.0 if active[i] != 0 else c[free * p + k]
+    return code
+
+
+def _pack_free(h: DoublePointer, n: int, c: DoublePointer, p: int, active: IntegerPointer) -> int:
+    """Move the free block of H and the free rows of c to the front; returns how many variables are free."""
+    free, place = 0, 0
+    for i in range(n):
+        if active[i] == 0:
+            for j in range(n):
+                if active[j] == 0:
+                    h[place] = h[i * n + j]
+                    place += 1
+            for k in range(p):
+                c[free * p + k] = c[i * p + k]
+            free += 1
+    return free
+
+
 # What the drivers read from their problem: two kernels, of which the first writes gradient and Hessian, each as
 # (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its own); then
-# addresses and sizes. DAMPING is a float64.
+# addresses and sizes. DAMPING is a float64; ACTIVE is 0 where there are no bounds.
 HESSIAN, SECOND = 0, 4
 TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH, DAMPING = range(8, 14)
 Y, Y_STRIDE, CURVATURE, CODES, OUT = range(14, 19)
-DIRECTIONS, TOTAL, EACH_ROW, FIRST_BLOCK = range(19, 23)
+DIRECTIONS, TOTAL, EACH_ROW, ACTIVE, FIRST_BLOCK = range(19, 24)
 
 
 def _prepared(problem: IntegerPointer, kernel: int, instance: int, own: DoublePointer) -> DoublePointer:
@@ -276,6 +316,7 @@ def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
     Y                  (TOTAL, UNKNOWNS), or (1, UNKNOWNS) with Y_STRIDE 0: the minima
     CURVATURE          (TOTAL, 2), second column: the lowest eigenvalue of the Hessian, or NaN where it is not known
     CODES              (TOTAL,): USED or LEFT_OUT on the way in, what became of the instance on the way out
+    ACTIVE             (TOTAL, UNKNOWNS): 1 for each variable that a bound holds, else 0; or none
     """
     n, damping = problem[UNKNOWNS], doubles(problem)[DAMPING]
     scratch = shifted(workspace, problem[HESSIAN + 3])
@@ -293,7 +334,12 @@ def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
             h[0] = lowest
         else:
             _evaluate(problem, HESSIAN, instance, work, workspace, scratch, work)
-        codes[instance] = solve_damped(h, n, damping, lowest, shifted(directions, instance * n), 1, space)
+        direction = shifted(directions, instance * n)
+        if problem[ACTIVE] != 0:
+            active = shifted(integer_pointer_at(problem[ACTIVE]), instance * n)
+            codes[instance] = solve_free(h, n, damping, lowest, direction, 1, space, active)
+        else:
+            codes[instance] = solve_damped(h, n, damping, lowest, direction, 1, space)
     return end
 
 
@@ -370,8 +416,12 @@ def _jacobian_slice(
         _evaluate(problem, SECOND, instance, work, own_cross, scratch, rows)
         for k in range(n * p):
             rows[k] = -rows[k]
-        lowest = curvature[2 * instance + 1]
-        codes[instance] = solve_damped(h, n, doubles(problem)[DAMPING], lowest, rows, p, space)
+        lowest, damping = curvature[2 * instance + 1], doubles(problem)[DAMPING]
+        if problem[ACTIVE] != 0:
+            active = shifted(integer_pointer_at(problem[ACTIVE]), instance * n)
+            codes[instance] = solve_free(h, n, damping, lowest, rows, p, space, active)
+        else:
+            codes[instance] = solve_damped(h, n, damping, lowest, rows, p, space)
         if codes[instance] == NOT_FINITE:
             for k in range(n * p):
                 rows[k] = math.nan

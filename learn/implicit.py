@@ -8,6 +8,9 @@ H is the Hessian of E in y at the minimum. shift = damping + max(0, -lowest eige
 |dy*/dw| <= |d(grad_y E)/dw| / damping at every point, also where a minimisation ended on a saddle. damping = 0 is
 never shifted: it is the derivative of Samuel and Tappen (2009), which does not exist where H is singular.
 
+Where the minimum lies on bounds (`minimise(bounds=)`), variables that they hold do not move: their derivative is 0, and
+H and d(grad_y E)/dw are those of the others. The limit on |dy*/dw| holds as ever.
+
 The solves and why the bound survives rounding: damped.py.
 """
 
@@ -191,7 +194,7 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
         from .sparse import sparse_gradient  # here: most energies never need it
 
         return sparse_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
-    if is_coupled(kernel, inputs):
+    if is_coupled(kernel, inputs) and solution.held is None:
         from .products import products_gradient  # here: most energies never need it
 
         return products_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
@@ -264,6 +267,7 @@ class _Pair:
             0 if directions is None else address_of(directions),
             count,
             int(weights_batched(solution.kernel, inputs)),
+            0 if solution.held is None else address_of(solution.held),
         )
 
     def run(self, driver: Native, count: int, first_block: int = 0) -> None:
@@ -405,7 +409,11 @@ def refuse_singular(kernel: Kernel, solution: Solution, codes: Codes, who: str) 
     detail = ""
     if not is_sparse(kernel, solution.inputs):
         hessian = np.asarray(kernel.dense_hessian(solution.variables, solution.w, solution.x))
-        eigenvalues = np.linalg.eigvalsh(hessian[instance] if hessian.ndim == 3 else hessian)
+        hessian = hessian[instance] if hessian.ndim == 3 else hessian
+        if solution.held is not None:
+            free = np.flatnonzero(solution.held[instance] == 0)
+            hessian = hessian[np.ix_(free, free)]
+        eigenvalues = np.linalg.eigvalsh(hessian)
         detail = f" (smallest eigenvalue {eigenvalues[np.argmin(abs(eigenvalues))]:.3g})"
     if not solution.batched:
         what = f"the Hessian is singular{detail}"

@@ -40,7 +40,7 @@ from .weight import Coordinates, Weight, coordinates_from_user
 
 Floats = NDArray[np.float64]
 
-_OPTIONS = ("weights", "optimiser", "damping", "unconverged", "method", "gtol", "max_iterations")
+_OPTIONS = ("weights", "optimiser", "damping", "unconverged", "bounds", "method", "gtol", "max_iterations")
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Learner:
     unconverged : {"zero", "nan", "use", "raise"}
         What instances that did not converge contribute, as for `implicit_gradient`; "nan" stops learning with an
         error. Their share is in the history.
-    method, gtol, max_iterations
-        As for `minimise`.
+    bounds, method, gtol, max_iterations
+        As for `minimise`; they hold for every batch and for `predict`.
 
     Raises
     ------
@@ -107,6 +107,7 @@ class Learner:
         *,
         damping: float = 0.1,
         unconverged: str = "zero",
+        bounds: Mapping[str, Any] | None = None,
         method: str = "trust-region",
         gtol: float = 1e-8,
         max_iterations: int = 100,
@@ -131,6 +132,8 @@ class Learner:
             "gtol": _plain(gtol),
             "max_iterations": _plain(max_iterations),
         }
+        if bounds is not None:
+            self.minimiser["bounds"] = _plain_bounds(bounds)
         coordinates = coordinates_from_user(kernel.energy, weights)
         self._begin(
             coordinates,
@@ -366,3 +369,14 @@ def _refuse_options(who: str, unknown: Mapping[str, Any], allowed: Sequence[str]
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _plain_bounds(value: Any) -> Any:
+    """Bounds as lists and numbers, which a checkpoint can hold; None where there is no bound."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _plain_bounds(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain_bounds(one) for one in value]
+    return None if isinstance(value, float) and math.isinf(value) else value

@@ -76,9 +76,9 @@ def _solve(kernel: Any, solution: Any, directions: Floats, shifts: Floats, some:
     prepared, scratch, system = Prepared(entry, inputs), entry.needs(inputs)[1], Plain(n)
     fixed = inputs.table_address, inputs.extents_address, n, 0, scratch, system.address
     arrays = address_of(packed), n, address_of(directions), address_of(shifts), address_of(ended)
-    problem = array("q", (0, 0, 0, 0, *prepared.fields, *fixed, *arrays, 0, LONG))
+    problem = array("q", (0, 0, 0, 0, *prepared.fields, *fixed, *arrays, 0, LONG, 0, 0, 0))
     key = ("damped", entry.evaluate.address, inputs.extents.tobytes())
-    workspace = prepared.own + scratch + n + system.memory
+    workspace = prepared.own + scratch + 2 * n + system.memory
     run_slices(damped_slice(), problem.buffer_info()[0], len(packed), key=key, workspace=workspace)
     if entry.failures:
         raise entry.failures.pop()

@@ -6,6 +6,9 @@
 by conjugate gradients, until the residual that they carry along is 1e-12 of dl/dy: |u| <= |dl/dy| / damping at every
 point, to rounding. Where they take long, and with damping = 0 at a Hessian that is not safely positive definite, the
 matrix is factorised. Sums over instances run over blocks of 64, in order, as in damped.py.
+
+Of minima on bounds, all this is said of the free block: rows and columns of held variables are left out of a matrix
+that is factorised, and set to 0, as their right-hand sides are, for conjugate gradients (bounded_newton_cg.py).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from ..compiler.evaluate import BLOCK, Prepared, run
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
+from ..runtime.bounded_newton_cg import ends_of, hold_slots
 from ..runtime.conjugate_gradients import conjugate_gradients, precondition, system_of
 from ..runtime.curvature import curvature
 from ..runtime.descend import prepared_for
@@ -50,6 +54,8 @@ def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, 
     """What `implicit.damped_gradient` gives: (p,), or (B, p) where `each` instance keeps its own."""
     packed = solution.y
     shifts, directions = np.full(len(packed), damping), -slopes
+    if solution.held is not None:
+        directions[solution.held != 0] = 0.0
     direct: set[int] = set()  # instances whose matrix is factorised
     for k in map(int, np.flatnonzero((codes == USED) & ((damping == 0.0) | ~(solution.reals[:, 1] > 0.0)))):
         system = _System(kernel, solution, k, damping)
@@ -62,7 +68,7 @@ def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, 
         if ended[k] == BROKEN:
             codes[k] = NOT_FINITE
         else:
-            directions[k], codes[k] = _System(kernel, solution, k, damping).factorised(-slopes[k])
+            directions[k], codes[k] = _System(kernel, solution, k, damping).factorised(directions[k])
     return summed_adjoint(kernel, solution, directions, codes, each=each)
 
 
@@ -95,9 +101,12 @@ def _solve(kernel: Any, solution: Any, directions: Floats, shifts: Floats, some:
     for pattern, group in kernel.patterns("hessian", inputs, range(count)) if some else ():
         system = system_of(pattern)
         fixed = inputs.table_address, inputs.extents_address, n, size, scratch, system.address
-        problem = array("q", (*kernels, *fixed, *arrays, group[0], LONG))
+        bounds = 0, 0, 0
+        if solution.held is not None:
+            bounds = address_of(solution.held), *ends_of(pattern, size).addresses
+        problem = array("q", (*kernels, *fixed, *arrays, group[0], LONG, *bounds))
         key = ("damped", entries[1].evaluate.address, inputs.extents.tobytes())
-        workspace = own + scratch + size + n + system.memory
+        workspace = own + scratch + 2 * size + 2 * n + system.memory
         run_slices(damped_slice(), problem.buffer_info()[0], len(group), key=key, workspace=workspace)
     return ended
 
@@ -118,11 +127,15 @@ def sparse_jacobian(kernel: Any, solution: Any, damping: float, codes: Codes) ->
 
 
 class _System:
-    """H + (damping + s) I at the minimum of one instance; `code` is what is known of it before it is solved."""
+    """H + (damping + s) I at the minimum of one instance; `code` is what is known of it before it is solved.
+
+    `free` are the rows of the free block, of which all is said, None where there are no bounds.
+    """
 
     def __init__(self, kernel: Any, solution: Any, instance: int, damping: float) -> None:
         self.kernel, self.inputs, self.instance = kernel, solution.inputs, instance
         self.pattern, self.slots = kernel.hessian_slots(self.inputs, solution.y[instance], instance)
+        self.free = None if solution.held is None else np.flatnonzero(solution.held[instance] == 0)
         self.damping, self.shift, self.lowest, self.size = damping, damping, math.nan, 0.0
         if not np.isfinite(self.slots).all():
             self.code = NOT_FINITE
@@ -135,15 +148,24 @@ class _System:
 
     @cached_property
     def matrix(self) -> Any:
-        """H as a CSR array."""
-        return self.pattern.matrix(self.pattern.fill(self.slots))
+        """H, or its free block, as a CSR array."""
+        matrix = self.pattern.matrix(self.pattern.fill(self.slots))
+        return matrix if self.free is None else matrix[self.free][:, self.free]
 
     def is_safe(self) -> bool:
         """Whether conjugate gradients may be asked: damped, or well away from a matrix that has no inverse."""
         return self.damping > 0.0 or self.lowest > SAFE * self._bound()
 
     def factorised(self, b: Floats) -> tuple[Floats, int]:
-        """The same by factorisation, for one or several right-hand sides, (m,) or (m, k)."""
+        """The same by factorisation, for one or several right-hand sides, (m,) or (m, k); 0 for held variables."""
+        if self.free is None:
+            return self._factorised(b)
+        x, code = np.zeros_like(b), self.code
+        if len(self.free):
+            x[self.free], code = self._factorised(b[self.free])
+        return x, code
+
+    def _factorised(self, b: Floats) -> tuple[Floats, int]:
         from scipy.sparse import eye_array
         from scipy.sparse.linalg import splu
 
@@ -169,10 +191,11 @@ class _System:
 
 # What `damped_slice` reads from its problem: two kernels, slots of the Hessian and the product with them, each as in
 # descend.py; then addresses and sizes. FIRST is added to the instances, MOST are the steps of a solve. Without a kernel
-# for slots (0, SIZE = 0), the product is that with the Hessian at VARIABLES.
+# for slots (0, SIZE = 0), the product is that with the Hessian at VARIABLES. ACTIVE is 0 where there are no bounds.
 HESSIAN, PRODUCT = 0, 4
 TABLE, EXTENTS, UNKNOWNS, SIZE, SCRATCH, SYSTEM = range(8, 14)
 VARIABLES, STRIDE, DIRECTIONS, SHIFTS, ENDED, FIRST, MOST = range(14, 21)
+ACTIVE, SLOT_ROWS, SLOT_COLUMNS = range(21, 24)
 
 
 def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -183,7 +206,8 @@ def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
     slots = shifted(own_product, problem[PRODUCT + 3])
     scratch = shifted(slots, size)
     solved = shifted(scratch, problem[SCRATCH])
-    memory, system = shifted(solved, n), integer_pointer_at(problem[SYSTEM])
+    free, whole = shifted(solved, n), shifted(solved, 2 * n)
+    memory, system = shifted(whole, size), integer_pointer_at(problem[SYSTEM])
     for instance in range(first + begin, first + end):
         if stop[0] != 0:
             return instance - first
@@ -203,6 +227,13 @@ def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
         ended[0] = BROKEN
         if not dot(slots, slots, size) < math.inf:
             continue
+        if problem[ACTIVE] != 0:
+            active = shifted(integer_pointer_at(problem[ACTIVE]), instance * n)
+            for i in range(n):
+                free[i] = 0.0 if active[i] != 0 else 1.0
+            copy(slots, whole, size)
+            rows, columns = integer_pointer_at(problem[SLOT_ROWS]), integer_pointer_at(problem[SLOT_COLUMNS])
+            hold_slots(whole, rows, columns, free, size, slots)
         precondition(system, matrix, shift, memory)
         unit = power_of_two(largest(b, n))
         scale(1.0 / unit, b, n)  # squares of very large and very small numbers are no numbers

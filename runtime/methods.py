@@ -12,7 +12,16 @@ from .sparse import is_sparse, minimise_sparse
 
 def trust_region(problem: Problem) -> None:
     """Newton steps within a trust region: exact ones, or by conjugate gradients for many unknowns (sparse.py)."""
-    if is_sparse(problem.kernel, problem.inputs):
+    if problem.box is not None:  # imported here: most problems have no bounds
+        if is_sparse(problem.kernel, problem.inputs):
+            from .bounded_newton_cg import minimise_bounded_sparse
+
+            minimise_bounded_sparse(problem)
+        else:
+            from .bounded import minimise_bounded
+
+            minimise_bounded(problem)
+    elif is_sparse(problem.kernel, problem.inputs):
         minimise_sparse(problem)
     else:
         problem.kernel.refuse_too_large(problem.inputs)
@@ -32,6 +41,9 @@ def l_bfgs(problem: Problem) -> None:
 
     minimise_lbfgs(problem)
 
+
+BOUNDED_METHODS = ("trust-region",)
+"""Those that keep variables within bounds."""
 
 METHODS: Mapping[str, Callable[[Problem], None]] = MappingProxyType(
     {"trust-region": trust_region, "l-bfgs": l_bfgs, "newton-cg": newton_cg}

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..energies.errors import InputError, InputTypeError, nearest
+from .box import Box, box_of
 from .checks import check_finite, check_positive, finite_instances
 from .descend import NOT_FINITE
 from .driver import declared_seeds
-from .methods import METHODS
+from .methods import BOUNDED_METHODS, METHODS
 from .problem import Problem
-from .seeding import Seeds, given_seeds
+from .seeding import Seeds, given_seeds, within
 from .solution import Solution
 
-OPTIONS = ("start", "candidates", "method", "gtol", "max_iterations", "check")
+OPTIONS = ("start", "candidates", "bounds", "method", "gtol", "max_iterations", "check")
 HINTS = {
-    "constraints": "a penalty belongs in the energy",
-    "bounds": "this version minimises without bounds",
+    "constraints": "box bounds: bounds=; a penalty belongs in the energy",
     "tol": "gtol= bounds the infinity norm of the gradient",
     "maxiter": "max_iterations=",
     "x0": "start={...}",
@@ -36,6 +36,7 @@ def minimise(
     *,
     start: Mapping[str, Any] | Solution | None = None,
     candidates: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, Any] | None = None,
     method: str = "trust-region",
     gtol: float = 1e-8,
     max_iterations: int = 100,
@@ -60,6 +61,11 @@ def minimise(
         One axis more than declared (shared by all instances) or two (batched): each instance starts from the one of
         lowest energy (exponentials are ranked to 1e-8, so candidates closer than that count as equal). Without
         `start` and `candidates` those that the energy declares are used.
+    bounds : dict of pairs of array_like
+        `{"y": (low, high)}`: each variable stays between the two, which broadcast to its declared shape or carry a
+        batch axis in front; None or infinity is no bound, low = high fixes an entry. Starts and candidates outside
+        are moved to the nearest point within (as SciPy's L-BFGS-B does), and the energy is evaluated within only. See
+        bounded.py, and `Solution.active` for which variables ended on a bound. Of 'trust-region' only.
     method : {'trust-region', 'l-bfgs', 'newton-cg'}
         'l-bfgs' needs gradients, and Hessians for the last steps only; 'newton-cg' products with the Hessian and never
         more memory than some vectors, and `curvature` is a lower bound or NaN. When they pay: docs/minimisers.md.
@@ -92,6 +98,8 @@ def minimise(
     """
     _check_options(method, gtol, max_iterations, unknown)
     _check_start(kernel, start, candidates)
+    if bounds is not None and method not in BOUNDED_METHODS:
+        raise InputError(f"minimise: method {method!r} takes no bounds=; use method='{BOUNDED_METHODS[0]}'")
     if isinstance(start, Solution):
         start = start.variables
     given = candidates if start is None else start
@@ -103,6 +111,7 @@ def minimise(
     seeds: Seeds | None = None
     packed: NDArray[np.float64] | None = None
     batch = inputs.batch
+    box: Box | None = None if bounds is None else box_of(kernel, bounds, inputs)
     if start is not None:
         packed, batched = kernel.bind_variables(start, inputs)
         if batched and batch in (None, 1):
@@ -111,11 +120,15 @@ def minimise(
         seeds = declared_seeds(kernel, inputs) if candidates is None else given_seeds(kernel, candidates, inputs)
         if seeds.batch is not None and batch in (None, 1):
             batch = seeds.batch
+    if box is not None and box.batch is not None and batch in (None, 1):
+        batch = box.batch
     rows = 1 if batch is None else batch
+    if box is not None:
+        packed, seeds = within(box, kernel, inputs, packed, seeds, rows)
     y = np.empty((rows, inputs.m))
     if packed is not None:
         y[:] = packed
-    problem = Problem(kernel, inputs, y, seeds, float(gtol), min(int(max_iterations), 2**62))
+    problem = Problem(kernel, inputs, y, seeds, float(gtol), min(int(max_iterations), 2**62), box)
     METHODS[method](problem)
     if finite is not None:
         bad = np.broadcast_to(~finite, rows)
@@ -133,6 +146,7 @@ def minimise(
         problem.energies,
         problem.reals,
         problem.integers,
+        problem.active,
     )
 
 

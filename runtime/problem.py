@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.evaluate import run
+from .box import Box
 from .seeding import Seeds
 
 Floats = NDArray[np.float64]
@@ -29,8 +30,12 @@ class Problem:
     seeds : Seeds or None
     gtol, max_iterations
         As for `minimise`.
+    box : Box or None
+        Bounds; starts and points of `seeds` are within.
     energies, reals, integers : (B,), (B, 2), (B, 3)
         A method fills them in: the energy; gradient norm and curvature; iterations, evaluations and status.
+    active : (B, m) or None
+        Where there are bounds, a method writes 1 for each variable that they hold, else 0.
     """
 
     kernel: Any
@@ -39,13 +44,16 @@ class Problem:
     seeds: Seeds | None
     gtol: float
     max_iterations: int
+    box: Box | None = None
     energies: Floats = field(init=False)
     reals: Floats = field(init=False)
     integers: Integers = field(init=False)
+    active: Integers | None = field(init=False)
 
     def __post_init__(self) -> None:
         rows = len(self.y)
         self.energies, self.reals, self.integers = np.empty(rows), np.empty((rows, 2)), np.empty((rows, 3), np.int64)
+        self.active = None if self.box is None else np.zeros(self.y.shape, np.int64)
 
     def rank(self, seeds: Seeds) -> None:
         """Put the candidate of lowest energy into y, for each instance the first of equals."""

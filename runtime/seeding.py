@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiler.evaluate import run
 from ..energies.errors import InputError, InputTypeError, NameMissingError, nearest
+from .box import Box
 
 Floats = NDArray[np.float64]
 
@@ -75,6 +77,32 @@ def given_seeds(kernel: Any, candidates: Any, inputs: Any) -> Seeds:
     packed, _ = kernel.bind_variables(flat, every)
     points = packed.reshape(lead, number, inputs.m)
     return Seeds(points[0] if lead == 1 else points, number, rows)
+
+
+def within(
+    box: Box, kernel: Any, inputs: Any, start: Floats | None, seeds: Seeds | None, rows: int
+) -> tuple[Floats | None, Seeds | None]:
+    """The start or the candidates, each moved to the nearest point of the box.
+
+    Raises
+    ------
+    InputError
+        If the batch of the bounds is another one.
+    """
+    if box.batch not in (None, 1, rows):
+        raise InputError(
+            f"minimise: energy {kernel.name!r}: batch sizes disagree: bounds have {box.batch}, "
+            f"start or candidates {rows}"
+        )
+    if start is not None:
+        return box.clip(start), seeds
+    assert seeds is not None
+    points = seeds.points
+    if points is None:
+        _, written = run(kernel.entry("candidates"), inputs, np.zeros((rows, inputs.m)), count=rows)
+        points = written.reshape(rows, seeds.number, inputs.m)
+    points = Box(box.low[:, None], box.high[:, None], box.batch).clip(points)
+    return start, Seeds(points[0] if len(points) == 1 else points, seeds.number, seeds.batch)
 
 
 def _arrays(kernel: Any, candidates: Any) -> dict[str, Floats]:

@@ -46,7 +46,7 @@ class Solution:
 
     Attributes
     ----------
-    variables, energy, gradient_norm, curvature, iterations, evaluations, status, converged
+    variables, energy, gradient_norm, curvature, iterations, evaluations, status, converged, active
         See each; `failed` and `raise_if` look at the statuses.
     w, x : dict or None
         Weights and data as they were given.
@@ -69,6 +69,7 @@ class Solution:
     energies: NDArray[np.float64] = field(repr=False)
     reals: NDArray[np.float64] = field(repr=False)
     integers: NDArray[np.int64] = field(repr=False)
+    held: NDArray[np.int64] | None = field(default=None, repr=False)
 
     @cached_property
     def variables(self) -> dict[str, Any]:
@@ -85,12 +86,15 @@ class Solution:
 
     @property
     def gradient_norm(self) -> Any:
-        """Infinity norm of the gradient at the end, (B,)."""
+        """Infinity norm of the gradient at the end, (B,); with bounds, of the projected gradient P(y - g) - y."""
         return self.reals[:, 0] if self.batched else float(self.reals[0, 0])
 
     @property
     def curvature(self) -> Any:
-        """Lowest eigenvalue of the Hessian at the end, (B,); of a large sparse one, and by products, a lower bound."""
+        """Lowest eigenvalue of the Hessian at the end, (B,); of a large sparse one, and by products, a lower bound.
+
+        With bounds, of the block of the variables that are not `active`: infinite where there are none.
+        """
         return self.reals[:, 1] if self.batched else float(self.reals[0, 1])
 
     @property
@@ -114,6 +118,17 @@ class Solution:
         """Whether the status is CONVERGED, (B,) bool."""
         converged = self.integers[:, 2] == CONVERGED
         return converged if self.batched else bool(converged[0])
+
+    @property
+    def active(self) -> dict[str, Any]:
+        """Which entries of each variable a bound holds, bool arrays shaped as `variables`.
+
+        Those that are fixed (low = high), and those at a bound over which the gradient pushes them. Their derivative by
+        the weights is 0. All False where there are no bounds.
+        """
+        held = np.zeros(self.y.shape) if self.held is None else self.held
+        unpacked = self.kernel.variables.unpack(held if self.batched else held[0], self.inputs.sizes)
+        return {name: np.asarray(array != 0.0) for name, array in unpacked.items()}
 
     @property
     def failed(self) -> NDArray[np.int64]:
@@ -144,6 +159,11 @@ class Solution:
         shown = ", ".join(map(str, instances[:5])) + (", ..." if len(instances) > 5 else "")
         return f"{len(instances)} of {len(self.y)} instances ({shown})"
 
+    def _bounds_in_words(self) -> str:
+        if self.held is None:
+            return ""
+        return f", bounds hold {np.count_nonzero(self.held)} of {self.held.size} unknowns"
+
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the bound inputs, which hold addresses; they are bound anew."""
         return {**vars(self), "variables": self.variables, "inputs": None}
@@ -157,11 +177,12 @@ class Solution:
         if not self.batched:
             return (
                 f"Solution({self.kernel.name}: {self.status.name}, energy {self.energy:.6g}, gradient norm "
-                f"{self.gradient_norm:.1e}, {self.iterations} iterations)"
+                f"{self.gradient_norm:.1e}, {self.iterations} iterations{self._bounds_in_words()})"
             )
         counts = np.bincount(self.integers[:, 2], minlength=len(Status))
         parts = [f"{counts[status]} {status.name}" for status in Status if counts[status]]
         norms = self.reals[:, 0][np.isfinite(self.reals[:, 0])]
         worst = f", worst gradient norm {norms.max():.1e}" if len(norms) else ""
         steps = f", {self.integers[:, 0].mean():.1f} iterations on average" if rows else ""
+        steps += self._bounds_in_words()
         return f"Solution({self.kernel.name}: {rows} instances: {', '.join(parts) or 'none'}{worst}{steps})"

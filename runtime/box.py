@@ -1,0 +1,136 @@
+"""Bounds on variables: what the user gives as `bounds=`, checked, and packed like the variables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.arrays import evaluate
+from ..energies.errors import InputError, InputTypeError, NameMissingError, nearest
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """low <= y <= high for each unknown, infinite where there is no bound.
+
+    Attributes
+    ----------
+    low, high : (B, m), or (1, m) where all instances share them
+    batch : int or None
+        The batch size that they bring.
+    """
+
+    low: Floats
+    high: Floats
+    batch: int | None
+
+    def clip(self, y: Floats) -> Floats:
+        """The nearest points in the box to (B, m) or (1, m); what is NaN or infinite stays so."""
+        return np.where(np.isfinite(y), np.minimum(np.maximum(y, self.low), self.high), y)
+
+
+def box_of(kernel: Any, bounds: Any, inputs: Any) -> Box:
+    """The box that `bounds` describes.
+
+    Raises
+    ------
+    InputTypeError, NameMissingError, InputError
+        If it is not a dict of pairs by variable; if a bound is NaN or has a shape that does not fit; if nothing lies
+        between a low and a high one.
+    """
+    where, symbols = f"minimise: energy {kernel.name!r}", kernel.declaration.variables
+    names = [symbol.name for symbol in symbols]
+    if not isinstance(bounds, Mapping):
+        raise InputTypeError(
+            f"{where}: bounds must be a dict of pairs (low, high) by variable ({', '.join(names)}); "
+            f"got {type(bounds).__name__}"
+        )
+    for name in bounds:
+        if name not in names:
+            raise NameMissingError(
+                f"{where}: unknown variable {name!r} in bounds{nearest(str(name), names)}; "
+                f"variables: {', '.join(names)}"
+            )
+    shapes = [tuple(int(evaluate(extent, inputs.sizes)) for extent in symbol.axes) for symbol in symbols]
+    sides: list[tuple[Floats | None, Floats | None]] = []
+    lengths: list[int] = []
+    for name, shape in zip(names, shapes, strict=True):
+        pair = bounds.get(name, (None, None))
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            got = f"{len(pair)} of them" if isinstance(pair, (tuple, list)) else type(pair).__name__
+            raise InputTypeError(f"{where}: bounds {name} must be a pair (low, high), None for no bound; got {got}")
+        low = _side(pair[0], -math.inf, shape, lengths, f"{where}: bounds {name}: low")
+        high = _side(pair[1], math.inf, shape, lengths, f"{where}: bounds {name}: high")
+        sides.append((low, high))
+    batch = _batch(lengths, inputs.batch, where)
+    box = np.empty((2, 1 if batch is None else batch, inputs.m))
+    box[0], box[1] = -math.inf, math.inf
+    begin = 0
+    for name, shape, pair in zip(names, shapes, sides, strict=True):
+        end = begin + math.prod(shape)
+        for side, target in zip(pair, box, strict=True):
+            if side is not None:
+                target[:, begin:end] = side.reshape(len(side), end - begin)
+        _check_order(box[0, :, begin:end], box[1, :, begin:end], name, shape, where)
+        begin = end
+    return Box(box[0], box[1], batch)
+
+
+def _side(given: Any, none: float, shape: tuple[int, ...], lengths: list[int], where: str) -> Floats | None:
+    """A low or high bound as (B, ...) or (1, ...), of the variable's shape; `lengths` learns of a batch axis."""
+    if given is None:
+        return None
+    try:
+        array = np.asarray(given)
+        if array.dtype == object:
+            array = np.where(array == np.array(None), none, array).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"{where} is not an array of numbers ({error})") from None
+    if array.dtype.kind not in "fiub":
+        raise InputTypeError(f"{where} has dtype {array.dtype}; numbers needed (float64)")
+    array = np.asarray(array, np.float64)
+    batched = array.ndim == len(shape) + 1
+    wanted = (len(array), *shape) if batched else shape
+    try:
+        full = array if array.shape == wanted else np.broadcast_to(array, wanted)
+    except ValueError:
+        raise InputError(
+            f"{where} has shape {np.shape(given)}; expected one that broadcasts to {shape}, or with a batch axis "
+            f"before it"
+        ) from None
+    if np.isnan(full).any():
+        first = [int(i) for i in np.argwhere(np.isnan(full))[0]]
+        raise InputError(f"{where} has NaN{f' at {first}' if first else ''}; None or infinity means no bound")
+    if not batched:
+        return full[None]
+    lengths.append(len(full))
+    return full
+
+
+def _batch(lengths: list[int], batch: int | None, where: str) -> int | None:
+    """The batch size that the bounds bring; one row is shared by all instances."""
+    sizes = sorted({length for length in lengths if length != 1})
+    if len(sizes) > 1 or (sizes and batch not in (None, 1, sizes[0])):
+        rest = "" if batch is None else f", weights and data {batch}"
+        raise InputError(f"{where}: batch sizes disagree: bounds have {' and '.join(map(str, sizes))}{rest}")
+    return sizes[0] if sizes else (1 if lengths else None)
+
+
+def _check_order(low: Floats, high: Floats, name: str, shape: tuple[int, ...], where: str) -> None:
+    """Refuse bounds of a variable, (B, size), that nothing lies between."""
+    wrong = (low > high) | (low == math.inf) | (high == -math.inf)
+    if not wrong.any():
+        return
+    row, column = (int(k) for k in np.argwhere(wrong)[0])
+    entry = ", ".join(str(int(k)) for k in np.unravel_index(column, shape)) if shape else ""
+    place = (f"[{entry}]" if entry else "") + (f" of instance {row}" if len(low) > 1 else "")
+    raise InputError(
+        f"{where}: bounds {name}{place}: nothing lies between low {low[row, column]:g} and high {high[row, column]:g}"
+    )
