@@ -328,12 +328,15 @@ def test_start_may_be_a_solution(plane):
     assert again.iterations == 0
 
 
-def test_summary_and_raise_if(plane):
+def test_raise_if_failed(plane):
     solution = of(plane, ["bowl", "nowhere", "nowhere"], (1, 1))
     assert "1 CONVERGED" in repr(solution) and "2 NOT_FINITE" in repr(solution)
-    with pytest.raises(NumericalError, match=r"2 of 3 instances \(1, 2\).*NOT_FINITE"):
-        solution.raise_if()
-    assert solution.raise_if(Status.SADDLE) is solution
+    with pytest.raises(NumericalError, match=r"2 of 3 instances \(1, 2\).*NOT_FINITE.*explain\(1\)"):
+        solution.raise_if_failed()
+    assert solution.raise_if_failed(Status.SADDLE) is solution
+    with pytest.raises(NumericalError, match="ended as CONVERGED"):
+        solution.raise_if_failed(Status.CONVERGED)
+    assert of(plane, "bowl", (1, 1)).raise_if_failed().converged
 
 
 # ---------------------------------------------------------------------------------------------- bad arguments
