@@ -320,9 +320,11 @@ def counts_text(solution: Solution) -> str:
 def summary(solution: Solution) -> str:
     """A batch in ten lines; see `Solution.__str__`."""
     rows, unknowns = solution.y.shape
-    many = f"{unknowns} unknown{'s' if unknowns > 1 else ''} each"
+    many = f"{unknowns} unknown{'' if unknowns == 1 else 's'} each"
     head = f"energy {solution.kernel.name!r}: {rows} instances, {many}, by {solution.problem.method}"
     lines = [head, f"  {counts_text(solution)}"]
+    if not rows:
+        return "\n".join(lines)
     columns = {
         "energy": solution.energies,
         "gradient norm": solution.reals[:, 0],

@@ -203,9 +203,9 @@ class Solution:
         return explain(self, self._number(instance))
 
     def _number(self, instance: Any) -> int:
-        if instance is None:
-            return int(self.failed[0]) if len(self.failed) else 0
         rows = len(self.y)
+        if instance is None:
+            instance = int(self.failed[0]) if len(self.failed) else 0
         try:
             number = operator.index(instance)
         except TypeError:
@@ -213,7 +213,9 @@ class Solution:
                 f"energy {self.kernel.name!r}: an instance is an integer from 0 to {rows - 1} (got {instance!r})"
             ) from None
         if not 0 <= number < rows:
-            raise InputError(f"energy {self.kernel.name!r}: no instance {number}; there are {rows}, numbered from 0")
+            raise InputError(
+                f"energy {self.kernel.name!r}: no instance {number}; there are {rows} of them, numbered from 0"
+            )
         return number
 
     def _which(self, instances: NDArray[np.int64]) -> str:

@@ -105,7 +105,7 @@ def _runs(problem: Problem, every_candidate: bool, restarts: int, seed: int) -> 
     else:
         points = problem.candidates(seeds)
         low, high, centre = (
-            a.reshape(-1, a.shape[-1])
+            np.atleast_2d(a)
             for a in (np.fmin.reduce(points, axis=-2), np.fmax.reduce(points, axis=-2), points[..., 0, :])
         )
         if every_candidate:
@@ -128,7 +128,7 @@ def _runs(problem: Problem, every_candidate: bool, restarts: int, seed: int) -> 
 def _scale(problem: Problem, centre: Floats) -> Floats:
     """A length for each unknown: the largest of its variable at the start, or 1 where that is 0."""
     arrays = problem.kernel.variables.unpack(centre, problem.inputs.sizes).values()
-    scales = [np.abs(a.reshape(len(centre), -1)) for a in arrays]
+    scales = [np.abs(a.reshape(len(centre), math.prod(a.shape[1:]))) for a in arrays]
     columns = [np.broadcast_to(a.max(axis=1, initial=0.0, keepdims=True), a.shape) for a in scales]
     scale = np.concatenate(columns, axis=1)
     return np.where(scale > 0.0, scale, 1.0)
@@ -136,8 +136,7 @@ def _scale(problem: Problem, centre: Floats) -> Floats:
 
 def _from(problem: Problem, start: Floats) -> Problem:
     """The problem, to be started from there, (m,) or (1 or B, m)."""
-    start = np.ascontiguousarray(start).reshape(-1, problem.y.shape[1])
-    return replace(problem, seeds=None, start=start).part(slice(None))
+    return replace(problem, seeds=None, start=np.atleast_2d(np.ascontiguousarray(start))).part(slice(None))
 
 
 def _nowhere(problem: Problem) -> Problem:

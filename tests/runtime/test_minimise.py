@@ -390,6 +390,16 @@ def test_not_finite_data_without_check(line):
     assert solution.variables["y"][3].tolist() == [1.0]
 
 
+def test_without_check_data_that_the_energy_ignores_count_too():
+    t, a, b = sp.symbols("t a b", real=True)
+    kernel = wb.compile(wb.Energy((t - a) ** 2, variables=[t], data=[a, b]))
+    data = {"a": 1.0, "b": [0.0, np.nan, 0.0]}
+    for options in ({}, {"minima": 2, "restarts": 1}, {"callback": lambda done, total: None}):
+        solution = wb.minimise(kernel, None, data, start={"t": [3.0, 4.0, 5.0]}, check=False, **options)
+        assert solution.failed.tolist() == [1] and np.isnan(solution.gradient_norm[1])
+        assert solution.variables["t"].tolist() == [1.0, 4.0, 1.0]
+
+
 def test_weight_that_must_be_positive(line):
     with pytest.raises(InputError, match=r"weight s = -1.0 but it is declared positive"):
         minimise(line, {"s": -1.0}, line.data_of("parabola"), start={"y": [1.0]})

@@ -90,11 +90,12 @@ def test_all_minima_that_a_scan_finds_are_found_in_order(wells, seed, count, wid
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("angle", [0.0, 0.7])
-def test_four_equal_minima_are_four_in_any_units_and_frame(himmelblau, unit, scale, angle):
+@pytest.mark.parametrize("strict", [1.0, 1e-12])
+def test_four_equal_minima_are_four_in_any_units_and_frame(himmelblau, unit, scale, angle, strict):
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     candidates = SQUARE @ turn.T / unit
     data = {"a": angle, "s": scale, "unit": unit}
-    gtol = 1e-8 * scale * unit
+    gtol = 1e-8 * scale * unit * strict
     solution = wb.minimise(himmelblau, None, data, candidates={"v": candidates}, minima=8, gtol=gtol)
     assert solution.minima.count == 4 and solution.minima.starts == 9
     points = solution.minima.variables["v"][:4] @ turn * unit
@@ -127,6 +128,16 @@ def test_minima_at_kinks_are_told_apart():
     assert solution.status is wb.Status.STALLED
     assert solution.minima.count == 2
     assert solution.minima.variables["t"][:2] == pytest.approx([a_third, 5 + a_third], abs=1e-9)
+
+
+def test_a_dent_in_the_slope_of_a_wide_well_is_a_minimum_of_its_own():
+    """At all three points between them the energy is below that of the dent."""
+    kernel = wb.compile(
+        wb.Energy(t**2 / 100 - sp.Float(0.03) * sp.exp(-((t - 5) ** 2) / sp.Float(0.02)), variables=[t])
+    )
+    solution = wb.minimise(kernel, candidates={"t": [-3.0, 5.0, 4.99]}, minima=3)
+    assert solution.minima.count == 2
+    assert solution.minima.variables["t"][:2] == pytest.approx([0, 5], abs=0.1)
 
 
 def test_minima_of_a_periodic_energy_are_many():
@@ -346,6 +357,15 @@ def test_a_solution_of_several_starts_can_be_pickled_explained_and_drawn(quartic
     assert str(again.explain(1)) == str(solution.explain(1))
     assert "minima: 1 in 1 instances, 2 in 1 instances" in str(solution)
     assert solution.trace.energy[:, -1].tobytes() == solution.energy.tobytes()
+
+
+def test_the_path_of_the_lowest_minimum_is_kept_whichever_start_led_there(quartic):
+    starts = np.array([2.0, 0.5, -2.0])
+    slopes = np.array([0.1, -0.1, 0.2])
+    solution = wb.minimise(quartic, None, {"a": slopes}, candidates={"t": starts}, minima=2, trace=True)
+    assert solution.trace.variables["t"][:, 0].tolist() == [-2.0, 2.0, -2.0]
+    again = wb.minimise(quartic, None, {"a": slopes}, start={"t": solution.trace.variables["t"][:, 0]})
+    assert again.variables["t"].tobytes() == solution.variables["t"].tobytes()
 
 
 def test_without_the_option_there_are_no_minima(quartic):
