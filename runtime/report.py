@@ -65,8 +65,8 @@ class Report:
         if not math.isnan(n["curvature"]):
             known.append(f"lowest curvature {n['curvature']:.2g}")
         lines = [
-            f"energy {self.energy!r}{place}: {self.status.name} after {n['iterations']} iterations "
-            f"({n['evaluations']} evaluations)",
+            f"energy {self.energy!r}{place}: {self.status.name} after {_many(n['iterations'], 'iteration')} "
+            f"({_many(n['evaluations'], 'evaluation')})",
             f"  {', '.join(known)}",
             *(f"  {sentence}" for sentence in self.finding),
         ]
@@ -123,6 +123,10 @@ class _Instance:
         """The unknowns of the largest sizes, at most `SHOWN`, those that are nothing beside the first left out."""
         order = np.argsort(-sizes, kind="stable")[:SHOWN]
         return [int(k) for k in order if sizes[k] > 1e-3 * sizes[order[0]]]
+
+
+def _many(count: float, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def unknown_name(kernel: Any, inputs: Any, k: int) -> str:
@@ -236,7 +240,7 @@ def _unbounded(one: _Instance) -> Told:
     sentences = []
     if moved.max(initial=0.0) > 0.0:
         ways = ", ".join(f"{one.name(k)} from {start.y[0, k]:.3g} to {one.y[k]:.3g}" for k in chosen)
-        sentences.append(f"{one.iterations} steps led {ways}")
+        sentences.append(f"{_many(one.iterations, 'step')} led {ways}")
     far = not one.energy < ABYSS
     reason = f"more than {FAR:g} (1 + |start|) away" if far else f"it fell below {ABYSS:g}"
     sentences.append(
@@ -320,8 +324,10 @@ def counts_text(solution: Solution) -> str:
 def summary(solution: Solution) -> str:
     """A batch in ten lines; see `Solution.__str__`."""
     rows, unknowns = solution.y.shape
-    many = f"{unknowns} unknown{'' if unknowns == 1 else 's'} each"
-    head = f"energy {solution.kernel.name!r}: {rows} instances, {many}, by {solution.problem.method}"
+    head = (
+        f"energy {solution.kernel.name!r}: {_many(rows, 'instance')}, {_many(unknowns, 'unknown')} each, by "
+        f"{solution.problem.method}"
+    )
     lines = [head, f"  {counts_text(solution)}"]
     if not rows:
         return "\n".join(lines)
@@ -340,7 +346,9 @@ def summary(solution: Solution) -> str:
             lines.append(f"  {name:14}" + "".join(f"{cell:11.3g}" for cell in cells))
     if solution.minima is not None:
         counts = np.bincount(solution.minima.count)
-        shown = ", ".join(f"{number} in {count} instances" for number, count in enumerate(counts) if count)
+        shown = ", ".join(
+            f"{number} in {_many(int(count), 'instance')}" for number, count in enumerate(counts) if count
+        )
         lines[1] += f"; minima: {shown}"
     failed = solution.failed
     if len(failed):

@@ -185,7 +185,7 @@ class Solution:
         >>> kernel = wb.compile(wb.Energy((t - 3)**2 + sp.log(t - x), variables=[t], data=[x]), backend="reference")
         >>> solution = wb.minimise(kernel, None, {"x": [-9.0, 2.0]}, start={"t": 0.0})
         >>> solution.explain(1)
-        energy 'energy', instance 1: NOT_FINITE after 0 iterations (1 evaluations)
+        energy 'energy', instance 1: NOT_FINITE after 0 iterations (1 evaluation)
           energy nan
           the start has no finite energy and derivatives:
             energy 'energy': the value is nan

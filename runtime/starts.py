@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,26 +74,19 @@ def lowest_minima(
     evaluations : (B,)
         Calls of the kernel for an instance, over all runs.
     """
-    rows = len(problem.y)
-    kept = [_nowhere(problem) for _ in range(count)]
-    found, evaluations = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    kept = _Kept(problem, count)
+    evaluations = np.zeros(len(problem.y), np.int64)
     for number, one in enumerate(_runs(problem, every_candidate, restarts, seed)):
         run_problem(one, report)
         evaluations += one.integers[:, 1]
         usable = one.integers[:, 2] <= STALLED  # CONVERGED or STALLED
-        if number == 0:
-            kept[0].take(one, slice(None))
-            _set_start(kept[0], one, slice(None))
-            found[:] = usable
-            continue
-        new = usable & (found > 0)
-        for slot in range(count):
-            new &= ~_same(one, kept[slot], new & (found > slot), evaluations)
-        first = usable & (found == 0)
-        _move(one, kept[0], first)
-        found[first] = 1
-        _insert(one, kept, found, new)
-    return kept, found, evaluations
+        first = usable & (kept.found == 0) if number else np.ones_like(usable)
+        new = usable & (kept.found > 0)
+        if number:
+            new &= ~kept.has(one, new, evaluations)
+        kept.put_first(one, first, usable)
+        kept.insert(one, np.flatnonzero(new))
+    return kept.problems(), kept.found, evaluations
 
 
 def _runs(problem: Problem, every_candidate: bool, restarts: int, seed: int) -> Iterator[Problem]:
@@ -139,63 +133,82 @@ def _from(problem: Problem, start: Floats) -> Problem:
     return replace(problem, seeds=None, start=np.atleast_2d(np.ascontiguousarray(start))).part(slice(None))
 
 
-def _nowhere(problem: Problem) -> Problem:
-    """Room for results: NaN, NOT_FINITE."""
-    made = replace(problem, seeds=None, y=np.full_like(problem.y, math.nan), start=np.full_like(problem.y, math.nan))
-    made.energies[:], made.reals[:], made.integers[:] = math.nan, math.nan, (0, 0, NOT_FINITE)
-    return made
+class _Kept:
+    """The lowest distinct minima so far, in order of energy; arrays over (minimum, instance, ...), NaN where none is.
 
+    found    how many each instance has
+    arrays   minimisers, starts, energies, reals and integers, as in Problem
+    """
 
-def _set_start(slot: Problem, one: Problem, rows: slice | NDArray[np.bool_]) -> None:
-    assert slot.start is not None and one.start is not None
-    slot.start[rows] = np.broadcast_to(one.start, slot.start.shape)[rows]
+    def __init__(self, problem: Problem, count: int) -> None:
+        rows, unknowns = problem.y.shape
+        self.problem, self.found = problem, np.zeros(rows, np.int64)
+        self.y, self.start = (np.full((count, rows, unknowns), math.nan) for _ in range(2))
+        self.energies, self.reals = np.full((count, rows), math.nan), np.full((count, rows, 2), math.nan)
+        self.integers = np.zeros((count, rows, 3), np.int64)
+        self.integers[..., 2] = NOT_FINITE
 
+    def _pairs(self, one: Problem) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        assert one.start is not None
+        start = np.broadcast_to(one.start, one.y.shape)
+        return [
+            (self.y, one.y),
+            (self.start, start),
+            (self.energies, one.energies),
+            (self.reals, one.reals),
+            (self.integers, one.integers),
+        ]
 
-def _move(source: Problem, target: Problem, rows: NDArray[np.bool_]) -> None:
-    """Copy the results and starts of some rows."""
-    target.y[rows], target.energies[rows] = source.y[rows], source.energies[rows]
-    target.reals[rows], target.integers[rows] = source.reals[rows], source.integers[rows]
-    _set_start(target, source, rows)
+    def put_first(self, one: Problem, rows: NDArray[np.bool_], usable: NDArray[np.bool_]) -> None:
+        """Take the ends of a run for instances that have no minimum yet."""
+        if rows.any():
+            for mine, its in self._pairs(one):
+                mine[0, rows] = its[rows]
+            self.found[rows & usable] = 1
 
+    def insert(self, one: Problem, rows: NDArray[np.int64]) -> None:
+        """Put new minima in their places by energy; the highest falls out where there is no more room."""
+        if not len(rows):
+            return
+        count = len(self.energies)
+        order = np.argsort(np.concatenate([self.energies[:, rows], one.energies[None, rows]]), axis=0, kind="stable")
+        for mine, its in self._pairs(one):
+            both = np.concatenate([mine[:, rows], its[None, rows]])
+            places = order[:count].reshape(count, len(rows), *[1] * (both.ndim - 2))
+            mine[:, rows] = np.take_along_axis(both, places, axis=0)
+        self.found[rows] = np.minimum(self.found[rows] + 1, count)
 
-def _insert(one: Problem, kept: list[Problem], found: Integers, new: NDArray[np.bool_]) -> None:
-    """Put the new minima of a run in their places by energy; the highest falls out where there is no more room."""
-    place = sum(
-        ((found > k) & (slot.energies <= one.energies)).astype(np.int64) for k, slot in enumerate(kept)
-    )  # after those of equal energy
-    for k in range(len(kept) - 1, -1, -1):
-        if k > 0:
-            _move(kept[k - 1], kept[k], new & (place < k))
-        _move(one, kept[k], new & (place == k))
-    found[new] = np.minimum(found[new] + 1, len(kept))
+    def has(self, one: Problem, asked: NDArray[np.bool_], evaluations: Integers) -> NDArray[np.bool_]:
+        """Whether the end of a run is a minimum that is kept, (B,), anything where not asked; counts evaluations."""
+        energies, slopes, problem = self.energies, self.reals[..., 0], self.problem
+        distance = np.sqrt(((self.y - one.y) ** 2).sum(axis=2))
+        with np.errstate(invalid="ignore"):  # NaN where there is none, which is equal to nothing
+            highest = np.maximum(energies, one.energies)
+            noise = 2.0 * ROUNDING * np.maximum(np.abs(energies), np.abs(one.energies))
+            reach = 2.0 * math.sqrt(one.y.shape[1]) * distance
+            level = np.abs(energies - one.energies) <= noise + reach * (slopes + one.reals[:, 0])
+            size = np.maximum(np.abs(self.y).max(axis=2, initial=0.0), np.abs(one.y).max(axis=1, initial=0.0))
+            same = distance <= NEAR * size
+        steepest = np.minimum(slopes, problem.gtol) + np.minimum(one.reals[:, 0], problem.gtol)
+        limit = highest + noise + reach * steepest
+        slot, row = np.nonzero(level & ~same & asked)
+        if len(row):
+            inputs = problem.inputs.rows(row)
+            away = self.y[slot, row] - one.y[row]
+            low = np.ones(len(row), np.bool_)
+            for fraction in FRACTIONS:
+                values, _ = run(problem.kernel.entry("value"), inputs, one.y[row] + fraction * away, count=len(row))
+                low &= values <= limit[slot, row]  # False for NaN: something is between them
+            np.add.at(evaluations, row, len(FRACTIONS))
+            same[slot, row] = low
+        found: NDArray[np.bool_] = same.any(axis=0)
+        return found
 
-
-# ---------------------------------------------------------------------------------------------- one minimum or two
-
-
-def _same(a: Problem, b: Problem, asked: NDArray[np.bool_], evaluations: Integers) -> NDArray[np.bool_]:
-    """Whether two ends are one minimum, (B,), False where not asked; counts what it evaluates."""
-    same = np.zeros_like(asked)
-    rows = np.flatnonzero(asked)
-    if not len(rows):
-        return same
-    ya, yb, ga, gb = a.y[rows], b.y[rows], a.reals[rows, 0], b.reals[rows, 0]
-    ea, eb = a.energies[rows], b.energies[rows]
-    distance = np.sqrt(((ya - yb) ** 2).sum(axis=1))
-    noise = 2.0 * ROUNDING * np.maximum(np.abs(ea), np.abs(eb))
-    reach = 2.0 * math.sqrt(ya.shape[1]) * distance
-    slack = noise + reach * (np.minimum(ga, a.gtol) + np.minimum(gb, b.gtol))
-    near = distance <= NEAR * np.maximum(np.abs(ya), np.abs(yb)).max(axis=1, initial=0.0)
-    level = near | (np.abs(ea - eb) <= noise + reach * (ga + gb))
-    open_ = level & ~near
-    for fraction in FRACTIONS:
-        left = np.flatnonzero(open_)
-        if not len(left):
-            break
-        points = np.ascontiguousarray(ya[left] + fraction * (yb[left] - ya[left]))
-        values, _ = run(a.kernel.entry("value"), a.inputs.rows(rows[left]), points, count=len(left))
-        evaluations[rows[left]] += 1
-        rises = ~(values <= np.maximum(ea, eb)[left] + slack[left])  # True for NaN: something is between them
-        level[left[rises]] = open_[left[rises]] = False
-    same[rows] = level
-    return same
+    def problems(self) -> list[Problem]:
+        """Each minimum as a problem that has been run."""
+        made = []
+        for k in range(len(self.energies)):
+            one = replace(self.problem, seeds=None, y=self.y[k], start=self.start[k])
+            one.energies, one.reals, one.integers = self.energies[k], self.reals[k], self.integers[k]
+            made.append(one)
+        return made

@@ -37,7 +37,7 @@ def logarithm():
 
 def test_converged_says_so_with_the_numbers():
     text = str(of_t((t - a) ** 2 + 1, {"a": 3.0}).explain())
-    assert "CONVERGED after 1 iterations" in text and "gtol 1e-08" in text
+    assert "CONVERGED after 1 iteration (2 evaluations)" in text and "gtol 1e-08" in text
     assert "curvature 2" in text and "a minimum" in text and "what to do" not in text
 
 

@@ -355,7 +355,7 @@ def test_a_solution_of_several_starts_can_be_pickled_explained_and_drawn(quartic
     assert again.minima.variables["t"].tobytes() == solution.minima.variables["t"].tobytes()
     assert again.trace.energy.tobytes() == solution.trace.energy.tobytes()
     assert str(again.explain(1)) == str(solution.explain(1))
-    assert "minima: 1 in 1 instances, 2 in 1 instances" in str(solution)
+    assert "minima: 1 in 1 instance, 2 in 1 instance" in str(solution)
     assert solution.trace.energy[:, -1].tobytes() == solution.energy.tobytes()
 
 
