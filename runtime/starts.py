@@ -40,7 +40,7 @@ NEAR = 1e-12
 """Ends that differ by this part of their size, or less, are one: rounding of y alone."""
 
 FRACTIONS = (0.381966, 0.763932, 0.072949)
-"""Where between two ends a barrier is looked for: powers of the golden ratio, far from all simple fractions."""
+"""Where between two ends a barrier is looked for: multiples of powers of the golden ratio, no simple fractions."""
 
 
 def number_of_starts(problem: Problem, every_candidate: bool, restarts: int) -> int:

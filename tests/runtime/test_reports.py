@@ -90,6 +90,7 @@ def test_derivatives_too_large_to_square_are_explained():
     "expression, way",
     [
         (-(t**2), "power of 2"),
+        (50 - t**2, "power of 2"),
         (-a * t + 0 * t, "power of 1"),
         (-(t**4), "power of 4"),
         (-sp.exp(t), "fell below"),
@@ -275,3 +276,18 @@ def test_a_minimum_behind_a_region_of_nan_is_never_reached(method, border):
     assert solution.status is not wb.Status.CONVERGED
     assert solution.variables["t"] <= border
     assert np.isfinite(solution.energy) and solution.energy < 24.2
+
+
+@pytest.mark.parametrize("unknowns", [5, 250])
+@pytest.mark.parametrize("border", [0.3, 0.999, 1.001])
+def test_many_unknowns_do_not_converge_behind_a_region_of_nan(unknowns, border):
+    """All z = 1 is the minimum; the root is NaN from z = b on. 5 unknowns are dense, 250 are sparse to the driver."""
+    z, k = sp.IndexedBase("z", shape=(n,)), sp.Idx("k", (0, n - 2))
+    root = sp.Float(1e-30) * sp.Sum(sp.sqrt(b - z[i]) ** 3, i)
+    kernel = wb.compile(wb.Energy(sp.Sum((z[i] - 1) ** 2, i) + sp.Sum((z[k + 1] - z[k]) ** 2, k) + root,
+                                  variables=[z], data=[b], name="fence"))  # fmt: skip
+    start = np.linspace(-0.5, 0.2, unknowns)
+    solution = wb.minimise(kernel, None, {"b": border}, start={"z": start})
+    assert solution.converged == (border > 1)
+    assert solution.variables["z"].max() <= border and np.isfinite(solution.energy)
+    assert solution.energy < kernel.value({"z": start}, None, {"b": border})
