@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py --threads 1
     python benchmarks/speed.py --casadi         # against CasADi's C code instead, which takes long to build
+    python benchmarks/speed.py --solvers        # minimising against libraries, and one instance from Python
 
 On one core the process is pinned to it and its CPU time is measured, of all its threads; on two, the wall clock.
 Answers are compared before times are: values, gradients and Hessians with the hand-written kernels and CasADi,
@@ -27,7 +28,7 @@ from timing import Row
 Floats = NDArray[np.float64]
 
 HAND_BOUNDS = {"W1": 1.2, "W2": 1.2, "W3": 1.4, "W4": 1.5}
-MINIMISE_BOUNDS = {"W1": 3.0, "W2": 6.0, "W3": 2.0, "W4": 6.0}
+MINIMISE_BOUNDS = {"W1": 3.5, "W2": 8.0, "W3": 2.5, "W4": 6.0}
 IMPLICIT_BOUNDS = {"W1": 4.0, "W2": 10.0, "W3": 5.0, "W4": 5.0}
 
 
@@ -142,6 +143,59 @@ def against_jax(work: Any, kernel: Any, clock: timing.Clock, section: str, threa
     return rows
 
 
+def against_solvers(work: Any, kernel: Any, clock: timing.Clock, section: str) -> Row:
+    """Minimising, against the fastest library that finds the same minima; those that do not are named."""
+    import wiberg as wb
+    from peers_solvers import ways
+
+    title = f"{work.name} {'minimise' if work.start else 'seed + minimise'}, libraries"
+
+    def ours() -> Any:
+        return wb.minimise(kernel, work.weights, work.data, start=work.start)
+
+    (found,) = ours().variables.values()
+    minima, seconds, failed = found.reshape(work.size, -1), {}, []
+    for way in ways(work, kernel):
+        same = np.abs(way.call() - minima[: way.size]).max(axis=1) < 1e-6
+        if same.mean() < 0.99:
+            failed.append(f"{way.name} {100 * same.mean():.0f} %")
+            continue
+        least = np.inf
+        for _ in range(3):
+            begin = clock()
+            way.call()
+            least = min(least, (clock() - begin) / way.size)
+        seconds[way.name] = least
+    if not seconds:
+        return timing.skipped(section, title, "no library found the minima: " + (", ".join(failed) or "none installed"))
+    best = min(seconds, key=lambda name: seconds[name])
+    mine = timing.compare(ours, ours, clock, repeats=9, target=0.05)[0][0] / work.size
+    note = ", ".join(f"{name} {1e6 * s:.0f}" for name, s in sorted(seconds.items(), key=lambda kv: kv[1]))
+    note += f"; same minima in fewer than 99 %: {', '.join(failed)}" if failed else ""
+    bound = MINIMISE_BOUNDS[work.name]
+    ratio = seconds[best] / mine
+    return Row(section, title, "us/inst", 1e6 * mine, 1e6 * seconds[best], best, ratio, None, ">=", bound, note)
+
+
+def single_instance(work: Any, kernel: Any, section: str) -> Row:
+    """What a call for one small instance costs beyond its share of a batch."""
+    import wiberg as wb
+
+    data = {n: a[0] if a.ndim and len(a) == work.size else a for n, a in work.data.items()}
+    start = None if work.start is None else {n: a[0] for n, a in work.start.items()}
+    rows = np.zeros(work.size, int)
+    many = {n: a[rows] if a.ndim and len(a) == work.size else a for n, a in work.data.items()}
+    starts = None if work.start is None else {n: a[rows] for n, a in work.start.items()}
+    (one, _), (batch, _) = timing.compare(
+        lambda: wb.minimise(kernel, work.weights, data, start=start),
+        lambda: wb.minimise(kernel, work.weights, many, start=starts),
+        time.perf_counter,
+    )
+    over = 1e6 * (one - batch / work.size)
+    note = f"{1e6 * one:.1f} us for one, {1e6 * batch / work.size:.1f} each in a batch"
+    return Row(section, f"{work.name} minimise one: overhead", "us", over, None, "", over, None, "<=", 50.0, note)
+
+
 def against_casadi(work: Any, kernel: Any, clock: timing.Clock, section: str) -> list[Row]:
     """Value, gradient and Hessian; and how long each takes from the formula to the first of them."""
     from peers_casadi import GRAPHS, Peer
@@ -190,8 +244,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--casadi", action="store_true", help="the rows against CasADi only, on one core")
+    parser.add_argument("--solvers", action="store_true", help="minimising against libraries only, on one core")
     options = parser.parse_args()
-    threads = 1 if options.casadi else options.threads
+    threads = 1 if options.casadi or options.solvers else options.threads
     pin(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     section = "one core" if threads == 1 else f"{threads} threads"
@@ -208,6 +263,12 @@ def main() -> None:
     if options.casadi:
         for row in casadi_rows(works, kernels, clock):
             print(json.dumps(row.record()), flush=True)
+        return
+    if options.solvers:
+        for name, work in works.items():
+            print(json.dumps(against_solvers(work, kernels[name], clock, "libraries, one core").record()), flush=True)
+            if name != "W4":
+                print(json.dumps(single_instance(work, kernels[name], "libraries, one core").record()), flush=True)
         return
     for name, work in works.items():
         print(json.dumps(against_hand(work, kernels[name], clock, section).record()), flush=True)

@@ -6,9 +6,10 @@ Reading order:
     ranges, intervals                           ranges that depend on other indices; what values a formula can take
     lower, user_functions, stabilise,           from SymPy to the language
     differentiate, products, simplify, share,   the passes, put together in derive
-    prepare, schedule, freeze, sizes, emit,
-    nests
-    landings, support, slots, pattern           sparse second derivatives: found, computed, filled in
+    prepare, schedule, rows, freeze, sizes,
+    emit, nests
+    landings, support, slots, pattern,          sparse second derivatives: found, computed, filled in
+    compressed
     reference                                   the interpreter
     vectormath, pointers, entry                 kernels in machine code, by numba
     signature, calling, translate               drivers in machine code

@@ -56,6 +56,10 @@ def doubles(pointer: IntegerPointer) -> DoublePointer:
     raise NotImplementedError("in compiled functions only")
 
 
+def prefetch(pointer: Pointer, index: int) -> None:
+    """Tell the CPU that pointer[index] is needed soon; any index will do, also one beyond the array."""
+
+
 def call_evaluate(
     address: int,
     y: DoublePointer,

@@ -140,7 +140,7 @@ class _Counts:
             array = self.program.arrays[name]
             if array.role in ("variable", "direction", "weight", "data", "prepared"):
                 read += self.entries_read(array, statements)
-            elif array.role == "local" and name not in plan.scalars and array.axes:
+            elif array.role == "local" and name not in plan.scalars and name not in plan.rows and array.axes:
                 scratch += 2 * self.volume(array)
         return read, scratch
 

@@ -10,15 +10,20 @@ No text of the user reaches the code: names are generated, and what is quoted in
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
+from types import MappingProxyType
+from typing import TypeVar
 
 from . import sizes
 from .expression import ZERO, Affine
 from .freeze import Placement
-from .nests import NestText
+from .nests import NestText, write_rows
 from .program import Array, Program, Range, Statement, arrays_read
 from .schedule import Nest, Schedule
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,26 +69,32 @@ def emit(plan: Schedule, memory: Memory, out: sizes.Size, title: str, legend: It
     title, legend : str
         What the kernel computes, and lines about names, for the comment on top; ASCII.
     """
-    prepared_at, prepared_size = _offsets(plan.program, "prepared", frozenset())
-    scratch_at, scratch_size = _offsets(plan.program, "local", plan.scalars)
+    prepared_at, prepared_size = _offsets(plan.program, "prepared")
+    scratch_at, scratch_size = _offsets(plan.program, "local", plan.scalars, plan.rows)
     head = [f"# {title}", *(f"#   {line}" for line in legend), ""]
-    prepare = FunctionText(plan.program, memory, plan.scalars, prepared_at, scratch_at)
+    prepare = FunctionText(plan.program, memory, plan.scalars, plan.rows, prepared_at, scratch_at)
     prepare.body("def prepare(table, extents, instance, prepared):", plan.prepare, prepared=False)
-    evaluate = FunctionText(plan.program, memory, plan.scalars, prepared_at, scratch_at)
+    evaluate = FunctionText(plan.program, memory, plan.scalars, plan.rows, prepared_at, scratch_at)
     evaluate.body("def evaluate(y, v, table, extents, instance, prepared, scratch, out):", plan.evaluate, prepared=True)
     source = "\n".join([*head, *prepare.lines, "", "", *evaluate.lines, ""])
     return Emitted(source, prepared_size, scratch_size, out)
 
 
-def _offsets(program: Program, role: str, without: frozenset[str]) -> tuple[dict[str, sizes.Size], sizes.Size]:
+def _offsets(
+    program: Program, role: str, without: Collection[str] = (), rows: Mapping[str, int] = MappingProxyType({})
+) -> tuple[dict[str, sizes.Size], sizes.Size]:
     """The place of every array of a role in one block of memory; local scalars are variables and need none."""
     total: sizes.Size = sizes.ZERO_SIZE
     places: dict[str, sizes.Size] = {}
     for array in program.arrays.values():
         if array.role == role and array.name not in without and (array.axes or role == "prepared"):
             places[array.name] = total
-            total = sizes.plus(total, sizes.room(array.axes))
+            total = sizes.plus(total, sizes.room(_without(array.axes, rows.get(array.name))))
     return places, total
+
+
+def _without(items: tuple[T, ...], place: int | None) -> tuple[T, ...]:
+    return tuple(item for k, item in enumerate(items) if k != place)
 
 
 @dataclass
@@ -93,6 +104,7 @@ class FunctionText:
     program: Program
     memory: Memory
     scalars: frozenset[str]
+    rows: Mapping[str, int]
     prepared_at: Mapping[str, sizes.Size]
     scratch_at: Mapping[str, sizes.Size]
     lines: list[str] = field(default_factory=list)
@@ -117,8 +129,12 @@ class FunctionText:
                 self.line(f"{array.name} = separate({where}, {pointers.index(array)}, {len(pointers)})")
             elif array.name in used:
                 self._load(array, prepared)
-        for nest in nests:
-            self._nest(nest)
+        for k, nest in enumerate(nests):
+            rest = list(takewhile(lambda n: n.joined, nests[k + 1 :]))
+            if rest and not nest.joined:
+                self._rows([nest, *rest])
+            elif not nest.joined:
+                self._nest(nest)
         if prepared and self.memory.mirror is not None:
             self._mirror(*self.memory.mirror)
         returns = prepared and "value" in used and not self.program.arrays["value"].axes
@@ -162,18 +178,17 @@ class FunctionText:
 
     # ---------------------------------------------------------------------------------- nests
 
+    def _rows(self, nests: Sequence[Nest]) -> None:
+        texts = [(nest, self._statements(nest)) for nest in nests]
+        write_rows([(self._text(nest, own), _comment(own)) for nest, own in texts if own])
+
     def _nest(self, nest: Nest) -> None:
-        statements = [s for s in nest.statements if not self._is_void(s)]
+        statements = self._statements(nest)
         if not statements:
             return
         for line in _comment(statements):
             self.line(f"# {line}")
-        maps = {s.target for s in statements if not s.accumulate and s.is_definition and len(s.kept) == len(nest.loops)}
-        maps = {m for m in maps if self.program.arrays[m].role == "local"}
-        placement = Placement(nest.loops, maps if nest.loops else ())
-        whole = NestText(
-            self, nest.loops, statements, placement, frozenset(maps), self._triangle(nest.loops, statements)
-        )
+        whole = self._text(nest, statements)
         unrolled = whole.unrolled()
         if not unrolled:
             whole.write()
@@ -181,6 +196,17 @@ class FunctionText:
         whole.zero()
         for part in unrolled:
             part.write(zero=False)
+
+    def _statements(self, nest: Nest) -> list[Statement]:
+        return [s for s in nest.statements if not self._is_void(s)]
+
+    def _text(self, nest: Nest, statements: Sequence[Statement]) -> NestText:
+        maps = {s.target for s in statements if not s.accumulate and s.is_definition and len(s.kept) == len(nest.loops)}
+        maps = {m for m in maps if self.program.arrays[m].role == "local"}
+        placement = Placement(nest.loops, maps if nest.loops else ())
+        return NestText(
+            self, nest.loops, statements, placement, frozenset(maps), self._triangle(nest.loops, statements)
+        )
 
     def _triangle(self, loops: Sequence[str], statements: Sequence[Statement]) -> dict[str, str]:
         """The range of the inner loop where all statements add to one symmetric matrix: from the diagonal on.
@@ -220,7 +246,8 @@ class FunctionText:
                 if flat != "0":
                     parts.append(flat if step == "1" else f"({flat})*({step})")
             return " + ".join(parts) or "0"
-        return _flat(array.axes, subscripts, self.integer)
+        row = self.rows.get(array.name)
+        return _flat(_without(array.axes, row), _without(tuple(subscripts), row), self.integer)
 
     def _blocks(self, array: Array) -> tuple[tuple[int, sizes.Size], ...]:
         if array.name in self.memory.outputs:

@@ -15,6 +15,7 @@ from .accesses import accesses_of, extrema_of
 from .arrays import convert
 from .binding import Binder, Inputs
 from .cache import digest, read_folder, write_folder
+from .compressed import run_compressed
 from .declaration import Declaration, Symbol
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
 from .evaluate import BLOCK, run, run_accumulated, run_one
@@ -205,8 +206,7 @@ class Kernel:
         if self.structure == "dense":
             return self.dense_hessian(y, w, x)
         inputs, packed, count = self._arguments(y, w, x)
-        _, out = run(self.entry("sparse_hessian"), inputs, packed, count=count or _one(count))
-        matrices = self._matrices("hessian", inputs, out)
+        _, _, matrices = self._compressed("sparse_hessian", "hessian", inputs, packed, _one(count))
         return matrices[0] if count is None else matrices
 
     def dense_hessian(self, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
@@ -226,8 +226,7 @@ class Kernel:
         if self._structure("cross").support is None:
             return self._out("cross", y, w, x, ("m", "p"))
         inputs, packed, count = self._arguments(y, w, x)
-        _, out = run(self.entry("sparse_cross"), inputs, packed, count=count or _one(count))
-        matrices = self._matrices("cross", inputs, out)
+        _, _, matrices = self._compressed("sparse_cross", "cross", inputs, packed, _one(count))
         return matrices[0] if count is None else matrices
 
     def value_gradient_hessian(
@@ -235,15 +234,15 @@ class Kernel:
     ) -> tuple[Any, Floats, Any]:
         """Energy, gradient and Hessian in one pass; shapes and kinds as of `value`, `gradient` and `hessian`."""
         inputs, packed, count = self._arguments(y, w, x)
-        m, dense = inputs.m, self.structure == "dense"
-        if dense:
+        m = inputs.m
+        hessian: Any
+        if self.structure == "dense":
             self.refuse_too_large(inputs, _one(count))
-        kind = "value_gradient_hessian" if dense else "value_gradient_sparse_hessian"
-        values, out = run(self.entry(kind), inputs, packed, count=count or _one(count))
-        gradient, rest = out[:, :m], out[:, m:]
-        hessian: Any = rest.reshape(-1, m, m) if dense else self._matrices("hessian", inputs, rest)
-        if not dense:
-            gradient = gradient.copy()  # a view would keep the numbers of the Hessian in memory
+            values, out = run(self.entry("value_gradient_hessian"), inputs, packed, count=count or _one(count))
+            gradient, hessian = out[:, :m], out[:, m:].reshape(-1, m, m)
+        else:
+            kind = "value_gradient_sparse_hessian"
+            values, gradient, hessian = self._compressed(kind, "hessian", inputs, packed, _one(count), m)
         if count is None:
             return float(values[0]), gradient[0], hessian[0]
         return values, gradient, hessian
@@ -306,12 +305,14 @@ class Kernel:
             return [(pattern, instances)]
         return [(self.pattern(derivative, inputs, k), range(k, k + 1)) for k in instances]
 
-    def _matrices(self, derivative: str, inputs: Inputs, slots: Floats) -> list[Any]:
-        """CSR arrays of all instances from what the kernel wrote, (B, size)."""
-        matrices = []
-        for pattern, instances in self.patterns(derivative, inputs, range(len(slots))):
-            matrices += [pattern.matrix(data) for data in pattern.fill(slots[instances.start : instances.stop])]
-        return matrices
+    def _compressed(
+        self, kind: str, derivative: str, inputs: Inputs, packed: Floats, count: int, leading: int = 0
+    ) -> tuple[Floats, Floats, list[Any]]:
+        """Values, what an entry writes before the matrix, and CSR arrays, of `count` instances."""
+        patterns = self.patterns(derivative, inputs, range(count))
+        found = run_compressed(self.entry(kind), inputs, packed, count, leading, patterns)
+        rows = zip(patterns, found.data, strict=True)
+        return found.values, found.gradients, [pattern.matrix(row) for (pattern, _), data in rows for row in data]
 
     def value_at(self, inputs: Inputs, y: Floats, instance: int) -> float:
         """The energy of one instance of bound inputs at packed variables (m,)."""

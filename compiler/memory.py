@@ -1,7 +1,8 @@
 """Large arrays in memory that is used again.
 
-malloc gives blocks of 32 MiB and more back to the system as soon as they are free, so that each call would have
-its pages cleared anew: half of the time for an image of a million pixels. `empty` keeps a few of them.
+malloc gives large blocks back to the system as soon as they are free, always those above 32 MiB and often those above
+some hundred KiB, so that each call has its pages cleared anew: half of the time for an image of a million pixels, more
+for a batch of small ones. `empty` keeps a few of them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-LARGE = 2**24
+LARGE = 2**20
 """Bytes from which memory is kept."""
 
 MOST_IDLE = 2**28

@@ -1,4 +1,4 @@
-"""One loop nest as text: which nodes get names, where each is computed, which sums live in registers."""
+"""Loop nests as text: which nodes get names, where each is computed, which sums live in registers."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ class NestText:
     ranges: Mapping[str, str]
 
     def write(self, *, zero: bool = True) -> None:
+        self.begin(zero=zero)
+        self._level(0)
+
+    def begin(self, *, zero: bool = True) -> None:
+        """Choose what gets a name, and zero what is added to in memory."""
         self.names: dict[Op, str] = {}
         self.roots = freeze(self.statements, self.placement)
         self._choose_temporaries()
@@ -46,7 +51,6 @@ class NestText:
         }
         if zero:
             self.zero()
-        self._level(0)
 
     def _register_level(self, statement: Statement) -> int:
         return max((self.loops.index(i) + 1 for i in statement.kept), default=0)
@@ -177,8 +181,8 @@ class NestText:
         function.line(f"for {loop} in range({values}):")
         function.depth += 1
 
-    def _level(self, level: int) -> None:
-        function = self.function
+    def _enter(self, level: int) -> None:
+        """What is known before the loop of a level: names, and registers for sums."""
         if level < len(self.loops):
             for node in self.order:
                 if node in self.named and self.placement.level(node) == level:
@@ -186,6 +190,16 @@ class NestText:
         for k, (accumulator, own) in self.register.items():
             if own == level and self.loops:
                 self._start(self.statements[k], accumulator)
+
+    def _leave(self, level: int) -> None:
+        """What is complete after the loop of a level."""
+        for k, (accumulator, own) in self.register.items():
+            if own == level:
+                self._store_sum(self.statements[k], accumulator)
+
+    def _level(self, level: int) -> None:
+        function = self.function
+        self._enter(level)
         if level < len(self.loops):
             whole = dict(self.register)
             for part, values in enumerate(self._parts(level)):
@@ -202,9 +216,7 @@ class NestText:
         else:
             for k, statement in enumerate(self.statements):
                 self._update(k, statement)
-        for k, (accumulator, own) in self.register.items():
-            if own == level:
-                self._store_sum(self.statements[k], accumulator)
+        self._leave(level)
 
     def _name(self, node: Op) -> None:
         if node not in self.names:
@@ -362,6 +374,23 @@ class NestText:
                 above.append(self.text(factor))
         text = "*".join(above) or "1.0"
         return text if not below else f"{text}/{below[0]}" if len(below) == 1 else f"{text}/({'*'.join(below)})"
+
+
+def write_rows(nests: Sequence[tuple[NestText, Sequence[str]]]) -> None:
+    """Nests that share their outermost loop, each with the comment that goes before its inner loops."""
+    first = nests[0][0]
+    function, loop = first.function, first.loops[0]
+    for text, _ in nests:
+        text.begin()
+        text._enter(0)
+    first._open(loop, first._values(loop))
+    for text, comment in nests:
+        for line in comment:
+            function.line(f"# {line}")
+        text._level(1)
+    function.depth -= 1
+    for text, _ in nests:
+        text._leave(0)
 
 
 def _float_text(value: float) -> str:

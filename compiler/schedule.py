@@ -20,24 +20,34 @@ from dataclasses import dataclass, field, replace
 from .expression import Affine, Op, gathers, name, read, transform
 from .program import Array, Program, Statement, arrays_read, moved, unused
 from .ranges import axes_of, in_order, is_closed, is_ragged
+from .rows import share_rows
 
 
 @dataclass(frozen=True)
 class Nest:
-    """Loops from the outermost to the innermost, and the statements in the body."""
+    """Loops from the outermost to the innermost, and the statements in the body.
+
+    A nest that is `joined` has its outermost loop together with the nest before it (rows.py).
+    """
 
     loops: tuple[str, ...]
     statements: tuple[Statement, ...]
+    joined: bool = False
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A program as loop nests. `scalars` are maps that are read in their own nest only and need no memory."""
+    """A program as loop nests.
+
+    scalars   maps that are read in their own nest only and need no memory
+    rows      arrays that need memory for a row only, and the axis that the rows are along (rows.py)
+    """
 
     program: Program
     prepare: tuple[Nest, ...]
     evaluate: tuple[Nest, ...]
     scalars: frozenset[str]
+    rows: Mapping[str, int]
 
 
 def schedule(program: Program, innermost: str | None = None) -> Schedule:
@@ -49,7 +59,8 @@ def schedule(program: Program, innermost: str | None = None) -> Schedule:
     evaluated = [_ordered(program, group, innermost) for group in _groups(program, stages[False])]
     program, prepared, evaluated = _copy_strided_weights(program, prepared, evaluated)
     program, prepared, evaluated = _lay_out(program, prepared, evaluated)
-    return Schedule(program, tuple(prepared), tuple(evaluated), _scalars(program, evaluated))
+    evaluated, rows = share_rows(program, evaluated)
+    return Schedule(program, tuple(prepared), tuple(evaluated), _scalars(program, evaluated), rows)
 
 
 # ------------------------------------------------------------------------------------------- grouping

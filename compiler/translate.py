@@ -33,6 +33,7 @@ from . import calling
 from .signature import ANNOTATIONS, Signature, double, double_pointer, integer, integer_pointer, void
 
 DOUBLE, INTEGER, BOOL, VOID = ir.DoubleType(), ir.IntType(64), ir.IntType(1), ir.VoidType()
+BYTES = ir.IntType(8).as_pointer()
 IR = {
     double: DOUBLE,
     integer: INTEGER,
@@ -506,6 +507,15 @@ def _compare_exchange(body: _Body, node: ast.Call, pointer: Any, index: Any, exp
     return body.builder.extract_value(body.builder.cmpxchg(place, expected, value, "seq_cst", "seq_cst"), 1)
 
 
+def _prefetch(body: _Body, node: ast.Call, pointer: Any, index: Any) -> Any:
+    place, kind = body.builder.bitcast(body.builder.gep(pointer, [index]), BYTES), ir.IntType(32)
+    function = body.functions.module.declare_intrinsic(
+        "llvm.prefetch", [BYTES], ir.FunctionType(VOID, [BYTES, kind, kind, kind])
+    )
+    for_reading, into_all_caches, data = ir.Constant(kind, 0), ir.Constant(kind, 3), ir.Constant(kind, 1)
+    return body.builder.call(function, [place, for_reading, into_all_caches, data])
+
+
 def _pause(body: _Body, node: ast.Call) -> Any:
     module, machine = body.functions.module, platform.machine()
     if machine in ("x86_64", "AMD64"):
@@ -550,4 +560,5 @@ _BUILT_IN: dict[Any, Any] = {
     calling.atomic_add: _atomic_add,
     calling.compare_exchange: _compare_exchange,
     calling.pause: _pause,
+    calling.prefetch: _prefetch,
 }

@@ -130,7 +130,7 @@ class _System:
     @cached_property
     def matrix(self) -> Any:
         """H as a CSR array."""
-        return self.pattern.matrix(self.pattern.fill(self.slots[None])[0])
+        return self.pattern.matrix(self.pattern.fill(self.slots))
 
     def is_safe(self) -> bool:
         """Whether conjugate gradients may be asked: damped, or well away from a matrix that has no inverse."""

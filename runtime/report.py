@@ -259,7 +259,7 @@ def _unbounded(one: _Instance) -> Told:
 
 def _power(before: float, now: float, near: float, far: float) -> str | None:
     """How a negative energy grows in size between two distances, as a power of the distance, where it is one."""
-    if not (now < before < 0.0 and math.isfinite(now) and far > 2.0 * near > 0.0):
+    if not (now < before < 0.0 and math.isfinite(now) and far > 1.5 * near > 0.0):
         return None
     power = math.log(now / before) / math.log(far / near)
     if power > 20.0:

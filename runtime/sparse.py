@@ -95,7 +95,7 @@ def _descend(problem: Problem, limit: int, instances: range) -> None:
 
 def _hessian(kernel: Any, inputs: Any, y: Floats, instance: int) -> Any:
     pattern, slots = kernel.hessian_slots(inputs, y[instance], instance)
-    return pattern.matrix(pattern.fill(slots[None])[0])
+    return pattern.matrix(pattern.fill(slots))
 
 
 def _escaped(problem: Problem, instance: int) -> bool:

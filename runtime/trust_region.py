@@ -26,11 +26,15 @@ from .linear_algebra import (
     largest,
     lowest_eigenvalue,
     lowest_eigenvector,
+    reflect,
     rotate,
     rotate_back,
     solve_shifted,
     tridiagonalise,
 )
+
+CHANCE = 64.0 * EPSILON
+"""A gradient along the lowest eigenvector below this part of its curvature is rounding: its sign is chance."""
 
 
 def newton_step(h: DoublePointer, g: DoublePointer, n: int, u: DoublePointer, p: DoublePointer) -> bool:
@@ -44,6 +48,15 @@ def newton_step(h: DoublePointer, g: DoublePointer, n: int, u: DoublePointer, p:
         p[1] = -(g[1] - ratio * g[0]) / rest
         p[0] = -g[0] / h[0] - ratio * p[1]
         return h[0] > 0.0 and rest > 0.0
+    if n == 3:
+        a, b = h[1] / h[0], h[2] / h[0]
+        middle, side = h[4] - a * h[1], h[5] - a * h[2]
+        ratio, y = side / middle, g[1] - a * g[0]
+        rest = h[8] - b * h[2] - ratio * side
+        p[2] = -(g[2] - b * g[0] - ratio * y) / rest
+        p[1] = -y / middle - ratio * p[2]
+        p[0] = -g[0] / h[0] - a * p[1] - b * p[2]
+        return h[0] > 0.0 and middle > 0.0 and rest > 0.0
     if not cholesky(h, n, u):
         return False
     for i in range(n):
@@ -109,65 +122,80 @@ def boundary_step(
 ) -> float:
     """p <- the minimiser of the model, from what `spectrum` left; returns the decrease that the model promises.
 
-    With z the unit eigenvector of the lowest eigenvalue and -Q'g = along z + b, b orthogonal to z, the step is
+    All lengths are in units of the radius. With z the unit eigenvector of the lowest eigenvalue and -Q'g = along z + b,
+    b orthogonal to z, the step is
 
         Q (along / delta z + x),   x = (T - lowest + delta)^-1 b
 
-    delta = mu + lowest makes it as long as the radius and lies between |along| / radius and |g| / radius. Newton's
-    method on 1/length - 1/radius rises to it from the left and is kept inside the shrinking bracket. Where even the
-    smallest delta leaves the step too short and the lowest eigenvalue is negative, it is completed along z.
-    `work` has 4n numbers.
+    delta = mu + lowest makes it of length 1 and lies between |along| and |g|. Newton's method on 1/length - 1 rises to
+    it from the left and is kept inside the shrinking bracket. Where even the smallest delta leaves the step too short
+    and the lowest eigenvalue is negative, it is completed along z. `work` has 4n numbers.
     """
+    if n == 1:
+        return radius * (radius * _boundary_step_of_one(-g[0] / radius, lowest, radius, p))
     diagonal, off, beta = shifted(space, n * n), shifted(space, n * n + n), shifted(space, n * n + 2 * n)
     b, z, x, top, bottom = work, shifted(work, n), p, shifted(work, 2 * n), shifted(work, 3 * n)
     for i in range(n):
-        b[i] = -g[i]
+        b[i] = -g[i] / radius
     rotate(space, n, beta, b)
-    upper = math.sqrt(dot(b, b, n)) / radius
+    upper = math.sqrt(dot(b, b, n))
     lowest_eigenvector(diagonal, off, n, lowest, bound, z, top, bottom)
     along = dot(z, b, n)
     for i in range(n):
         b[i] -= along * z[i]
     sign = math.copysign(1.0, along)
-    if abs(along) <= 64.0 * EPSILON * abs(lowest) * radius:  # rounding: nothing to the model, and its sign is chance
+    if abs(along) <= CHANCE * abs(lowest):
         sign = _upright(space, beta, z, n, x)
         along = 0.0
     least = max(EPSILON * bound, TINY)
     floor = max(8.0 * least, EPSILON * upper)
-    low = max(floor, max(lowest, abs(along) / radius))
+    low = max(floor, max(lowest, abs(along)))
     high = max(low, upper)
     delta = low
-    first, part, square = True, 0.0, 0.0
+    first, part, square, length = True, 0.0, 0.0, 0.0
     for _ in range(50):
-        solve_shifted(diagonal, off, n, lowest, delta, least, b, x, top)
-        error = dot(z, x, n)
-        for i in range(n):
-            x[i] -= error * z[i]
+        solve_shifted(diagonal, off, n, lowest, delta, least, b, x, top, bottom)
+        reflect(z, 1.0, x, n)
         part, square = along / delta, dot(x, x, n)
         length = math.sqrt(part * part + square)
-        if abs(length - radius) <= 1e-12 * radius or (first and length < radius):
+        if abs(length - 1.0) <= 1e-12 or (first and length < 1.0):
             break
         first = False
-        if length > radius:
+        if length > 1.0:
             low = delta
         else:
             high = delta
-        curved = part * part / delta + inverse_quadratic(off, n, top, x)
-        following = delta + length * length / curved * ((length - radius) / radius)
+        curved = part * part / delta + inverse_quadratic(n, top, bottom, x)
+        following = delta + length * length / curved * (length - 1.0)
         if not low < following < high:
             following = math.sqrt(low) * math.sqrt(high)
         if abs(following - delta) <= EPSILON * delta:
             break
         delta = following
-    if first and lowest < -floor:
-        part = sign * math.sqrt(max(0.0, radius * radius - square))
+    stretch = 1.0
+    if not (first and length < 1.0):
+        stretch = 1.0 / length  # near a hard case the length jumps by more than its tolerance from delta to the next
+    elif lowest < -floor:
+        part = sign * math.sqrt(max(0.0, 1.0 - square))
     curved = 0.0
+    for i in range(n):
+        x[i] *= stretch
+    part *= stretch
     for i in range(n):
         curved += diagonal[i] * x[i] * x[i]
         if i < n - 1:
             curved += 2.0 * off[i] * x[i] * x[i + 1]
     predicted = along * part - 0.5 * lowest * part * part + dot(b, x, n) - 0.5 * curved
     for i in range(n):
-        x[i] += part * z[i]
+        x[i] = radius * (x[i] + part * z[i])
     rotate_back(space, n, beta, x)
-    return predicted
+    return radius * (radius * predicted)
+
+
+def _boundary_step_of_one(b: float, lowest: float, radius: float, p: DoublePointer) -> float:
+    """The step for one unknown, b = -g / radius; returns the decrease in units of the radius squared."""
+    part = math.copysign(1.0, b if abs(b) > CHANCE * abs(lowest) else 1.0)
+    if not abs(b) > lowest:  # or one is NaN
+        part = b / lowest if lowest != 0.0 else 0.0
+    p[0] = radius * part
+    return part * (b - 0.5 * lowest * part)

@@ -297,8 +297,8 @@ def test_an_upper_piece_counts_once_on_the_diagonal_and_twice_off_it():
     landing = Landing("slot_0", (name("i"), name("l")), loops, "y0", (name("i"),), "y0", (name("l"),), "upper")
     support = Support((("slot_0", (axis, axis)),), (("y0", (axis,)),), (("y0", (axis,)),), (landing,), ())
     found = pattern.find_pattern(support, {"n0": 2}, {})
-    numbers = found.fill(np.array([[1.0, 2.0, 3.0, 4.0]]))
-    assert found.matrix(numbers[0]).toarray().tolist() == [[1.0, 2.0], [2.0, 4.0]]
+    numbers = found.fill(np.array([1.0, 2.0, 3.0, 4.0]))
+    assert found.matrix(numbers).toarray().tolist() == [[1.0, 2.0], [2.0, 4.0]]
 
 
 def test_memory_grows_as_the_number_of_entries(references):
