@@ -15,6 +15,7 @@ from .energies import (
     Energy,
     InputError,
     InputTypeError,
+    MissingPackageError,
     NameMissingError,
     NumericalError,
     UnboundedDerivativeWarning,
@@ -45,7 +46,7 @@ from .learn import (
     implicit_jacobian,
     squared_error,
 )
-from .runtime import Solution, Status, minimise
+from .runtime import Solution, Status, minimise, minimise_stream
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,10 @@ testing = sys.modules[f"{__name__}.testing"] = lazy_module(f"{__name__}.compiler
 def __getattr__(name: str) -> Any:
     if name == "check_derivatives":
         return testing.check_derivatives
+    if name == "plot_path":
+        from .runtime.plot import plot_path
+
+        return plot_path
     raise AttributeError(f"module 'wiberg' has no attribute {name!r}")
 
 
@@ -70,6 +75,7 @@ __all__ = [
     "Kernel",
     "Learner",
     "Loss",
+    "MissingPackageError",
     "NameMissingError",
     "NumericalError",
     "Solution",
@@ -91,7 +97,9 @@ __all__ = [
     "logistic",
     "maximum",
     "minimise",
+    "minimise_stream",
     "minimum",
+    "plot_path",
     "pseudo_huber",
     "set_threads",
     "softplus",

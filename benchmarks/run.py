@@ -1,6 +1,6 @@
 """All benchmarks: what `make bench` runs. Each row gives our figure, the peer's, their ratio and what it must reach.
 
-    python benchmarks/run.py [speed] [solvers] [casadi] [step] [scaling] [compiling] [--json FILE]
+    python benchmarks/run.py [speed] [solvers] [casadi] [step] [scaling] [streaming] [compiling] [--json FILE]
 
 Ratios are of the minima of interleaved repeats in one process; in brackets those of the medians. The two differ by what
 else the machine was doing: ratios under 1.3 prove nothing. Peers: the shared hand-written numba kernels (`../shared`,
@@ -24,7 +24,7 @@ from timing import Row, skipped
 HERE = Path(__file__).resolve().parent
 
 
-PARTS = ("speed", "solvers", "casadi", "step", "scaling", "compiling")
+PARTS = ("speed", "solvers", "casadi", "step", "scaling", "streaming", "compiling")
 
 
 def script(section: str, name: str, *arguments: str) -> Iterator[Row]:
@@ -56,6 +56,8 @@ def rows(parts: list[str]) -> Iterator[Row]:
         yield from script("step", "step.py")
     if "scaling" in parts:
         yield from script("scaling", "scaling.py")
+    if "streaming" in parts:
+        yield from script("streaming", "streaming.py")
     if "compiling" in parts:
         yield from compiling.rows()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -101,6 +101,14 @@ class Inputs:
     extents_address, extents, sizes = _of_plan("extents_address"), _of_plan("extents"), _of_plan("sizes")
     batched, weights_batched = _of_plan("batched"), _of_plan("weights_batched")
     m, p, q = _of_plan("m"), _of_plan("p"), _of_plan("q")
+
+    def rows(self, rows: slice | NDArray[np.int64]) -> Inputs:
+        """The inputs of some instances; a slice copies nothing. What is shared stays shared."""
+        arrays = tuple([a[rows] if b and len(a) != 1 else a for a, b in zip(self.arrays, self.batched, strict=True)])
+        if self.batch in (None, 1):
+            return Inputs(arrays, self.plan)
+        count = len(range(self.batch)[rows]) if isinstance(rows, slice) else len(rows)
+        return Inputs(arrays, replace(self.plan, batch=count))
 
     def __reduce__(self) -> Any:
         return Inputs, (self.arrays, self.plan)

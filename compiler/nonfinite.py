@@ -112,7 +112,7 @@ def first_not_finite(kernel: Kernel, y: Any, w: Any, x: Any) -> NotFinite | None
             place = _not_finite_in(evaluate_kind(y, w, x), rows)
         else:
             points = (instance_of(kernel, inputs, packed, b) for b in range(rows))
-            each = (_not_finite_in(evaluate_kind(*_roles(energy, p)), 1) for p in points)
+            each = (_not_finite_in(evaluate_kind(*by_role(energy, p)), 1) for p in points)
             place = next(((b, found[1]) for b, found in enumerate(each) if found is not None), None)
         if place is not None:
             instance, entry = place
@@ -135,9 +135,11 @@ def _not_finite_in(result: Any, rows: int) -> tuple[int, int] | None:
     return (int(wrong[0][0]), int(wrong[0][1])) if len(wrong) else None
 
 
-def _roles(energy: Energy, point: Values) -> tuple[Values, ...]:
+def by_role(energy: Energy, point: Values) -> tuple[Values, Values, Values]:
+    """Variables, weights and data apart."""
     roles = (energy.variables, energy.weights, energy.data)
-    return tuple({str(s.name): point[str(s.name)] for s in role} for role in roles)
+    y, w, x = ({str(s.name): point[str(s.name)] for s in role} for role in roles)
+    return y, w, x
 
 
 def instance_of(kernel: Kernel, inputs: Inputs, packed: Any, instance: int) -> Values:

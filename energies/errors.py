@@ -40,6 +40,10 @@ class NumericalError(WibergError, ArithmeticError):
     """A computation that has no finite answer, such as an undamped derivative at a singular Hessian."""
 
 
+class MissingPackageError(WibergError, ImportError):
+    """Something that an optional package does, which is not installed."""
+
+
 class CheckpointError(WibergError, OSError):
     """A file that cannot be written, or is not what it should be."""
 

@@ -35,6 +35,13 @@ class Box:
         """The nearest points in the box to (B, m) or (1, m); what is NaN or infinite stays so."""
         return np.where(np.isfinite(y), np.minimum(np.maximum(y, self.low), self.high), y)
 
+    def rows(self, rows: slice | NDArray[np.int64]) -> Box:
+        """The bounds of some instances."""
+        if len(self.low) == 1:
+            return self
+        low = self.low[rows]
+        return Box(low, self.high[rows], len(low))
+
 
 def box_of(kernel: Any, bounds: Any, inputs: Any) -> Box:
     """The box that `bounds` describes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -13,14 +14,29 @@ from numpy.typing import NDArray
 from ..energies.errors import InputError, InputTypeError, nearest
 from .box import Box, box_of
 from .checks import check_finite, check_positive, finite_instances
-from .descend import NOT_FINITE
 from .driver import declared_seeds
 from .methods import BOUNDED_METHODS, METHODS
 from .problem import Problem
+from .progress import Callback, reporter
+from .run import run_problem
 from .seeding import Seeds, given_seeds, within
 from .solution import Solution
 
-OPTIONS = ("start", "candidates", "bounds", "method", "gtol", "max_iterations", "check")
+OPTIONS = (
+    "start",
+    "candidates",
+    "bounds",
+    "method",
+    "gtol",
+    "max_iterations",
+    "check",
+    "minima",
+    "restarts",
+    "seed",
+    "trace",
+    "progress",
+    "callback",
+)
 HINTS = {
     "constraints": "box bounds: bounds=; a penalty belongs in the energy",
     "tol": "gtol= bounds the infinity norm of the gradient",
@@ -41,6 +57,12 @@ def minimise(
     gtol: float = 1e-8,
     max_iterations: int = 100,
     check: bool = True,
+    minima: int | None = None,
+    restarts: int = 0,
+    seed: int = 0,
+    trace: bool = False,
+    progress: bool = False,
+    callback: Callback | None = None,
     **unknown: Any,
 ) -> Solution:
     """Minimise the energy over its variables, for every instance of a batch.
@@ -75,6 +97,23 @@ def minimise(
         Steps that may be tried; 0 returns the start.
     check : bool
         True: NaN or infinity in weights or data raises. False: such instances end as NOT_FINITE.
+    minima : int, optional
+        Minimise from the start, or from every candidate, and keep up to so many distinct minima of each instance, in
+        order of energy: `solution.minima` (starts.py says when two are one). The solution is the lowest of them. The
+        price is that of one minimisation for each candidate.
+    restarts : int
+        So many random starts more. With candidates: uniform between the lowest and the highest of each unknown. With
+        a start: normal around it, with the largest number of each variable at the start as standard deviation, or 1
+        where that is 0. The same draws for every instance of a batch. The lowest minimum is returned.
+    seed : int
+        What the draws depend on.
+    trace : bool
+        Keep the path of every instance in `solution.trace`; a debug mode that costs (n + 1)/2 times n iterations.
+    progress : bool
+        Show a progress bar on standard error.
+    callback : function of (instances done, instances in all), optional
+        Called about ten times a second, in the calling thread; an exception that it raises ends the call. With several
+        starts an instance counts once for each.
 
     Returns
     -------
@@ -97,6 +136,10 @@ def minimise(
     Solution(energy: 2 instances: 2 CONVERGED, worst gradient norm 0.0e+00, 1.0 iterations on average)
     """
     _check_options(method, gtol, max_iterations, unknown)
+    plain = minima is None and trace is False and progress is False and callback is None
+    plain = plain and type(restarts) is int and restarts == 0 and type(seed) is int and seed == 0
+    if not plain:
+        _check_starts(minima, restarts, seed, trace)
     _check_start(kernel, start, candidates)
     if bounds is not None and method not in BOUNDED_METHODS:
         raise InputError(f"minimise: method {method!r} takes no bounds=; use method='{BOUNDED_METHODS[0]}'")
@@ -128,25 +171,55 @@ def minimise(
     y = np.empty((rows, inputs.m))
     if packed is not None:
         y[:] = packed
-    problem = Problem(kernel, inputs, y, seeds, float(gtol), min(int(max_iterations), 2**62), box)
-    METHODS[method](problem)
-    if finite is not None:
-        bad = np.broadcast_to(~finite, rows)
-        if packed is not None:
-            y[bad] = np.broadcast_to(packed, y.shape)[bad]
-        problem.reals[bad], problem.integers[bad] = np.nan, (0, 0, NOT_FINITE)
-    return Solution(
+    problem = Problem(
         kernel,
-        None if w is None else dict(w),
-        None if x is None else dict(x),
         inputs,
         y,
-        batch is not None,
+        seeds,
+        float(gtol),
+        min(int(max_iterations), 2**62),
+        method=method,
+        start=packed,
+        finite=finite,
+        box=box,
+    )
+    if plain:
+        run_problem(problem)
+        return _solution(problem, w, x, batch is not None)
+    if minima is None and restarts == 0:
+        with reporter(progress, callback, rows) as report:
+            run_problem(problem, report)
+        solution = _solution(problem, w, x, batch is not None)
+    else:
+        from .minima import Minima  # here, as the rest: most calls have one start
+        from .starts import lowest_minima, number_of_starts
+
+        every, count = minima is not None, 1 if minima is None else int(minima)
+        starts = number_of_starts(problem, every, int(restarts))
+        with reporter(progress, callback, rows * starts) as report:
+            lowest, found, evaluations = lowest_minima(problem, count, every, int(restarts), int(seed), report)
+        solutions = tuple(_solution(one, w, x, batch is not None) for one in lowest)
+        solution = replace(solutions[0], minima=Minima(solutions, found, evaluations, starts))
+    if trace:
+        from .trace import trace_problem
+
+        solution = replace(solution, trace=trace_problem(solution.problem, solution.batched))
+    return solution
+
+
+def _solution(problem: Problem, w: Any, x: Any, batched: bool) -> Solution:
+    return Solution(
+        problem.kernel,
+        None if w is None else dict(w),
+        None if x is None else dict(x),
+        problem.inputs,
+        problem.y,
+        batched,
         problem.gtol,
         problem.energies,
         problem.reals,
         problem.integers,
-        problem.active,
+        problem,
     )
 
 
@@ -181,3 +254,17 @@ def _check_options(method: Any, gtol: Any, max_iterations: Any, unknown: Mapping
             f"minimise: max_iterations must be an integer >= 0 (got {max_iterations!r}); 0 returns the "
             "start, status ITERATION_LIMIT"
         )
+
+
+def _check_starts(minima: Any, restarts: Any, seed: Any, trace: Any) -> None:
+    for name, value, least in (("minima", minima, 1), ("restarts", restarts, 0), ("seed", seed, 0)):
+        if name == "minima" and value is None:
+            continue
+        try:
+            fits = operator.index(value) >= least and not isinstance(value, bool)
+        except TypeError:
+            fits = False
+        if not fits:
+            raise InputError(f"minimise: {name} must be an integer >= {least} (got {value!r})")
+    if not isinstance(trace, bool):
+        raise InputTypeError(f"minimise: trace must be True or False (got {trace!r})")

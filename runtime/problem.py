@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,14 @@ class Problem:
     y : (B, m)
         Starts, unless candidates in `seeds` are yet to be ranked; a method replaces them by the minimisers.
     seeds : Seeds or None
-    gtol, max_iterations
+    gtol, max_iterations, method
         As for `minimise`.
     box : Box or None
         Bounds; starts and points of `seeds` are within.
+    start : (1 or B, m) or None
+        Where instances start, which y forgets; None where `seeds` say it.
+    finite : (1 or B,) bool or None
+        Which instances have finite weights and data, where not all have.
     energies, reals, integers : (B,), (B, 2), (B, 3)
         A method fills them in: the energy; gradient norm and curvature; iterations, evaluations and status.
     active : (B, m) or None
@@ -44,6 +48,9 @@ class Problem:
     seeds: Seeds | None
     gtol: float
     max_iterations: int
+    method: str = "trust-region"
+    start: Floats | None = None
+    finite: NDArray[np.bool_] | None = None
     box: Box | None = None
     energies: Floats = field(init=False)
     reals: Floats = field(init=False)
@@ -58,10 +65,7 @@ class Problem:
     def rank(self, seeds: Seeds) -> None:
         """Put the candidate of lowest energy into y, for each instance the first of equals."""
         kernel, inputs, y = self.kernel, self.inputs, self.y
-        points = seeds.points
-        if points is None:
-            _, written = run(kernel.entry("candidates"), inputs, y, count=len(y))
-            points = written.reshape(len(y), seeds.number, inputs.m)
+        points = self.candidates(seeds)
         lowest = np.full(len(y), math.inf)
         for k in range(seeds.number):
             candidate = np.ascontiguousarray(np.broadcast_to(points[..., k, :], y.shape))
@@ -71,3 +75,39 @@ class Problem:
                 better |= True
                 values = np.where(np.isfinite(values), values, math.inf)
             y[better], lowest[better] = candidate[better], values[better]
+
+    def candidates(self, seeds: Seeds) -> Floats:
+        """All candidates, (number, m) or (B, number, m): those given, or what the kernel computes."""
+        if seeds.points is not None:
+            return seeds.points
+        _, written = run(self.kernel.entry("candidates"), self.inputs, self.y, count=len(self.y))
+        return written.reshape(len(self.y), seeds.number, self.inputs.m)
+
+    def part(self, rows: slice | NDArray[np.int64], max_iterations: int | None = None) -> Problem:
+        """The same for some instances, from their starts, yet to be minimised."""
+        count = len(range(len(self.y))[rows]) if isinstance(rows, slice) else len(rows)
+        start, finite = _rows(self.start, rows), _rows(self.finite, rows)
+        y = np.empty((count, self.y.shape[1]))
+        if start is not None:
+            y[:] = start
+        return replace(
+            self,
+            inputs=self.inputs.rows(rows),
+            y=y,
+            seeds=None if self.seeds is None else self.seeds.rows(rows),
+            max_iterations=self.max_iterations if max_iterations is None else max_iterations,
+            start=start,
+            finite=finite,
+            box=None if self.box is None else self.box.rows(rows),
+        )
+
+    def take(self, part: Problem, rows: slice | NDArray[np.int64]) -> None:
+        """Write the results of a part to its rows."""
+        self.y[rows], self.energies[rows] = part.y, part.energies
+        self.reals[rows], self.integers[rows] = part.reals, part.integers
+        if self.active is not None and part.active is not None:
+            self.active[rows] = part.active
+
+
+def _rows(array: Any, rows: slice | NDArray[np.int64]) -> Any:
+    return array if array is None or len(array) == 1 else array[rows]

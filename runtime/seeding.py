@@ -32,6 +32,10 @@ class Seeds(NamedTuple):
     number: int
     batch: int | None
 
+    def rows(self, rows: slice | NDArray[np.int64]) -> Seeds:
+        """The candidates of some instances."""
+        return self if self.points is None or self.points.ndim == 2 else self._replace(points=self.points[rows])
+
 
 def given_seeds(kernel: Any, candidates: Any, inputs: Any) -> Seeds:
     """The candidates of a call, checked and packed.

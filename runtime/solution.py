@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import operator
+from copy import copy
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..energies.errors import NumericalError
+from ..energies.errors import InputError, InputTypeError, NumericalError
 from .descend import CONVERGED, ITERATION_LIMIT, NOT_FINITE, SADDLE, STALLED, UNBOUNDED
+
+if TYPE_CHECKING:
+    from .minima import Minima
+    from .problem import Problem
+    from .report import Report
+    from .trace import Trace
 
 
 class Status(IntEnum):
@@ -47,7 +55,8 @@ class Solution:
     Attributes
     ----------
     variables, energy, gradient_norm, curvature, iterations, evaluations, status, converged, active
-        See each; `failed` and `raise_if` look at the statuses.
+        See each; `failed` and `raise_if_failed` look at the statuses, `explain` says in words what became of an
+        instance, and `print(solution)` what became of all.
     w, x : dict or None
         Weights and data as they were given.
     inputs : Inputs
@@ -57,6 +66,12 @@ class Solution:
         The variables, packed.
     gtol : float
     batched : bool
+    problem : Problem
+        The task with its starts, from which instances are minimised again where `explain` or a path asks for it.
+    minima : Minima or None
+        The distinct minima, with `minima=k` or `restarts=`.
+    trace : Trace or None
+        The path, with `trace=True`.
     """
 
     kernel: Any
@@ -69,7 +84,9 @@ class Solution:
     energies: NDArray[np.float64] = field(repr=False)
     reals: NDArray[np.float64] = field(repr=False)
     integers: NDArray[np.int64] = field(repr=False)
-    held: NDArray[np.int64] | None = field(default=None, repr=False)
+    problem: Problem
+    minima: Minima | None = None
+    trace: Trace | None = None
 
     @cached_property
     def variables(self) -> dict[str, Any]:
@@ -135,8 +152,8 @@ class Solution:
         """The instances that are neither CONVERGED nor STALLED."""
         return np.flatnonzero(self.integers[:, 2] > STALLED)
 
-    def raise_if(self, *statuses: Status) -> Solution:
-        """The solution itself, unless an instance has one of the statuses (default: all but CONVERGED and STALLED).
+    def raise_if_failed(self, *statuses: Status) -> Solution:
+        """The solution itself, unless an instance failed (or, where statuses are given, has one of them).
 
         Raises
         ------
@@ -149,15 +166,82 @@ class Solution:
             if len(instances):
                 raise NumericalError(
                     f"minimise: energy '{self.kernel.name}': {self._which(instances)} ended as "
-                    f"{status.name}; see solution.status"
+                    f"{Status(status).name}; solution.explain({instances[0] if self.batched else ''}) says why"
                 )
         return self
+
+    def explain(self, instance: int | None = None) -> Report:
+        """Why an instance ended as it did, in words, and what to do about it.
+
+        Which term, index or input is not finite; along which unknowns an energy is unbounded and how it falls; the
+        direction of negative curvature; how the gradient fell up to the iteration limit. For this the instance is
+        minimised again where needed, from arrays that must not have changed in between.
+
+        Parameters
+        ----------
+        instance : int, optional
+            By default the first that failed, or 0.
+
+        Returns
+        -------
+        Report
+            Print it, or read its attributes.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If there is no such instance.
+
+        Examples
+        --------
+        >>> import sympy as sp, wiberg as wb
+        >>> t, x = sp.Symbol("t", real=True), sp.Symbol("x", real=True)
+        >>> kernel = wb.compile(wb.Energy((t - 3)**2 + sp.log(t - x), variables=[t], data=[x]), backend="reference")
+        >>> solution = wb.minimise(kernel, None, {"x": [-9.0, 2.0]}, start={"t": 0.0})
+        >>> solution.explain(1)
+        energy 'energy', instance 1: NOT_FINITE after 0 iterations (1 evaluation)
+          energy nan
+          the start has no finite energy and derivatives:
+            energy 'energy': the value is nan
+              in the term log(t - x)  (term 2 of 2)
+              in value = log(t - x)     # energy
+              the first part that is not finite:  log(t - x) = nan
+                with t - x = -2
+                with x = 2
+                with t = 0
+              the logarithm of a negative number; keep its argument positive
+          what to do: start where the energy and its derivatives are finite, or change the term
+        """
+        from .report import explain  # here: most solutions are never asked
+
+        return explain(self, self._number(instance))
+
+    def _number(self, instance: Any) -> int:
+        rows = len(self.y)
+        if instance is None:
+            instance = int(self.failed[0]) if len(self.failed) else 0
+        try:
+            number = operator.index(instance)
+        except TypeError:
+            raise InputTypeError(
+                f"energy {self.kernel.name!r}: an instance is an integer from 0 to {rows - 1} (got {instance!r})"
+            ) from None
+        if not 0 <= number < rows:
+            raise InputError(
+                f"energy {self.kernel.name!r}: no instance {number}; there are {rows} of them, numbered from 0"
+            )
+        return number
 
     def _which(self, instances: NDArray[np.int64]) -> str:
         if not self.batched:
             return "the instance"
         shown = ", ".join(map(str, instances[:5])) + (", ..." if len(instances) > 5 else "")
         return f"{len(instances)} of {len(self.y)} instances ({shown})"
+
+    @property
+    def held(self) -> NDArray[np.int64] | None:
+        """`active`, packed: (B, m), 1 where a bound holds a variable; None without bounds."""
+        return self.problem.active
 
     def _bounds_in_words(self) -> str:
         if self.held is None:
@@ -166,11 +250,13 @@ class Solution:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the bound inputs, which hold addresses; they are bound anew."""
-        return {**vars(self), "variables": self.variables, "inputs": None}
+        problem = copy(self.problem)
+        problem.inputs = None
+        return {**vars(self), "variables": self.variables, "inputs": None, "problem": problem}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        vars(self)["inputs"] = self.kernel.bind(self.w, self.x, self.variables)
+        vars(self)["inputs"] = self.problem.inputs = self.kernel.bind(self.w, self.x, self.variables)
 
     def __repr__(self) -> str:
         rows = len(self.y)
@@ -186,3 +272,9 @@ class Solution:
         steps = f", {self.integers[:, 0].mean():.1f} iterations on average" if rows else ""
         steps += self._bounds_in_words()
         return f"Solution({self.kernel.name}: {rows} instances: {', '.join(parts) or 'none'}{worst}{steps})"
+
+    def __str__(self) -> str:
+        """A batch in ten lines: how many ended how, quantiles of the numbers, what failed; one instance: `explain`."""
+        from .report import summary  # here: as in explain
+
+        return summary(self) if self.batched else str(self.explain())

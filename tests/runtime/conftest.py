@@ -114,6 +114,28 @@ QUADRATIC = (
 """
 )
 
+POISONED = (
+    HEADER.format(name="poisoned")
+    + """
+    c = double_pointer_at(table[0] + 8 * table[1] * instance)
+    c[0] += 1.0
+    value = (1.0 - y[0]) ** 2 + 100.0 * (y[1] - y[0] * y[0]) ** 2
+    out[0] = -2.0 * (1.0 - y[0]) - 400.0 * y[0] * (y[1] - y[0] * y[0])
+    out[1] = 200.0 * (y[1] - y[0] * y[0])
+    out[2] = 2.0 - 400.0 * y[1] + 1200.0 * y[0] * y[0]
+    out[3] = -400.0 * y[0]
+    out[4] = out[3]
+    out[5] = 200.0
+    if c[1] <= c[0] <= c[2]:
+        bad = math.nan if c[4] == 0.0 else c[4] * math.inf
+        if c[3] < 0.0:
+            value = bad
+        else:
+            out[int(c[3])] = bad
+    return value
+"""
+)
+
 ADDRESS = 0
 
 
@@ -230,6 +252,16 @@ class Inputs:
     def extents_address(self) -> int:
         return self.extents.ctypes.data
 
+    def rows(self, rows):
+        arrays = tuple(
+            np.ascontiguousarray(a[rows]) if b and len(a) != 1 else a
+            for a, b in zip(self.arrays, self.batched, strict=True)
+        )
+        table = self.table.copy()
+        table[:, 0] = [a.ctypes.data for a in (*arrays[1:], arrays[0])]
+        batch = self.batch if self.batch in (None, 1) else len(np.arange(self.batch)[rows])
+        return dataclasses.replace(self, arrays=arrays, table=table, batch=batch)
+
 
 class HandKernel:
     """A kernel of one variable y (m,), a weight s () that multiplies the unit by 2 s if given, and data arrays."""
@@ -311,3 +343,9 @@ def plane():
 @pytest.fixture(scope="session")
 def quadratic():
     return HandKernel(compile_source(QUADRATIC, "quadratic"), None, {"a": 1, "A": 2})
+
+
+@pytest.fixture(scope="session")
+def poisoned():
+    """Rosenbrock's function; from the evaluation c[1] to the evaluation c[2] its entry c[3] is NaN, inf or -inf."""
+    return HandKernel(compile_source(POISONED, "poisoned"), 2, {"c": 1})

@@ -613,3 +613,47 @@ def test_examples_of_the_documentation_run():
     example = doctest.DocTestParser().get_doctest(section, {}, "Box bounds", "docs/minimisers.md", 0)
     assert len(example.examples) > 10
     assert doctest.DocTestRunner().run(example).failed == 0
+
+
+# ---------------------------------------------------------------------------------------------- with other options
+
+
+def wells():
+    """Minima at every whole number: low within a box, lower outside of it."""
+    t, a = sp.Symbol("t", real=True), sp.Symbol("a", positive=True)
+    return wb.compile(wb.Energy(sp.sin(sp.pi * t) ** 2 + a * t / 100, variables=[t], weights=[a]), backend="reference")
+
+
+def test_restarts_and_minima_stay_within_the_box():
+    kernel = wells()
+    solution = wb.minimise(
+        kernel, {"a": [1.0, 1.0]}, start={"t": 3.2}, bounds={"t": (0.6, 4.5)}, restarts=12, minima=3, seed=1
+    )
+    for one in solution.minima:
+        found = one.variables["t"][np.isfinite(one.energy)]
+        assert ((found >= 0.6) & (found <= 4.5)).all()
+    assert solution.variables["t"] == pytest.approx([1.0, 1.0], abs=0.01)
+    assert not solution.active["t"].any()
+    assert (np.diff([one.energy for one in solution.minima], axis=0) > 0).all()
+
+
+def test_the_lowest_minimum_may_be_held_by_a_bound():
+    solution = wb.minimise(
+        wells(), {"a": 1000.0}, start={"t": 3.2}, bounds={"t": (0.5, 4.5)}, restarts=12, minima=2, trace=True
+    )
+    assert solution.variables["t"] == 0.5
+    assert solution.active["t"]
+    assert solution.trace.variables["t"].min() >= 0.5
+
+
+def test_a_run_in_parts_gives_the_same_with_bounds():
+    kernel, told = wells(), []
+    start, low = np.linspace(0.6, 4.4, 50), np.linspace(0.5, 1.4, 50)
+    box = {"t": (low, np.full(50, 4.5))}
+    plain = wb.minimise(kernel, {"a": 1.0}, start={"t": start}, bounds=box)
+    parts = wb.minimise(
+        kernel, {"a": 1.0}, start={"t": start}, bounds=box, callback=lambda done, total: told.append(done)
+    )
+    assert len(told) > 1
+    np.testing.assert_array_equal(plain.variables["t"], parts.variables["t"])
+    np.testing.assert_array_equal(plain.active["t"], parts.active["t"])

@@ -328,12 +328,15 @@ def test_start_may_be_a_solution(plane):
     assert again.iterations == 0
 
 
-def test_summary_and_raise_if(plane):
+def test_raise_if_failed(plane):
     solution = of(plane, ["bowl", "nowhere", "nowhere"], (1, 1))
     assert "1 CONVERGED" in repr(solution) and "2 NOT_FINITE" in repr(solution)
-    with pytest.raises(NumericalError, match=r"2 of 3 instances \(1, 2\).*NOT_FINITE"):
-        solution.raise_if()
-    assert solution.raise_if(Status.SADDLE) is solution
+    with pytest.raises(NumericalError, match=r"2 of 3 instances \(1, 2\).*NOT_FINITE.*explain\(1\)"):
+        solution.raise_if_failed()
+    assert solution.raise_if_failed(Status.SADDLE) is solution
+    with pytest.raises(NumericalError, match="ended as CONVERGED"):
+        solution.raise_if_failed(Status.CONVERGED)
+    assert of(plane, "bowl", (1, 1)).raise_if_failed().converged
 
 
 # ---------------------------------------------------------------------------------------------- bad arguments
@@ -385,6 +388,16 @@ def test_not_finite_data_without_check(line):
     assert solution.failed.tolist() == [3, 8]
     assert set(solution.status[[3, 8]]) == {Status.NOT_FINITE}
     assert solution.variables["y"][3].tolist() == [1.0]
+
+
+def test_without_check_data_that_the_energy_ignores_count_too():
+    t, a, b = sp.symbols("t a b", real=True)
+    kernel = wb.compile(wb.Energy((t - a) ** 2, variables=[t], data=[a, b]))
+    data = {"a": 1.0, "b": [0.0, np.nan, 0.0]}
+    for options in ({}, {"minima": 2, "restarts": 1}, {"callback": lambda done, total: None}):
+        solution = wb.minimise(kernel, None, data, start={"t": [3.0, 4.0, 5.0]}, check=False, **options)
+        assert solution.failed.tolist() == [1] and np.isnan(solution.gradient_norm[1])
+        assert solution.variables["t"].tolist() == [1.0, 4.0, 1.0]
 
 
 def test_weight_that_must_be_positive(line):

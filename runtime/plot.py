@@ -1,0 +1,139 @@
+"""Figures of minimisations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.nonfinite import by_role, instance_of
+from ..energies.errors import InputError, InputTypeError, MissingPackageError
+from .report import unknown_name
+from .run import run_problem
+from .solution import Solution
+from .trace import paths
+
+Floats = NDArray[np.float64]
+
+GRID = 120
+"""Points on each axis at which the energy is evaluated for contours."""
+
+LEVELS = 24
+
+
+def plot_path(solution: Solution, instance: int | None = None, axes: Any = None) -> Any:
+    """Draw the path of an instance from its start to its minimum.
+
+    One unknown: the energy along it, with the points of the path. Two: contours of the energy around the path.
+    More: what the energy has left to fall, and the gradient norm, over the steps.
+
+    Parameters
+    ----------
+    solution : Solution
+        The instance is minimised again to draw it; `trace=True` is not needed.
+    instance : int, optional
+        By default the first that failed, or 0.
+    axes : matplotlib Axes, optional
+        Where to draw; by default in a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    MissingPackageError
+        Without matplotlib: pip install 'wiberg[figures]'.
+    InputError, InputTypeError
+        If there is no such instance, or its start is not finite.
+    """
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        raise MissingPackageError(
+            "plot_path draws with matplotlib, which is not installed: pip install 'wiberg[figures]' (or matplotlib)"
+        ) from None
+    if not isinstance(solution, Solution):
+        raise InputTypeError(f"plot_path: solution must be what minimise returned (got {type(solution).__name__})")
+    number = solution._number(instance)
+    points, energies, norms = _path(solution, number)
+    if not np.isfinite(points).all():
+        raise InputError(
+            f"plot_path: energy {solution.kernel.name!r}: nothing to draw, the start of instance {number} is not finite"
+        )
+    if axes is None:
+        axes = pyplot.figure(layout="constrained").add_subplot()
+    unknowns = points.shape[1]
+    with np.errstate(all="ignore"):  # energies that are not finite, near the border of where they are
+        draw = {1: _draw_line, 2: _draw_plane}.get(unknowns, _draw_steps)
+        draw(axes, solution, number, points, energies, norms)
+    place = f", instance {number}" if solution.batched else ""
+    status = solution.status[number] if solution.batched else solution.status
+    axes.set_title(f"{solution.kernel.name}{place}: {status.name}, {len(points) - 1} steps", fontsize="medium")
+    return axes
+
+
+def _path(solution: Solution, number: int) -> tuple[Floats, Floats, Floats]:
+    """Points (n + 1, m), energies and gradient norms of one instance, which is minimised anew."""
+    part = solution.problem.part(np.array([number]))
+    run_problem(part)
+    points, energies, norms = paths(part)
+    return points[0], energies[0], norms[0]
+
+
+def _energies(solution: Solution, number: int, points: Floats) -> Floats:
+    """The energy of an instance at points (N, m)."""
+    y, w, x = by_role(solution.kernel.energy, instance_of(solution.kernel, solution.inputs, solution.y, number))
+    del y
+    values: Floats = solution.kernel.value(solution.kernel.variables.unpack(points, solution.inputs.sizes), w, x)
+    return values
+
+
+def _window(points: Floats) -> tuple[Floats, Floats]:
+    """The corners of a frame around finite points."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    size = np.where(high > low, high - low, np.maximum(1e-3 * np.abs(high), 1e-3 * (high - low).max() or 1.0))
+    return low - 0.15 * size, high + 0.15 * size
+
+
+def _draw_line(axes: Any, solution: Solution, number: int, points: Floats, energies: Floats, norms: Floats) -> None:
+    low, high = _window(points)
+    t = np.linspace(low[0], high[0], 4 * GRID)
+    axes.plot(t, _energies(solution, number, t[:, None]), color="0.6", zorder=1)
+    axes.plot(points[:, 0], energies, ".-", color="tab:blue", linewidth=1, zorder=2)
+    _mark_ends(axes, points[:, 0], energies)
+    axes.set_xlabel(unknown_name(solution.kernel, solution.inputs, 0))
+    axes.set_ylabel("energy")
+
+
+def _draw_plane(axes: Any, solution: Solution, number: int, points: Floats, energies: Floats, norms: Floats) -> None:
+    low, high = _window(points)
+    u, v = (np.linspace(low[k], high[k], GRID) for k in range(2))
+    grid = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
+    values = np.ma.masked_invalid(_energies(solution, number, grid).reshape(GRID, GRID))
+    finite = values.compressed()
+    if finite.size and finite.max() > finite.min():
+        lowest, rest = finite.min(), np.ptp(finite)
+        levels = lowest + rest * np.linspace(0.0, 1.0, LEVELS + 1)[1:] ** 3  # closer together near the minimum
+        axes.contour(u, v, values, levels=levels, colors="0.6", linewidths=0.6)
+    axes.plot(points[:, 0], points[:, 1], ".-", color="tab:blue", linewidth=1)
+    _mark_ends(axes, points[:, 0], points[:, 1])
+    axes.set_xlabel(unknown_name(solution.kernel, solution.inputs, 0))
+    axes.set_ylabel(unknown_name(solution.kernel, solution.inputs, 1))
+
+
+def _draw_steps(axes: Any, solution: Solution, number: int, points: Floats, energies: Floats, norms: Floats) -> None:
+    steps = np.arange(len(points))
+    left = energies - energies[-1]
+    axes.semilogy(steps, np.where(left > 0.0, left, np.nan), "o-", color="tab:blue", label="energy - final energy")
+    axes.semilogy(steps, np.where(norms > 0.0, norms, np.nan), ".--", color="tab:orange", label="gradient norm")
+    axes.axhline(solution.gtol, color="0.6", linewidth=0.8, linestyle=":", label="gtol")
+    axes.set_xlabel("iterations")
+    axes.legend()
+
+
+def _mark_ends(axes: Any, across: Floats, up: Floats) -> None:
+    axes.plot(across[0], up[0], "o", color="tab:orange", label="start", zorder=3)
+    axes.plot(across[-1], up[-1], "*", color="tab:red", markersize=12, label="end", zorder=3)
+    axes.legend()
