@@ -18,4 +18,11 @@ def trust_region(problem: Problem) -> None:
         run_driver(problem)
 
 
-METHODS: Mapping[str, Callable[[Problem], None]] = MappingProxyType({"trust-region": trust_region})
+def irls(problem: Problem) -> None:
+    """Iteratively reweighted least squares, for sums of rho(|r|^2) (irls.py)."""
+    from .irls import minimise_irls  # here: most energies never need it
+
+    minimise_irls(problem)
+
+
+METHODS: Mapping[str, Callable[[Problem], None]] = MappingProxyType({"trust-region": trust_region, "irls": irls})

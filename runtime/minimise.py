@@ -19,7 +19,7 @@ from .problem import Problem
 from .seeding import Seeds, given_seeds
 from .solution import Solution
 
-OPTIONS = ("start", "candidates", "method", "gtol", "max_iterations", "check")
+OPTIONS = ("start", "candidates", "method", "gtol", "max_iterations", "check", "reweightings")
 HINTS = {
     "constraints": "a penalty belongs in the energy",
     "bounds": "this version minimises without bounds",
@@ -40,6 +40,7 @@ def minimise(
     gtol: float = 1e-8,
     max_iterations: int = 100,
     check: bool = True,
+    reweightings: int | None = None,
     **unknown: Any,
 ) -> Solution:
     """Minimise the energy over its variables, for every instance of a batch.
@@ -60,13 +61,18 @@ def minimise(
         One axis more than declared (shared by all instances) or two (batched): each instance starts from the one of
         lowest energy (exponentials are ranked to 1e-8, so candidates closer than that count as equal). Without
         `start` and `candidates` those that the energy declares are used.
-    method : {'trust-region'}
+    method : {'trust-region', 'irls'}
+        'irls': iteratively reweighted least squares, for energies that are constants, squares, and sums of rho(|r|^2)
+        with r affine in the variables (docs/minimisers.md).
     gtol : float
         The infinity norm of the gradient at which an instance is done.
     max_iterations : int
         Steps that may be tried; 0 returns the start.
     check : bool
         True: NaN or infinity in weights or data raises. False: such instances end as NOT_FINITE.
+    reweightings : int, optional
+        For 'irls': how many there are, whatever the gradient becomes; then `max_iterations` does not count. By default
+        they end where the gradient is within gtol, after `max_iterations` at most.
 
     Returns
     -------
@@ -76,6 +82,8 @@ def minimise(
     ------
     InputError, InputTypeError, NameMissingError
         If an argument does not fit; it says which.
+    UnsupportedError
+        If the method is not for this energy; it names the term.
 
     Examples
     --------
@@ -89,6 +97,7 @@ def minimise(
     Solution(energy: 2 instances: 2 CONVERGED, worst gradient norm 0.0e+00, 1.0 iterations on average)
     """
     _check_options(method, gtol, max_iterations, unknown)
+    _check_reweightings(reweightings, method)
     _check_start(kernel, start, candidates)
     if isinstance(start, Solution):
         start = start.variables
@@ -113,7 +122,7 @@ def minimise(
     y = np.empty((rows, inputs.m))
     if packed is not None:
         y[:] = packed
-    problem = Problem(kernel, inputs, y, seeds, float(gtol), min(int(max_iterations), 2**62))
+    problem = Problem(kernel, inputs, y, seeds, float(gtol), min(int(max_iterations), 2**62), reweightings)
     METHODS[method](problem)
     if finite is not None:
         bad = np.broadcast_to(~finite, rows)
@@ -131,6 +140,7 @@ def minimise(
         problem.energies,
         problem.reals,
         problem.integers,
+        problem.starts,
     )
 
 
@@ -164,4 +174,23 @@ def _check_options(method: Any, gtol: Any, max_iterations: Any, unknown: Mapping
         raise InputError(
             f"minimise: max_iterations must be an integer >= 0 (got {max_iterations!r}); 0 returns the "
             "start, status ITERATION_LIMIT"
+        )
+
+
+def _check_reweightings(reweightings: Any, method: str) -> None:
+    if reweightings is None:
+        return
+    if method != "irls":
+        raise InputError(
+            f"minimise: reweightings={reweightings!r} is for method='irls' (got method={method!r}); max_iterations= "
+            "bounds the steps of the others"
+        )
+    try:
+        fits = not isinstance(reweightings, bool) and 1 <= operator.index(reweightings) < 2**62
+    except TypeError:
+        fits = False
+    if not fits:
+        raise InputError(
+            f"minimise: reweightings must be an integer >= 1 (got {reweightings!r}); leave it out to end where the "
+            "gradient is within gtol"
         )

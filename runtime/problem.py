@@ -27,10 +27,12 @@ class Problem:
     y : (B, m)
         Starts, unless candidates in `seeds` are yet to be ranked; a method replaces them by the minimisers.
     seeds : Seeds or None
-    gtol, max_iterations
+    gtol, max_iterations, reweightings
         As for `minimise`.
     energies, reals, integers : (B,), (B, 2), (B, 3)
         A method fills them in: the energy; gradient norm and curvature; iterations, evaluations and status.
+    starts : (B, m) or None
+        Where each instance began, from methods whose steps can be differentiated.
     """
 
     kernel: Any
@@ -39,6 +41,8 @@ class Problem:
     seeds: Seeds | None
     gtol: float
     max_iterations: int
+    reweightings: int | None = None
+    starts: Floats | None = field(init=False, default=None)
     energies: Floats = field(init=False)
     reals: Floats = field(init=False)
     integers: Integers = field(init=False)

@@ -57,6 +57,8 @@ class Solution:
         The variables, packed.
     gtol : float
     batched : bool
+    starts : (B, m) float64 or None
+        Where a method began whose steps can be differentiated ('irls').
     """
 
     kernel: Any
@@ -69,6 +71,7 @@ class Solution:
     energies: NDArray[np.float64] = field(repr=False)
     reals: NDArray[np.float64] = field(repr=False)
     integers: NDArray[np.int64] = field(repr=False)
+    starts: NDArray[np.float64] | None = field(repr=False, default=None)
 
     @cached_property
     def variables(self) -> dict[str, Any]:
