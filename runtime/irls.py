@@ -10,7 +10,9 @@ Where A is singular to working precision, or indefinite, a part `shift` of its d
 100 times more until it is positive definite. The problem then still lies above the energy, the minima are the same, and
 what A does not see stays where it is.
 
-The number of reweightings is fixed, or they end where the gradient is within gtol. Reweighting does not leave a saddle.
+The number of reweightings is fixed, or they end where the gradient is within gtol and the Hessian of E has no negative
+eigenvalue. Far from all data the gradient of a redescending rho is nothing, and reweighting still finds the way; from a
+point where it is 0 no reweighting leads away, a saddle or not.
 """
 
 from __future__ import annotations
@@ -47,6 +49,9 @@ from .trust_region import spectrum
 
 FIRST_SHIFT, SHIFTS = 1e-8, 12
 """Parts of the diagonal that are added to a matrix that is not positive definite, 100 times more each time."""
+
+SMALL = 1e-6
+"""Where the energy is at its rounding, steps this small beside y show that it is no plateau on the way to a minimum."""
 
 
 # ---------------------------------------------------------------------------------------------- one reweighting
@@ -157,12 +162,12 @@ def descend(
     y: DoublePointer,
     memory: DoublePointer,
     gtol: float,
+    least: int,
     limit: int,
-    fixed: bool,
     reals: DoublePointer,
     integers: IntegerPointer,
 ) -> bool:
-    """Reweight from y, which becomes the last point: `limit` times where `fixed`, else until the gradient is small.
+    """Reweight from y, which becomes the last point: `least` times, then until the gradient is small, or `limit` times.
 
     reals <- gradient norm, NaN;  integers <- iterations, evaluations, status: CONVERGED where the gradient is within
     gtol, whatever the curvature. Returns whether the curvature is to be looked at. `memory` has 3 n*n + 5 n numbers.
@@ -184,8 +189,8 @@ def descend(
         return False
     status, iterations, evaluations, doubtful = ITERATION_LIMIT, 0, 1, 0
     gradient_size = largest(here, n)
-    least = gradient_size
-    while iterations < limit and (fixed or gradient_size > gtol):
+    flattest = gradient_size
+    while iterations < least or (iterations < limit and gradient_size > gtol):
         before = energy
         energy, scale, calls = reweight(
             evaluate, table, extents, instance, prepared, scratch, n, y, before, here, there, space
@@ -200,11 +205,11 @@ def descend(
         if energy < ABYSS or largest(y, n) > FAR * (1.0 + start_size):
             status = UNBOUNDED
             break
-        if gradient_size < least:
-            least, doubtful = gradient_size, 0
-        elif before - energy <= ROUNDING * abs(energy):
+        if gradient_size < flattest or before - energy > ROUNDING * abs(energy):
+            flattest, doubtful = gradient_size, 0
+        elif largest(shifted(space, n * n + n), n) <= SMALL * max(start_size, largest(y, n)):
             doubtful += 1
-            if doubtful >= DOUBTFUL and not fixed:
+            if doubtful >= DOUBTFUL and iterations >= least:
                 status = STALLED
                 break
     if gradient_size <= gtol and status != UNBOUNDED:
@@ -220,7 +225,7 @@ def descend(
 # prepare, of shared prepared numbers or 0, how many an instance needs of its own).
 REWEIGHTED, DERIVATIVES, VALUE = 0, 4, 8
 TABLE, EXTENTS, UNKNOWNS, SCRATCH = 12, 13, 14, 15
-VARIABLES, ENERGIES, REALS, INTEGERS, LIMIT, FIXED = 16, 17, 18, 19, 20, 21
+VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT = 16, 17, 18, 19, 20, 21
 GTOL = 22
 
 
@@ -239,33 +244,42 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
         reals = shifted(double_pointer_at(problem[REALS]), instance * 2)
         integers = shifted(integer_pointer_at(problem[INTEGERS]), instance * 3)
         prepared = prepared_for(shifted(problem, REWEIGHTED), table, extents, instance, workspace)
-        settled = descend(
-            problem[REWEIGHTED],
-            table,
-            extents,
-            instance,
-            prepared,
-            scratch,
-            n,
-            y,
-            memory,
-            gtol,
-            problem[LIMIT],
-            problem[FIXED] != 0,
-            reals,
-            integers,
-        )
-        if settled:
-            prepared = prepared_for(shifted(problem, DERIVATIVES), table, extents, instance, own_derivatives)
-            call_evaluate(problem[DERIVATIVES], y, y, table, extents, instance, prepared, scratch, memory)
-            integers[1] += 1
-            if dot(memory, memory, n + n * n) < math.inf:
-                lowest, bound = spectrum(shifted(memory, n), n, shifted(memory, n + n * n))
-                reals[1] = lowest
-                if integers[2] == CONVERGED and lowest < -FLAT * bound:
-                    integers[2] = SADDLE
-            elif integers[2] == CONVERGED:
+        least, made, calls, flatness = problem[LEAST], 0, 0, -1.0
+        while True:
+            settled = descend(
+                problem[REWEIGHTED],
+                table,
+                extents,
+                instance,
+                prepared,
+                scratch,
+                n,
+                y,
+                memory,
+                gtol,
+                least,
+                problem[LIMIT] - made,
+                reals,
+                integers,
+            )
+            made += integers[0]
+            calls += integers[1]
+            if not settled:
+                break
+            second = prepared_for(shifted(problem, DERIVATIVES), table, extents, instance, own_derivatives)
+            call_evaluate(problem[DERIVATIVES], y, y, table, extents, instance, second, scratch, memory)
+            calls += 1
+            if not dot(memory, memory, n + n * n) < math.inf:
                 integers[2] = STALLED
+                break
+            reals[1], bound = spectrum(shifted(memory, n), n, shifted(memory, n + n * n))
+            if integers[2] != CONVERGED or reals[1] >= -FLAT * bound:
+                break
+            integers[2] = SADDLE
+            if made >= problem[LIMIT] or reals[0] == flatness:
+                break
+            least, flatness = 1, reals[0]
+        integers[0], integers[1] = made, calls
         prepared = prepared_for(shifted(problem, VALUE), table, extents, instance, own_value)
         energies[instance] = call_evaluate(problem[VALUE], y, y, table, extents, instance, prepared, scratch, memory)
     return end
@@ -287,7 +301,9 @@ def minimise_irls(problem: Problem) -> None:
     problem.starts = y.copy()
     prepared = [Prepared(entry, inputs) for entry in entries]
     scratch = max(entry.needs(inputs)[1] for entry in entries)
-    fixed = problem.reweightings is not None
+    least, limit = 0, problem.max_iterations
+    if problem.reweightings is not None:
+        least = limit = problem.reweightings
     packed = struct.pack(
         f"={GTOL}qd",
         *(number for p in prepared for number in p.fields),
@@ -299,8 +315,8 @@ def minimise_irls(problem: Problem) -> None:
         address_of(problem.energies),
         address_of(problem.reals),
         address_of(problem.integers),
-        problem.max_iterations if problem.reweightings is None else problem.reweightings,
-        fixed,
+        least,
+        limit,
         problem.gtol,
     )
     numbers = array("q", packed)

@@ -157,6 +157,30 @@ def test_until_the_gradient_is_small_counts_the_steps_that_were_made(kernels):
     np.testing.assert_allclose(got["v"], expected["v"], atol=1e-9)
 
 
+def test_least_squares_before_the_reweightings_belong_to_the_derivative(kernels):
+    """As in the pose model of the paper: weights of 1 first, then three reweightings, all differentiated."""
+    residual = sp.Sum(A[i, k] * y[k], k) - b[i]
+    squares = sp.Sum(v[i] ** 2 * residual**2, i) / 2 + ridge / 2 * sp.Sum(y[k] ** 2, k)
+    first = wb.compile(wb.Energy(squares, variables=[y], weights=[ridge, v], data=[A, b], name="squares"))
+    kernel, data, weights = kernels["pseudo_huber"], rows(4), weights_of(4)
+    plain = {s: weights[s] for s in ("ridge", "v")}
+    start = wb.minimise(first, plain, data, start={"y": np.zeros(2)})
+    solution = wb.minimise(kernel, weights, data, start=start, method="irls", reweightings=3)
+    slope = np.array([0.3, -1.0])
+    through_start = wb.unrolled_start_gradient(kernel, solution, {"y": slope})
+    before = wb.implicit_gradient(first, start, through_start, damping=0.0)
+    after = wb.unrolled_gradient(kernel, solution, {"y": slope})
+    h = 1e-30
+    for row in range(12):
+        moved = {**weights, "v": weights["v"].astype(complex)}
+        moved["v"][row] += 1j * h
+        normal = data["A"].T @ (moved["v"][:, None] ** 2 * data["A"]) + weights["ridge"] * np.eye(2)
+        begin = np.linalg.solve(normal, data["A"].T @ (moved["v"] ** 2 * data["b"]))
+        expected = slope @ by_hand("pseudo_huber", data, moved, begin, 3).imag / h
+        assert before["v"][row] + after["v"][row] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert np.abs(before["v"]).max() > 1e-6
+
+
 # ---------------------------------------------------------------------------------------------- batches
 
 

@@ -149,6 +149,52 @@ def test_mean_shift_is_irls():
     assert solution.variables["a"] == pytest.approx(mean, abs=1e-13)
 
 
+def test_the_pose_model_is_reweighted_as_its_authors_do():
+    """Scale, translation, basis and a slack pose: normal equations of all rows with one weight for each 2D point."""
+    cameras, joints, bases = sp.symbols("C J K", integer=True, positive=True)
+    cc, jj, kk = sp.Idx("c", cameras), sp.Idx("j", joints), sp.Idx("l", bases)
+    d, e = sp.Idx("d", 3), sp.Idx("e", 2)
+    scale, rho = sp.Symbol("s", real=True), sp.Symbol("rho", positive=True)
+    t, alpha, q = (sp.IndexedBase(s, shape=r) for s, r in (("t", (3,)), ("alpha", (bases,)), ("q", (joints, 3))))
+    mu, basis = sp.IndexedBase("mu", shape=(joints, 3)), sp.IndexedBase("e_", shape=(bases, joints, 3))
+    camera, seen = sp.IndexedBase("P", shape=(cameras, 2, 3)), sp.IndexedBase("X", shape=(cameras, joints, 2))
+    body = scale * mu[jj, d] + t[d] + sp.Sum(alpha[kk] * basis[kk, jj, d], kk) - q[jj, d]
+    offset = sp.Sum(camera[cc, e, d] * q[jj, d], d) - seen[cc, jj, e]
+    energy = sp.Sum(body**2, jj, d) / 2 + sp.Sum(wb.pseudo_huber(sp.Sum(offset**2, e), delta), cc, jj)
+    energy += rho / 2 * sp.Sum(alpha[kk] ** 2, kk)
+    unknowns = [scale, t, alpha, q]
+    energy += ridge / 2 * (scale**2 + sp.Sum(t[d] ** 2, d) + sp.Sum(alpha[kk] ** 2, kk) + sp.Sum(q[jj, d] ** 2, jj, d))
+    kernel = wb.compile(
+        wb.Energy(energy, variables=unknowns, weights=[delta, rho, ridge, mu, basis, camera], data=[seen], name="pose")
+    )
+    rng = np.random.default_rng(0)
+    C, J, K = 3, 5, 2
+    w = {"delta": 0.1, "rho": 0.75, "ridge": 0.001, "mu": rng.normal(size=(J, 3)), "e_": rng.normal(size=(K, J, 3))}
+    w["P"], X = rng.normal(size=(C, 2, 3)), rng.normal(size=(C, J, 2))
+    m_ = 4 + K + 3 * J
+    model, seen_rows = np.zeros((J, 3, m_)), np.zeros((C, J, 2, m_))
+    model[:, :, 0], model[:, :, 4 : 4 + K] = w["mu"], np.moveaxis(w["e_"], 0, -1)
+    for j in range(J):
+        model[j, :, 1:4] = np.eye(3)
+        model[j, :, 4 + K + 3 * j : 7 + K + 3 * j] = -np.eye(3)
+        seen_rows[:, j, :, 4 + K + 3 * j : 7 + K + 3 * j] = w["P"]
+    regular = np.eye(m_)[4 : 4 + K]
+    rows_ = np.concatenate([model.reshape(-1, m_), seen_rows.reshape(-1, m_), regular])
+    right = np.concatenate([np.zeros(3 * J), X.ravel(), np.zeros(K)])
+
+    def solve(weight):
+        return np.linalg.solve(rows_.T @ (weight[:, None] * rows_) + 1e-3 * np.eye(m_), rows_.T @ (weight * right))
+
+    point = start = solve(np.ones(len(right)))
+    for _ in range(3):
+        n2 = ((seen_rows @ point - X) ** 2).sum(axis=-1, keepdims=True)
+        robust = np.broadcast_to(1 / np.sqrt(1 + n2 / w["delta"] ** 2), X.shape)
+        point = solve(np.concatenate([np.ones(3 * J), robust.ravel(), np.full(K, w["rho"])]))
+    begin = {"s": start[0], "t": start[1:4], "alpha": start[4 : 4 + K], "q": start[4 + K :].reshape(J, 3)}
+    solution = wb.minimise(kernel, w, {"X": X}, start=begin, method="irls", reweightings=3)
+    np.testing.assert_allclose(solution.y[0], point, atol=1e-9)
+
+
 # ---------------------------------------------------------------------------------------------- the number of steps
 
 
@@ -198,6 +244,26 @@ def test_a_maximum_is_a_saddle():
     energy = wb.Energy(wb.welsch((a - 2) ** 2, 1) + wb.welsch((a + 2) ** 2, 1), variables=[a])
     solution = wb.minimise(wb.compile(energy), start={"a": 0.0}, method="irls")
     assert solution.status is Status.SADDLE and solution.curvature < 0
+
+
+def test_far_from_all_data_reweighting_finds_the_way():
+    """The gradient is 1e-20 there, the curvature below 0."""
+    energy = wb.Energy(wb.welsch((a - x) ** 2, 1) + wb.welsch((a - x - 1) ** 2, 1), variables=[a], data=[x])
+    kernel = wb.compile(energy)
+    for start in (-5.0, 8.0):
+        solution = wb.minimise(kernel, None, {"x": 1.0}, start={"a": start}, method="irls")
+        assert solution.converged and solution.variables["a"] == pytest.approx(1.5, abs=1e-6)
+    limited = wb.minimise(kernel, None, {"x": 1.0}, start={"a": 8.0}, method="irls", max_iterations=1)
+    assert limited.iterations == 1 and not limited.converged
+
+
+def test_a_start_of_no_gradient_is_no_mark_for_the_gradients_after_it(kernels):
+    """From afar weights of Welsch's penalty are 1e-300; the gradient grows first."""
+    data = rows(0, batch=(200,))
+    start = {"y": np.full(3, 25.0)}
+    solution = wb.minimise(kernels["welsch"], WEIGHTS, data, start=start, method="irls", max_iterations=5000)
+    assert solution.converged.mean() >= 0.99
+    assert (solution.gradient_norm <= 1e-8).mean() >= 0.99
 
 
 def test_a_singular_problem_converges_and_what_it_does_not_see_stays():
