@@ -149,6 +149,22 @@ def test_mean_shift_is_irls():
     assert solution.variables["a"] == pytest.approx(mean, abs=1e-13)
 
 
+def test_a_penalty_of_the_users_own():
+    import numba
+
+    second = wb.function("second", numba.njit(lambda r2: -1 / (1 + r2) ** 2))
+    first = wb.function("first", numba.njit(lambda r2: 1 / (1 + r2)), derivative=second)
+    own = wb.function("own", numba.njit(lambda r2: np.log(1 + r2)), derivative=first)
+    data, results = {"b": np.random.default_rng(0).normal(0, 3, 15)}, []
+    for rho in (own, lambda r2: 2 * wb.cauchy(r2, 1)):
+        energy = wb.Energy(sp.Sum(rho((a - b[i]) ** 2), i) + a**2 / 9, variables=[a], data=[b])
+        results.append(wb.minimise(wb.compile(energy), None, data, start={"a": 1.0}, method="irls", reweightings=5))
+    np.testing.assert_allclose(results[0].y, results[1].y, rtol=1e-10)
+    convex = wb.function("convex", lambda r2: r2**2)
+    with pytest.raises(wb.UnsupportedError, match="not concave"):
+        wb.minimise(wb.compile(wb.Energy(convex(a**2), variables=[a])), start={"a": 1.0}, method="irls")
+
+
 def test_the_pose_model_is_reweighted_as_its_authors_do():
     """Scale, translation, basis and a slack pose: normal equations of all rows with one weight for each 2D point."""
     cameras, joints, bases = sp.symbols("C J K", integer=True, positive=True)
