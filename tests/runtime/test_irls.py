@@ -275,11 +275,10 @@ def test_far_from_all_data_reweighting_finds_the_way():
 
 def test_a_start_of_no_gradient_is_no_mark_for_the_gradients_after_it(kernels):
     """From afar weights of Welsch's penalty are 1e-300; the gradient grows first."""
-    data = rows(0, batch=(200,))
-    start = {"y": np.full(3, 25.0)}
-    solution = wb.minimise(kernels["welsch"], WEIGHTS, data, start=start, method="irls", max_iterations=5000)
-    assert solution.converged.mean() >= 0.99
-    assert (solution.gradient_norm <= 1e-8).mean() >= 0.99
+    data = rows(0, batch=(1000,), count=40, unknowns=2)
+    weights, start = {"delta": 0.5, "ridge": 1e-300}, {"y": np.full(2, 30.0)}
+    solution = wb.minimise(kernels["welsch"], weights, data, start=start, method="irls", max_iterations=5000)
+    assert solution.converged.mean() >= 0.998
 
 
 def test_a_singular_problem_converges_and_what_it_does_not_see_stays():
