@@ -45,6 +45,8 @@ from .learn import (
     implicit_gradient,
     implicit_jacobian,
     squared_error,
+    unrolled_gradient,
+    unrolled_start_gradient,
 )
 from .runtime import Solution, Status, minimise, minimise_stream
 
@@ -107,5 +109,7 @@ __all__ = [
     "student_t",
     "supported_functions",
     "testing",
+    "unrolled_gradient",
+    "unrolled_start_gradient",
     "welsch",
 ]

@@ -13,7 +13,7 @@ from .program import Range
 COUNT = "count"
 """The extent that counts candidates."""
 
-ADJOINTS = frozenset({"cross_adjoint", "data_adjoint"})
+ADJOINTS = frozenset({"cross_adjoint", "data_adjoint", "reweighting_adjoint"})
 """Kinds of kernels that add to their output."""
 
 

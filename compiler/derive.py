@@ -23,6 +23,7 @@ from .declaration import ADJOINTS, COUNT
 from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
 from .emit import Emitted, Memory, Place, emit
 from .expression import Affine, constant, name
+from .irls import anchor, anchored_majoriser, fixed_majoriser
 from .landings import Structure, Support
 from .lower import lower, lower_candidates
 from .prepare import hoist, prepare
@@ -118,6 +119,18 @@ def _slot_product(energy: Energy) -> Program:
     return slot_product(*_sparse_hessian(value(energy)))
 
 
+def _gradient_reweighted(energy: Energy) -> Program:
+    program = fixed_majoriser(value(energy), energy)
+    variables = _variables(program)
+    return second(gradient(program, variables), variables, variables, of="majoriser", prefix="hessian")
+
+
+def _reweighting_adjoint(energy: Energy) -> Program:
+    program = tangent(anchored_majoriser(value(energy), energy), of="majoriser")
+    roots = (*map(anchor, _variables(program)), *inputs_of(program, "weight"))
+    return gradient(program, roots, of="majoriser_dot", prefix="reweighting_adjoint")
+
+
 def _sparse_cross(program: Program) -> tuple[Program, Support]:
     return sparse_second(program, _variables(program), inputs_of(program, "weight"))
 
@@ -167,7 +180,24 @@ KINDS: dict[str, Kind] = {
 }
 
 
-assert {kind for kind, how in KINDS.items() if how.accumulate} == ADJOINTS
+REWEIGHTING: dict[str, Kind] = {
+    "value_gradient_reweighted": Kind(
+        _gradient_reweighted,
+        ("value", "gradient", "hessian"),
+        "the energy, its gradient and the Hessian of its reweighted least squares",
+    ),
+    "reweighting_adjoint": Kind(
+        _reweighting_adjoint,
+        ("reweighting_adjoint",),
+        "d/dz and d/dw (v . gradient at y of the least squares with the weights of z); v holds v and then z",
+        accumulate=True,
+    ),
+}
+"""The kinds that robust least squares have besides (irls.py); other energies have none of them: UnsupportedError."""
+
+_ALL = {**KINDS, **REWEIGHTING}
+
+assert {kind for kind, how in _ALL.items() if how.accumulate} == ADJOINTS
 
 
 def find_structure(energy: Energy, derivative: str) -> Structure:
@@ -187,9 +217,9 @@ def find_structure(energy: Energy, derivative: str) -> Structure:
 
 def derive(energy: Energy, kind: str) -> Program:
     """The simplified program of one kind."""
-    program = KINDS[kind].build(energy)
-    program = simplify(divide(_only(program, KINDS[kind].outputs)))
-    return check_complete(program, energy.name, KINDS[kind].meaning)
+    program = _ALL[kind].build(energy)
+    program = simplify(divide(_only(program, _ALL[kind].outputs)))
+    return check_complete(program, energy.name, _ALL[kind].meaning)
 
 
 def _only(program: Program, prefixes: tuple[str, ...]) -> Program:
@@ -217,7 +247,7 @@ def scheduled(energy: Energy, kind: str) -> tuple[Program, Schedule]:
 def compile_text(energy: Energy, kind: str) -> Emitted:
     """The source of one kind of kernel and the memory that it needs."""
     program, plan = scheduled(energy, kind)
-    title = f"{KINDS[kind].meaning}; energy:"
+    title = f"{_ALL[kind].meaning}; energy:"
     return emit(plan, memory(energy, kind, program), out_size(kind, program), title, _legend(energy))
 
 
@@ -255,7 +285,7 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
     one = sizes.ONE_SIZE
     ranks = {n: len(a.axes) for n, a in plain.arrays.items()}
     places = {"value": Place(sizes.ZERO_SIZE, ((1, one),) if kind == "many_values" else ())}
-    after_gradient = m if "gradient" in KINDS[kind].outputs else sizes.ZERO_SIZE
+    after_gradient = m if "gradient" in _ALL[kind].outputs else sizes.ZERO_SIZE
     for a, offset in at.items():
         places[f"gradient_{a}"] = places[f"hvp_{a}"] = Place(offset, ((ranks[a], one),))
         places[f"candidates_{a}"] = Place(offset, ((1, m), (ranks[a], one)))
@@ -276,12 +306,17 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
     for b, other in data_at.items():
         places[f"data_adjoint_{b}"] = Place(other, ((ranks[b], one),))
     along = {a.replace("y", "v", 1): offset for a, offset in at.items()}
-    variables = {**offsets(program, "variable")[0], **at, **along}
+    anchors = {anchor(a): sizes.plus(m, offset) for a, offset in at.items()}
+    variables = {**offsets(program, "variable")[0], **at, **along, **anchors}
+    for a, offset in at.items():
+        places[f"reweighting_adjoint_{anchor(a)}"] = Place(offset, ((ranks[a], one),))
+    for b, other in weights_at.items():
+        places[f"reweighting_adjoint_{b}"] = Place(sizes.plus(m, other), ((ranks[b], one),))
     outputs = {n: place for n, place in places.items() if n in program.arrays}
     blocks = [s for s in program.statements if s.target.startswith("hessian_")]
     mirror = (after_gradient, m) if blocks and (len(at) > 1 or any(ranks[a] for a in at)) else None
     steps = dict.fromkeys(at, m) if kind == "many_values" else {}
-    return Memory(variables, table, outputs, KINDS[kind].accumulate, mirror, steps, rough=kind == "many_values")
+    return Memory(variables, table, outputs, _ALL[kind].accumulate, mirror, steps, rough=kind == "many_values")
 
 
 def out_size(kind: str, program: Program) -> sizes.Size:
@@ -292,5 +327,5 @@ def out_size(kind: str, program: Program) -> sizes.Size:
             total = sizes.plus(total, sizes.volume(array.axes))
     if any(a.name.startswith("hessian_") for a in program.arrays.values()):
         _, m = offsets(program, "variable")
-        total = sizes.plus(sizes.times(m, m), m if "gradient" in KINDS[kind].outputs else sizes.ZERO_SIZE)
+        total = sizes.plus(sizes.times(m, m), m if "gradient" in _ALL[kind].outputs else sizes.ZERO_SIZE)
     return total

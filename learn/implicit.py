@@ -109,8 +109,8 @@ def implicit_gradient(
     """
     strength = check_damping(damping, "implicit_gradient")
     check_policy(unconverged, "implicit_gradient")
-    _check_owner(kernel, solution, "implicit_gradient")
-    slopes = _packed_slopes(kernel, solution, loss_gradient)
+    check_owner(kernel, solution, "implicit_gradient")
+    slopes = packed_slopes(kernel, solution, loss_gradient, "implicit_gradient")
     if solution.inputs.p == 0:
         return {}
     codes = np.full(len(slopes), USED, dtype=np.int64)
@@ -130,7 +130,7 @@ def implicit_gradient(
         _report_dropped(solution, codes, unconverged)
         if unconverged == "nan":
             gradient[dropped if gradient.ndim == 2 else ...] = math.nan
-    return _unpacked(kernel, solution.inputs, gradient)
+    return unpacked(kernel, solution.inputs, gradient)
 
 
 def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) -> Floats:
@@ -154,7 +154,7 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
         As for `implicit_gradient`.
     """
     strength = check_damping(damping, "implicit_jacobian")
-    _check_owner(kernel, solution, "implicit_jacobian")
+    check_owner(kernel, solution, "implicit_jacobian")
     inputs, packed = solution.inputs, solution.y
     count, n, p = len(packed), inputs.m, inputs.p
     out, codes = np.empty((count, n, p)), np.full(count, USED, dtype=np.int64)
@@ -223,7 +223,7 @@ def weights_batched(kernel: Kernel, inputs: Any) -> bool:
     return any(inputs.batched[: len(kernel.weights.names)])
 
 
-def _unpacked(kernel: Kernel, inputs: Any, gradient: Floats) -> dict[str, Any]:
+def unpacked(kernel: Kernel, inputs: Any, gradient: Floats) -> dict[str, Any]:
     if gradient.ndim == 1:
         return kernel.weights.unpack(gradient, inputs.sizes)
     batched = dict(zip(kernel.weights.names, inputs.batched, strict=False))
@@ -348,7 +348,7 @@ def check_policy(unconverged: Any, who: str) -> None:
         raise InputError(f"{who}: unknown unconverged={unconverged!r}{hint}; one of {', '.join(map(repr, POLICIES))}")
 
 
-def _check_owner(kernel: Kernel, solution: Solution, who: str) -> None:
+def check_owner(kernel: Kernel, solution: Solution, who: str) -> None:
     if not isinstance(kernel, Kernel):
         raise InputTypeError(f"{who}: kernel must be what wb.compile returned (got {type(kernel).__name__})")
     if not isinstance(solution, Solution):
@@ -361,9 +361,9 @@ def _check_owner(kernel: Kernel, solution: Solution, who: str) -> None:
         )
 
 
-def _packed_slopes(kernel: Kernel, solution: Solution, loss_gradient: Any) -> Floats:
+def packed_slopes(kernel: Kernel, solution: Solution, loss_gradient: Any, who: str) -> Floats:
     """dl/dy as (B, m), after its names and shapes were checked."""
-    who, names = "implicit_gradient", kernel.variables.names
+    names = kernel.variables.names
     if not isinstance(loss_gradient, Mapping):
         raise InputTypeError(
             f"{who}: loss_gradient must be a dict of dl/dy by variable "

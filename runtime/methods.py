@@ -42,9 +42,19 @@ def l_bfgs(problem: Problem) -> None:
     minimise_lbfgs(problem)
 
 
-BOUNDED_METHODS = ("trust-region",)
-"""Those that keep variables within bounds."""
+def irls(problem: Problem) -> None:
+    """Iteratively reweighted least squares, for sums of rho(|r|^2) (irls.py)."""
+    from .irls import minimise_irls  # here: most energies never need it
+
+    minimise_irls(problem)
+
 
 METHODS: Mapping[str, Callable[[Problem], None]] = MappingProxyType(
-    {"trust-region": trust_region, "l-bfgs": l_bfgs, "newton-cg": newton_cg}
+    {"trust-region": trust_region, "l-bfgs": l_bfgs, "newton-cg": newton_cg, "irls": irls}
 )
+
+GENERAL_METHODS = ("trust-region", "l-bfgs", "newton-cg")
+"""Those for energies of any form."""
+
+BOUNDED_METHODS = ("trust-region",)
+"""Those that keep variables within bounds."""

@@ -30,6 +30,7 @@ OPTIONS = (
     "gtol",
     "max_iterations",
     "check",
+    "reweightings",
     "minima",
     "restarts",
     "seed",
@@ -57,6 +58,7 @@ def minimise(
     gtol: float = 1e-8,
     max_iterations: int = 100,
     check: bool = True,
+    reweightings: int | None = None,
     minima: int | None = None,
     restarts: int = 0,
     seed: int = 0,
@@ -88,15 +90,20 @@ def minimise(
         batch axis in front; None or infinity is no bound, low = high fixes an entry. Starts and candidates outside
         are moved to the nearest point within (as SciPy's L-BFGS-B does), and the energy is evaluated within only. See
         bounded.py, and `Solution.active` for which variables ended on a bound. Of 'trust-region' only.
-    method : {'trust-region', 'l-bfgs', 'newton-cg'}
+    method : {'trust-region', 'l-bfgs', 'newton-cg', 'irls'}
         'l-bfgs' needs gradients, and Hessians for the last steps only; 'newton-cg' products with the Hessian and never
-        more memory than some vectors, and `curvature` is a lower bound or NaN. When they pay: docs/minimisers.md.
+        more memory than some vectors, and `curvature` is a lower bound or NaN; 'irls' is iteratively reweighted least
+        squares, for energies that are constants, squares, and sums of rho(|r|^2) with r affine in the variables. When
+        they pay: docs/minimisers.md.
     gtol : float
         The infinity norm of the gradient at which an instance is done.
     max_iterations : int
         Steps that may be tried; 0 returns the start.
     check : bool
         True: NaN or infinity in weights or data raises. False: such instances end as NOT_FINITE.
+    reweightings : int, optional
+        For 'irls': how many there are, whatever the gradient becomes; then `max_iterations` does not count. By default
+        they end where the gradient is within gtol, after `max_iterations` at most.
     minima : int, optional
         Minimise from the start, or from every candidate, and keep up to so many distinct minima of each instance, in
         order of energy: `solution.minima` (starts.py says when two are one). The solution is the lowest of them. The
@@ -123,6 +130,8 @@ def minimise(
     ------
     InputError, InputTypeError, NameMissingError
         If an argument does not fit; it says which.
+    UnsupportedError
+        If the method is not for this energy; it names the term.
 
     Examples
     --------
@@ -140,6 +149,7 @@ def minimise(
     plain = plain and type(restarts) is int and restarts == 0 and type(seed) is int and seed == 0
     if not plain:
         _check_starts(minima, restarts, seed, trace)
+    _check_reweightings(reweightings, method)
     _check_start(kernel, start, candidates)
     if bounds is not None and method not in BOUNDED_METHODS:
         raise InputError(f"minimise: method {method!r} takes no bounds=; use method='{BOUNDED_METHODS[0]}'")
@@ -182,6 +192,7 @@ def minimise(
         start=packed,
         finite=finite,
         box=box,
+        reweightings=reweightings,
     )
     if plain:
         run_problem(problem)
@@ -268,3 +279,22 @@ def _check_starts(minima: Any, restarts: Any, seed: Any, trace: Any) -> None:
             raise InputError(f"minimise: {name} must be an integer >= {least} (got {value!r})")
     if not isinstance(trace, bool):
         raise InputTypeError(f"minimise: trace must be True or False (got {trace!r})")
+
+
+def _check_reweightings(reweightings: Any, method: str) -> None:
+    if reweightings is None:
+        return
+    if method != "irls":
+        raise InputError(
+            f"minimise: reweightings={reweightings!r} is for method='irls' (got method={method!r}); max_iterations= "
+            "bounds the steps of the others"
+        )
+    try:
+        fits = not isinstance(reweightings, bool) and 1 <= operator.index(reweightings) < 2**62
+    except TypeError:
+        fits = False
+    if not fits:
+        raise InputError(
+            f"minimise: reweightings must be an integer >= 1 (got {reweightings!r}); leave it out to end where the "
+            "gradient is within gtol"
+        )

@@ -28,7 +28,7 @@ class Problem:
     y : (B, m)
         Starts, unless candidates in `seeds` are yet to be ranked; a method replaces them by the minimisers.
     seeds : Seeds or None
-    gtol, max_iterations, method
+    gtol, max_iterations, method, reweightings
         As for `minimise`.
     box : Box or None
         Bounds; starts and points of `seeds` are within.
@@ -40,6 +40,8 @@ class Problem:
         A method fills them in: the energy; gradient norm and curvature; iterations, evaluations and status.
     active : (B, m) or None
         Where there are bounds, a method writes 1 for each variable that they hold, else 0.
+    began : (B, m) or None
+        Where each instance began, from methods whose steps can be differentiated.
     """
 
     kernel: Any
@@ -52,6 +54,8 @@ class Problem:
     start: Floats | None = None
     finite: NDArray[np.bool_] | None = None
     box: Box | None = None
+    reweightings: int | None = None
+    began: Floats | None = field(init=False, default=None)
     energies: Floats = field(init=False)
     reals: Floats = field(init=False)
     integers: Integers = field(init=False)
@@ -90,6 +94,9 @@ class Problem:
         y = np.empty((count, self.y.shape[1]))
         if start is not None:
             y[:] = start
+        reweightings = self.reweightings
+        if reweightings is not None and max_iterations is not None:
+            reweightings = min(reweightings, max_iterations)
         return replace(
             self,
             inputs=self.inputs.rows(rows),
@@ -99,6 +106,7 @@ class Problem:
             start=start,
             finite=finite,
             box=None if self.box is None else self.box.rows(rows),
+            reweightings=reweightings,
         )
 
     def take(self, part: Problem, rows: slice | NDArray[np.int64]) -> None:
@@ -107,6 +115,10 @@ class Problem:
         self.reals[rows], self.integers[rows] = part.reals, part.integers
         if self.active is not None and part.active is not None:
             self.active[rows] = part.active
+        if part.began is not None:
+            if self.began is None:
+                self.began = np.empty_like(self.y)
+            self.began[rows] = part.began
 
 
 def _rows(array: Any, rows: slice | NDArray[np.int64]) -> Any:

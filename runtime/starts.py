@@ -149,6 +149,7 @@ class _Kept:
         self.y, self.start = (np.full((count, rows, unknowns), math.nan) for _ in range(2))
         self.energies, self.reals = np.full((count, rows), math.nan), np.full((count, rows, 2), math.nan)
         self.integers = np.zeros((count, rows, 3), np.int64)
+        self.differentiable = False
         self.active = None if problem.active is None else np.zeros((count, rows, unknowns), np.int64)
         self.integers[..., 2] = NOT_FINITE
 
@@ -171,6 +172,7 @@ class _Kept:
             for mine, its in self._pairs(one):
                 mine[0, rows] = its[rows]
             self.found[rows & usable] = 1
+        self.differentiable = one.began is not None
 
     def insert(self, one: Problem, rows: NDArray[np.int64]) -> None:
         """Put new minima in their places by energy; the highest falls out where there is no more room."""
@@ -217,5 +219,6 @@ class _Kept:
             one = replace(self.problem, seeds=None, y=self.y[k], start=self.start[k])
             one.energies, one.reals, one.integers = self.energies[k], self.reals[k], self.integers[k]
             one.active = None if self.active is None else self.active[k]
+            one.began = one.start if self.differentiable else None
             made.append(one)
         return made

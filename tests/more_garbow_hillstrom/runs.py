@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from wiberg.runtime.methods import METHODS
+from wiberg.runtime.methods import GENERAL_METHODS
 
 from .problem import Problem
 
 GTOL = 1e-8
-OURS = tuple(METHODS)
+OURS = GENERAL_METHODS
 """The methods of `wb.minimise`."""
 
 

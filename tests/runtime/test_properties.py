@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 from wiberg.energies.errors import InputError
-from wiberg.runtime.methods import METHODS
+from wiberg.runtime.methods import GENERAL_METHODS
 
 t, u, w, a, b = sp.symbols("t u w a b", real=True)
 n = sp.Symbol("n", integer=True, positive=True)
@@ -22,7 +22,7 @@ c, d = sp.Idx("c", 2), sp.Idx("d", 2)
 x, v = sp.IndexedBase("x", shape=(n, 2)), sp.IndexedBase("v", shape=(2,))
 z, g = sp.IndexedBase("z", shape=(n,)), sp.IndexedBase("g", shape=(n,))
 
-every_method = pytest.mark.parametrize("method", list(METHODS))
+every_method = pytest.mark.parametrize("method", GENERAL_METHODS)
 
 
 def plane(expression, name="plane"):

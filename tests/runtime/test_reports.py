@@ -9,7 +9,7 @@ import pytest
 import sympy as sp
 import wiberg as wb
 from wiberg.energies.errors import InputError, InputTypeError
-from wiberg.runtime.methods import METHODS
+from wiberg.runtime.methods import GENERAL_METHODS
 
 t, u, a, b = sp.symbols("t u a b", real=True)
 n = sp.Symbol("n", integer=True, positive=True)
@@ -266,7 +266,7 @@ def test_a_poisoned_evaluation_is_never_converged_upon(poisoned, first, only_onc
     assert np.isfinite(solution.gradient_norm[known]).all() and np.isfinite(solution.variables["y"]).all()
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", GENERAL_METHODS)
 @pytest.mark.parametrize("border", [0.3, 0.9, 0.999])
 def test_a_minimum_behind_a_region_of_nan_is_never_reached(method, border):
     """The root is NaN from t = b on, and the minimum of the rest lies at t = 1 > b."""

@@ -11,7 +11,7 @@ import sympy as sp
 import wiberg as wb
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.runtime.methods import METHODS
+from wiberg.runtime.methods import GENERAL_METHODS
 
 t, a = sp.symbols("t a", real=True)
 v = sp.IndexedBase("v", shape=(2,))
@@ -41,7 +41,7 @@ def entries(trace):
     }
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", GENERAL_METHODS)
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6))
 def test_energies_never_rise_along_a_path(robust, method, seed):
@@ -54,7 +54,7 @@ def test_energies_never_rise_along_a_path(robust, method, seed):
     assert solution.trace.variables["z"][:, 0].tobytes() == start.tobytes()
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", GENERAL_METHODS)
 def test_histories_have_shapes_and_first_and_best_entries(rosenbrock, method):
     starts = np.array([[-1.2, 1.0], [1.0, 1.0], [2.0, 2.0]])
     solution = wb.minimise(rosenbrock, None, {"a": 100.0}, start={"v": starts}, trace=True, method=method)
@@ -70,7 +70,7 @@ def test_histories_have_shapes_and_first_and_best_entries(rosenbrock, method):
     assert (trace.step_length[:, 0] == 0).all() and (trace.step_length[1] == 0).all()
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", GENERAL_METHODS)
 def test_a_trace_changes_no_bit_and_ends_where_the_minimisation_does(rosenbrock, method):
     starts = np.random.default_rng(0).uniform(-2, 2, (30, 2))
     plain = wb.minimise(rosenbrock, None, {"a": 100.0}, start={"v": starts}, method=method)

@@ -1,0 +1,331 @@
+"""Iteratively reweighted least squares over a slice of a batch, compiled once for all energies.
+
+    y <- y - A(y)^-1 grad E(y),      A(y) the Hessian of the least squares problem with the weights of y
+
+which is the minimum of that problem (compiler/irls.py): one factorisation for each reweighting. Where rho is concave in
+the squared residual, the problem lies above the energy and touches it at y, so that the energy never rises; a step that
+raises it beyond rounding all the same is shortened to a quarter until it does not.
+
+Where A is singular to working precision, or indefinite, a part `shift` of its diagonal is added to it, from 1e-8 on,
+100 times more until it is positive definite. The problem then still lies above the energy, the minima are the same, and
+what A does not see stays where it is.
+
+The number of reweightings is fixed, or they end where the gradient is within gtol and the Hessian of E has no negative
+eigenvalue. Far from all data the gradient of a redescending rho is nothing, and reweighting still finds the way; from a
+point where it is 0 no reweighting leads away, a saddle or not.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from array import array
+
+from ..compiler.arrays import address_of
+from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
+from ..compiler.evaluate import Prepared
+from ..compiler.native import Native, native
+from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
+from ..compiler.slices import run_slices
+from .descend import (
+    ABYSS,
+    CONVERGED,
+    DOUBTFUL,
+    FAR,
+    FLAT,
+    HOPELESS,
+    ITERATION_LIMIT,
+    NOT_FINITE,
+    ROUNDING,
+    SADDLE,
+    STALLED,
+    UNBOUNDED,
+    prepared_for,
+    take_step,
+)
+from .linear_algebra import EPSILON, cholesky, cholesky_solve, dot, largest
+from .problem import Problem
+from .trust_region import spectrum
+
+FIRST_SHIFT, SHIFTS = 1e-8, 12
+"""Parts of the diagonal that are added to a matrix that is not positive definite, 100 times more each time."""
+
+SMALL = 1e-6
+"""Where the energy is at its rounding, steps this small beside y show that it is no plateau on the way to a minimum."""
+
+
+# ---------------------------------------------------------------------------------------------- one reweighting
+
+
+def space_for(n: int) -> int:
+    """How many numbers `reweight` needs besides the kernel's outputs at two points."""
+    return n * n + 3 * n
+
+
+@vectorised
+def is_definite(a: DoublePointer, n: int, u: DoublePointer) -> bool:
+    """U'U = A; False where A is not positive definite, or singular but for rounding."""
+    if not cholesky(a, n, u):
+        return False
+    for i in range(n):
+        pivot = u[i * n + i]
+        if not pivot * pivot > 16.0 * n * EPSILON * a[i * n + i]:
+            return False
+    return True
+
+
+def factorise(a: DoublePointer, n: int, u: DoublePointer, added: DoublePointer) -> bool:
+    """U'U = A + diag(added), nothing added where A is positive definite; False where the most is too little."""
+    for i in range(n):
+        added[i] = 0.0
+    if is_definite(a, n, u):
+        return True
+    most = 0.0
+    for i in range(n):
+        most = max(most, abs(a[i * n + i]))
+    if most == 0.0:
+        most = 1.0
+    shift = FIRST_SHIFT
+    for _ in range(SHIFTS):
+        for i in range(n):
+            size = abs(a[i * n + i])
+            added[i] = shift * (size if size > 0.0 else most)
+            a[i * n + i] += added[i]
+        definite = cholesky(a, n, u)
+        for i in range(n):
+            a[i * n + i] -= added[i]
+        if definite:
+            return True
+        shift *= 100.0
+    return False
+
+
+def solve_reweighted(here: DoublePointer, n: int, space: DoublePointer, step: DoublePointer) -> bool:
+    """step <- -(A + diag(added))^-1 g for g and A at `here`; U goes to space and `added` behind it."""
+    if not factorise(shifted(here, n), n, space, shifted(space, n * n)):
+        return False
+    for i in range(n):
+        step[i] = -here[i]
+    cholesky_solve(space, n, step)
+    return True
+
+
+def reweight(
+    evaluate: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    y: DoublePointer,
+    energy: float,
+    here: DoublePointer,
+    there: DoublePointer,
+    space: DoublePointer,
+) -> tuple[float, float, int]:
+    """One reweighting from y, where the kernel gave `energy` and `here`: y <- y + scale*step, `there` as the kernel.
+
+    Returns the energy there, the scale (1, less where the step was shortened, 0 where y stays) and the number of calls.
+    `space` keeps U, what was added to the diagonal, the step, and n numbers more.
+    """
+    step, trial = shifted(space, n * n + n), shifted(space, n * n + 2 * n)
+    if not solve_reweighted(here, n, space, step):
+        return energy, 0.0, 0
+    scale = 1.0
+    for tried in range(1, HOPELESS + 1):
+        if not take_step(y, step, n, trial) and tried > 1:
+            return energy, 0.0, tried - 1
+        trial_energy = call_evaluate(evaluate, trial, trial, table, extents, instance, prepared, scratch, there)
+        finite = trial_energy < math.inf and dot(there, there, n + n * n) < math.inf
+        if trial_energy < ABYSS or (finite and trial_energy - energy <= ROUNDING * abs(energy)):
+            for i in range(n):
+                y[i] = trial[i]
+            return trial_energy, scale, tried
+        scale *= 0.25
+        for i in range(n):
+            step[i] *= 0.25
+    return energy, 0.0, HOPELESS
+
+
+# ---------------------------------------------------------------------------------------------- one instance
+
+
+def descend(
+    evaluate: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    y: DoublePointer,
+    memory: DoublePointer,
+    gtol: float,
+    least: int,
+    limit: int,
+    reals: DoublePointer,
+    integers: IntegerPointer,
+) -> bool:
+    """Reweight from y, which becomes the last point: `least` times, then until the gradient is small, or `limit` times.
+
+    reals <- gradient norm, NaN;  integers <- iterations, evaluations, status: CONVERGED where the gradient is within
+    gtol, whatever the curvature. Returns whether the curvature is to be looked at. `memory` has 3 n*n + 5 n numbers.
+    """
+    size = n + n * n
+    here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
+    reals[0] = reals[1] = math.nan
+    integers[0] = integers[1] = 0
+    integers[2] = NOT_FINITE
+    start_size = largest(y, n)
+    if not start_size < math.inf:
+        return False
+    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
+    integers[1] = 1
+    if energy < ABYSS:
+        integers[2] = UNBOUNDED
+        return False
+    if not (energy < math.inf and dot(here, here, size) < math.inf):
+        return False
+    status, iterations, evaluations, doubtful = ITERATION_LIMIT, 0, 1, 0
+    gradient_size = largest(here, n)
+    flattest = gradient_size
+    while iterations < least or (iterations < limit and gradient_size > gtol):
+        before = energy
+        energy, scale, calls = reweight(
+            evaluate, table, extents, instance, prepared, scratch, n, y, before, here, there, space
+        )
+        evaluations += calls
+        if scale == 0.0:
+            status = STALLED
+            break
+        iterations += 1
+        here, there = there, here
+        gradient_size = largest(here, n)
+        if energy < ABYSS or largest(y, n) > FAR * (1.0 + start_size):
+            status = UNBOUNDED
+            break
+        if gradient_size < flattest or before - energy > ROUNDING * abs(energy):
+            flattest, doubtful = gradient_size, 0
+        elif largest(shifted(space, n * n + n), n) <= SMALL * max(start_size, largest(y, n)):
+            doubtful += 1
+            if doubtful >= DOUBTFUL and iterations >= least:
+                status = STALLED
+                break
+    if gradient_size <= gtol and status != UNBOUNDED:
+        status = CONVERGED
+    reals[0] = gradient_size
+    integers[0], integers[1], integers[2] = iterations, evaluations, status
+    return status != ITERATION_LIMIT and status != UNBOUNDED
+
+
+# ---------------------------------------------------------------------------------------------- the slice
+
+# What the driver reads from its problem; GTOL is a float64. Three kernels come first, each as (address of evaluate, of
+# prepare, of shared prepared numbers or 0, how many an instance needs of its own).
+REWEIGHTED, DERIVATIVES, VALUE = 0, 4, 8
+TABLE, EXTENTS, UNKNOWNS, SCRATCH = 12, 13, 14, 15
+VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT = 16, 17, 18, 19, 20, 21
+GTOL = 22
+
+
+def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
+    """Minimise the instances [begin, end); returns where it ended, before `end` if the stop flag was raised."""
+    table, extents, n = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS]), problem[UNKNOWNS]
+    own_derivatives = shifted(workspace, problem[REWEIGHTED + 3])
+    own_value = shifted(own_derivatives, problem[DERIVATIVES + 3])
+    scratch = shifted(own_value, problem[VALUE + 3])
+    memory = shifted(scratch, problem[SCRATCH])
+    energies, gtol = double_pointer_at(problem[ENERGIES]), doubles(problem)[GTOL]
+    for instance in range(begin, end):
+        if stop[0] != 0:
+            return instance
+        y = shifted(double_pointer_at(problem[VARIABLES]), instance * n)
+        reals = shifted(double_pointer_at(problem[REALS]), instance * 2)
+        integers = shifted(integer_pointer_at(problem[INTEGERS]), instance * 3)
+        prepared = prepared_for(shifted(problem, REWEIGHTED), table, extents, instance, workspace)
+        least, made, calls, flatness = problem[LEAST], 0, 0, -1.0
+        while True:
+            settled = descend(
+                problem[REWEIGHTED],
+                table,
+                extents,
+                instance,
+                prepared,
+                scratch,
+                n,
+                y,
+                memory,
+                gtol,
+                least,
+                problem[LIMIT] - made,
+                reals,
+                integers,
+            )
+            made += integers[0]
+            calls += integers[1]
+            if not settled:
+                break
+            second = prepared_for(shifted(problem, DERIVATIVES), table, extents, instance, own_derivatives)
+            call_evaluate(problem[DERIVATIVES], y, y, table, extents, instance, second, scratch, memory)
+            calls += 1
+            if not dot(memory, memory, n + n * n) < math.inf:
+                integers[2] = STALLED
+                break
+            reals[1], bound = spectrum(shifted(memory, n), n, shifted(memory, n + n * n))
+            if integers[2] != CONVERGED or reals[1] >= -FLAT * bound:
+                break
+            integers[2] = SADDLE
+            if made >= problem[LIMIT] or reals[0] == flatness:
+                break
+            least, flatness = 1, reals[0]
+        integers[0], integers[1] = made, calls
+        prepared = prepared_for(shifted(problem, VALUE), table, extents, instance, own_value)
+        energies[instance] = call_evaluate(problem[VALUE], y, y, table, extents, instance, prepared, scratch, memory)
+    return end
+
+
+def irls_slice() -> Native:
+    """The compiled `_irls_slice`."""
+    return native(_irls_slice)
+
+
+def minimise_irls(problem: Problem) -> None:
+    """Minimise every instance of a batch, as `problem.Problem` says; keeps where each began in `problem.began`."""
+    kernel, inputs, y = problem.kernel, problem.inputs, problem.y
+    kinds = ("value_gradient_reweighted", "value_gradient_hessian", "value")
+    entries = [kernel.entry(kind) for kind in kinds]
+    kernel.refuse_too_large(inputs)
+    if problem.seeds is not None:
+        problem.rank(problem.seeds)
+    problem.began = y.copy()
+    prepared = [Prepared(entry, inputs) for entry in entries]
+    scratch = max(entry.needs(inputs)[1] for entry in entries)
+    least, limit = 0, problem.max_iterations
+    if problem.reweightings is not None:
+        least = limit = problem.reweightings
+    packed = struct.pack(
+        f"={GTOL}qd",
+        *(number for p in prepared for number in p.fields),
+        inputs.table_address,
+        inputs.extents_address,
+        inputs.m,
+        scratch,
+        address_of(y),
+        address_of(problem.energies),
+        address_of(problem.reals),
+        address_of(problem.integers),
+        least,
+        limit,
+        problem.gtol,
+    )
+    numbers = array("q", packed)
+    n = inputs.m
+    workspace = sum(p.own for p in prepared) + scratch + 2 * (n + n * n) + max(space_for(n), n * n + 5 * n)
+    key = ("irls", entries[0].evaluate.address, inputs.extents.tobytes())
+    run_slices(irls_slice(), numbers.buffer_info()[0], len(y), key=key, workspace=workspace)
+    if problem.seeds is not None:
+        problem.integers[:, 1] += 1
+    for entry in entries:
+        if entry.failures:
+            raise entry.failures.pop()
