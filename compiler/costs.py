@@ -15,7 +15,8 @@ from typing import Any
 import sympy as sp
 
 from ..energies.energy import Energy
-from .derive import derive, out_size, scheduled
+from .degree import is_quadratic
+from .derive import derive, out_size, scheduled, value
 from .expression import ZERO, Affine, Gather, Op, gathers
 from .primitives import CHEAP
 from .program import Array, Program, Statement
@@ -232,8 +233,7 @@ def structure(energy: Energy) -> Structure:
             target = f"hessian_{left.name}_{right.name}"
             found = [s for s in program.statements if s.target == target and s.expression is not ZERO]
             blocks.append(_block(found, left, right, user, counts))
-    read = frozenset().union(*(s.expression.arrays for s in program.statements))
-    return Structure(tuple(blocks), read.isdisjoint(user))
+    return Structure(tuple(blocks), is_quadratic(value(energy), user))
 
 
 def _block(found: list[Statement], left: Array, right: Array, user: Mapping[str, str], counts: _Counts) -> Block:

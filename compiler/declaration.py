@@ -60,3 +60,4 @@ class Declaration:
     accesses: tuple[Access, ...]
     gathered: frozenset[str] = frozenset()
     extrema: tuple[Extremum, ...] = ()
+    quadratic: bool = False

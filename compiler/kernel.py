@@ -273,6 +273,15 @@ class Kernel:
         """
         return self._structure("hessian").name
 
+    @property
+    def quadratic(self) -> bool:
+        """Whether the energy is a polynomial of degree 2 or less in its variables: its Hessian does not depend on them.
+
+        Found from the formula alone (compiler/degree.py), never wrongly True. `minimise` solves such energies in one
+        step (docs/minimisers.md).
+        """
+        return self.declaration.quadratic
+
     def _structure(self, derivative: str) -> Structure:
         found = self._structures.get(derivative)
         if found is None:
@@ -496,6 +505,7 @@ def _structure(energy: Energy, derivative: str) -> Structure:
 
 
 def _declare(energy: Energy) -> Declaration:
+    from .degree import is_quadratic
     from .derive import value
     from .lower import lower_candidates
 
@@ -524,4 +534,5 @@ def _declare(energy: Energy) -> Declaration:
         tuple(access for p in programs for access in accesses_of(p)),
         gathered,
         tuple(extremum for p in programs for extremum in extrema_of(p)),
+        is_quadratic(program, [a.name for a in program.arrays.values() if a.role == "variable"]),
     )

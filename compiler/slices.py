@@ -283,7 +283,7 @@ def _is_over(share: Any, job: int, boxes: int, helpers: int) -> bool:
 def _measure(driver: Native, problem: int, count: int, workspace: int) -> tuple[int, float]:
     """Run the first instances for about as long as waking a helper takes: how many, and seconds for one of the last."""
     length, seconds, begun, end = 1, 0.0, perf_counter(), 0
-    while end < count and perf_counter() - begun < WAKE_SECONDS:
+    while end == 0 or (end < count and perf_counter() - begun < WAKE_SECONDS):
         begin, end = end, min(count, end + length)
         start = perf_counter()
         driver.call(problem, begin, end, workspace, NEVER)

@@ -11,6 +11,8 @@ never shifted: it is the derivative of Samuel and Tappen (2009), which does not 
 Where the minimum lies on bounds (`minimise(bounds=)`), variables that they hold do not move: their derivative is 0, and
 H and d(grad_y E)/dw are those of the others. The limit on |dy*/dw| holds as ever.
 
+The minimum-norm solution of a quadratic energy turns with the null space of H; its derivative is in minimum_norm.py.
+
 The solves and why the bound survives rounding: damped.py.
 """
 
@@ -47,6 +49,7 @@ from .damped import (
     solve_slice,
     workspace_numbers,
 )
+from .minimum_norm import ill_posed, split, turn_jacobian
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -145,8 +148,8 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
     -------
     (B, m, p), or (m, p) for an unbatched solution
         |dy*/dw| <= |d(grad_y E)/dw| / damping at every point, in the spectral and the Frobenius norm and for each
-        column. NaN for an instance whose Hessian is not finite. To learn, use `implicit_gradient`, which never
-        builds this.
+        column; for minimum-norm solutions see docs/minimisers.md. NaN for an instance whose Hessian is not finite. To
+        learn, use `implicit_gradient`, which never builds this.
 
     Raises
     ------
@@ -174,6 +177,9 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
     hessian, cross = kernel.entry("value_gradient_hessian"), kernel.entry("cross")
     pair = _Pair(hessian, cross, solution, strength, codes, out)
     pair.run(jacobian_slice(), count)
+    some = ill_posed(solution, codes)
+    if some is not None:
+        turn_jacobian(solution, strength, some, out)
     if strength == 0.0:
         refuse_singular(kernel, solution, codes, "implicit_jacobian")
     return out if solution.batched else out[0]
@@ -200,16 +206,30 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
         return products_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
     count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
-    each = weights_batched(kernel, inputs)
-    blocks = -(-count // BLOCK)
-    rows = np.empty((count if each else min(blocks, _AT_ONCE), p))
+    rows = np.empty((count if weights_batched(kernel, inputs) else min(-(-count // BLOCK), _AT_ONCE), p))
     directions = -slopes
     pair = _Pair(hessian, adjoint, solution, damping, codes, rows, directions)
     pair.run(solve_slice(), count)
-    if each:
+    some = ill_posed(solution, codes)
+    if some is None:
+        return _summed(pair, rows, count)
+    moved, parts = split(solution, damping, some, directions)
+    gradient, more = _summed(pair, rows, count), np.empty_like(rows)
+    some[codes == NOT_FINITE] = LEFT_OUT
+    along_null_spaces = _summed(_Pair(hessian, adjoint, moved, damping, some, more, parts), more, count)
+    if (some == NOT_FINITE).any():  # what has been summed of those instances is taken back
+        codes[some == NOT_FINITE] = NOT_FINITE
+        gradient = _summed(pair, rows, count)
+    return gradient + along_null_spaces
+
+
+def _summed(pair: _Pair, rows: Floats, count: int) -> Floats:
+    """The sum over the batch of direction . d(grad)/dw, or (B, p) where a weight has a batch axis."""
+    blocks = -(-count // BLOCK)
+    if pair.each:
         pair.run(adjoint_blocks(), blocks)
         return rows
-    total = np.zeros(p)
+    total = np.zeros(rows.shape[1])
     for start in range(0, blocks, _AT_ONCE):
         here = min(_AT_ONCE, blocks - start)
         pair.run(adjoint_blocks(), here, start)
@@ -245,6 +265,7 @@ class _Pair:
     ) -> None:
         inputs, packed = solution.inputs, solution.y
         count = len(packed)
+        self.each = weights_batched(solution.kernel, inputs)
         self._prepared = Prepared(first, inputs), Prepared(second, inputs)
         scratch = max(first.needs(inputs)[1], second.needs(inputs)[1])
         self._workspace = sum(p.own for p in self._prepared) + scratch + workspace_numbers(inputs.m, inputs.p)
@@ -266,7 +287,7 @@ class _Pair:
             address_of(out),
             0 if directions is None else address_of(directions),
             count,
-            int(weights_batched(solution.kernel, inputs)),
+            int(self.each),
             0 if solution.held is None else address_of(solution.held),
         )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -32,8 +33,10 @@ from ..runtime.conjugate_gradients import conjugate_gradients, precondition, sys
 from ..runtime.curvature import curvature
 from ..runtime.descend import prepared_for
 from ..runtime.linear_algebra import largest
+from ..runtime.range_space import range_parts
 from ..runtime.vectors import copy, dot, scale, zero
 from .damped import NOT_FINITE, SAFE, SHIFTED, SINGULAR, SINGULAR_AT, USED
+from .minimum_norm import ill_posed
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -69,14 +72,29 @@ def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, 
             codes[k] = NOT_FINITE
         else:
             directions[k], codes[k] = _System(kernel, solution, k, damping).factorised(directions[k])
-    return summed_adjoint(kernel, solution, directions, codes, each=each)
+    some = ill_posed(solution, codes)
+    moved = None if some is None else _split(solution, damping, shifts, np.flatnonzero(some == USED), directions)
+    return summed_adjoint(kernel, solution, directions, codes, each=each, moved=moved)
 
 
-def summed_adjoint(kernel: Any, solution: Any, directions: Floats, codes: Codes, *, each: bool) -> Floats:
-    """The derivative from the solves of all instances; marks those that are not finite."""
+def summed_adjoint(
+    kernel: Any,
+    solution: Any,
+    directions: Floats,
+    codes: Codes,
+    *,
+    each: bool,
+    moved: tuple[Floats, Floats] | None = None,
+) -> Floats:
+    """The derivative from the solves of all instances; marks those that are not finite.
+
+    `moved` are other points and directions whose derivatives are added (minimum_norm.py).
+    """
     inputs, packed = solution.inputs, solution.y
     directions[(codes != USED) & (codes != SHIFTED)] = 0.0
     _, rows = run(kernel.entry("cross_adjoint"), inputs, packed, directions, count=len(packed))
+    if moved is not None:
+        rows += run(kernel.entry("cross_adjoint"), inputs, *moved, count=len(packed))[1]
     codes[((codes == USED) | (codes == SHIFTED)) & ~np.isfinite(rows).all(axis=1)] = NOT_FINITE
     rows[(codes != USED) & (codes != SHIFTED)] = 0.0
     if each:
@@ -85,6 +103,29 @@ def summed_adjoint(kernel: Any, solution: Any, directions: Floats, codes: Codes,
     for k in range(0, len(rows), BLOCK):
         total += rows[k : k + BLOCK].sum(axis=0)
     return total
+
+
+def _split(solution: Any, damping: float, shifts: Floats, some: Codes, directions: Floats) -> tuple[Floats, Floats]:
+    """Damped solutions, and the parts of the directions along null spaces, which they lose; see minimum_norm.py."""
+    kernel, inputs, y = solution.kernel, solution.inputs, solution.y
+    parts, moved = np.zeros_like(directions), y.copy()
+    within = range_parts(kernel, inputs, y, some, directions[some])
+    known = some[np.isfinite(within).all(axis=1)]
+    parts[known] = directions[known] - within[np.isfinite(within).all(axis=1)]
+    directions[known] -= parts[known]
+    moved[known] = _damped_solutions(kernel, solution, damping, shifts, known)
+    return moved, parts
+
+
+def _damped_solutions(kernel: Any, solution: Any, damping: float, shifts: Floats, some: Codes) -> Floats:
+    """y - damping (H + shift)^-1 y of some instances."""
+    vectors = solution.y.copy()
+    ended = _solve(kernel, solution, vectors, shifts, list(map(int, some)), len(vectors))
+    for k in map(int, some):
+        if ended[k] != DONE:
+            vectors[k], _ = _System(kernel, solution, k, damping).factorised(solution.y[k])
+    result: Floats = solution.y[some] - damping * vectors[some]
+    return result
 
 
 def _solve(kernel: Any, solution: Any, directions: Floats, shifts: Floats, some: list[int], count: int) -> Codes:
@@ -122,8 +163,24 @@ def sparse_jacobian(kernel: Any, solution: Any, damping: float, codes: Codes) ->
         codes[k] = system.code
         if codes[k] in (USED, SHIFTED):
             columns = right.toarray() if hasattr(right, "toarray") else right
+            if ill_posed(solution, codes) is not None and solution.reals[k, 1] == 0.0:
+                columns = _turned(solution, damping, system.shift, k, columns)
             out[k], codes[k] = system.factorised(-columns)
     return out
+
+
+def _turned(solution: Any, damping: float, shift: float, instance: int, columns: Floats) -> Floats:
+    """d(grad_y E)/dw, (m, p), its part along the null space taken at the damped solution; see minimum_norm.py."""
+    kernel, inputs, y = solution.kernel, solution.inputs, solution.y
+    one, shifts = np.array([instance]), np.full(len(y), shift)
+    moved = y.copy()
+    moved[one] = _damped_solutions(kernel, solution, damping, shifts, one)
+    there = kernel.cross(replace(solution, y=moved).variables, solution.w, solution.x)
+    there = there[instance] if solution.batched else there
+    change = (there.toarray() if hasattr(there, "toarray") else there) - columns
+    which = np.full(change.shape[1], instance)
+    part = change - range_parts(kernel, inputs, y, which, change.T).T
+    return columns + part if np.isfinite(part).all() else columns
 
 
 class _System:

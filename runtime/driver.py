@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.arrays import address_of
+from ..compiler.native import Native
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError
 from .descend import GTOL, minimise_slice, workspace_size
@@ -96,8 +97,12 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
     return _Plan(tuple(entries), tuple(failures), counted, sum(e[3] for e in entries), scratch)
 
 
-def run_driver(problem: Problem) -> None:
-    """Minimise every instance of a batch, over slices on threads; `descend.descend` says what is written."""
+def run_driver(problem: Problem, drive: Native | None = None) -> None:
+    """Minimise every instance of a batch, over slices on threads; `descend.descend` says what is written.
+
+    `drive` is another driver that reads the same problem, for `descend.minimise_slice`.
+    """
+    drive = drive or minimise_slice()
     kernel, inputs, seeds, y = problem.kernel, problem.inputs, problem.seeds, problem.y
     number = 0 if seeds is None else seeds.number
     points = None if seeds is None else seeds.points
@@ -139,10 +144,10 @@ def run_driver(problem: Problem) -> None:
     )
     memory = array("q", packed)
     run_slices(
-        minimise_slice(),
+        drive,
         memory.buffer_info()[0],
         len(y),
-        key=("minimise", plan.entries[0][0], *key),
+        key=(drive.address, plan.entries[0][0], *key),
         workspace=workspace_size(inputs.m, number, plan.scratch, own),
     )
     for failures in plan.failures:

@@ -7,13 +7,18 @@ from types import MappingProxyType
 
 from .driver import run_driver
 from .problem import Problem
-from .sparse import is_sparse, minimise_sparse
+from .quadratic import minimise_quadratic, minimise_sparse_quadratic
+from .sparse import is_coupled, is_sparse, minimise_sparse
 
 
 def trust_region(problem: Problem) -> None:
-    """Newton steps within a trust region: exact ones, or by conjugate gradients for many unknowns (sparse.py)."""
+    """Newton steps within a trust region: exact ones, or by conjugate gradients for many unknowns (sparse.py).
+
+    Quadratic energies take one (quadratic.py).
+    """
+    sparse, quadratic = is_sparse(problem.kernel, problem.inputs), problem.kernel.quadratic
     if problem.box is not None:  # imported here: most problems have no bounds
-        if is_sparse(problem.kernel, problem.inputs):
+        if sparse:
             from .bounded_newton_cg import minimise_bounded_sparse
 
             minimise_bounded_sparse(problem)
@@ -21,11 +26,13 @@ def trust_region(problem: Problem) -> None:
             from .bounded import minimise_bounded
 
             minimise_bounded(problem)
-    elif is_sparse(problem.kernel, problem.inputs):
+    elif sparse and quadratic:
+        minimise_sparse_quadratic(problem)
+    elif sparse:
         minimise_sparse(problem)
     else:
         problem.kernel.refuse_too_large(problem.inputs)
-        run_driver(problem)
+        (minimise_quadratic if quadratic else run_driver)(problem)
 
 
 def newton_cg(problem: Problem) -> None:
@@ -36,7 +43,10 @@ def newton_cg(problem: Problem) -> None:
 
 
 def l_bfgs(problem: Problem) -> None:
-    """A limited memory quasi-Newton method, then Newton steps (lbfgs.py)."""
+    """A limited memory quasi-Newton method, then Newton steps (lbfgs.py); of a quadratic energy those alone."""
+    if problem.kernel.quadratic and not is_coupled(problem.kernel, problem.inputs):
+        trust_region(problem)
+        return
     from .lbfgs import minimise_lbfgs  # here: importing wiberg stays fast
 
     minimise_lbfgs(problem)

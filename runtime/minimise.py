@@ -71,7 +71,9 @@ def minimise(
 
     Newton's method with an exact trust region (see descend.py), compiled, on as many threads as `set_threads`
     allows. Over more than 200 unknowns with a sparse Hessian, steps are made by conjugate gradients (newton_cg.py) and
-    `curvature` is a lower bound. The result of an instance has the same bits in any batch and on any number of threads.
+    `curvature` is a lower bound. Energies that are quadratic (`kernel.quadratic`) take one step, also where the Hessian
+    is singular: then the minimiser of least |y| comes back (docs/minimisers.md). The result of an instance
+    has the same bits in any batch and on any number of threads.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 The step minimises the model g'p + p'Hp/2 by preconditioned conjugate gradients, up to the boundary of a trust region or
 a direction of no positive curvature (Steihaug 1983, SIAM Journal on Numerical Analysis 20; Toint 1981; Nocedal and
 Wright, algorithm 7.2). Lengths are measured by the preconditioner. The residual is made smaller
-than min(0.1, |g| / |first g|) |g|, so that convergence is quadratic in the end.
+than min(0.1, |g| / |first g|) |g|, so that convergence is quadratic in the end; quadratic energies are solved in one.
 
 A refused step is shortened along its line, to the minimum of the cubic through the energies and slopes at its ends. All
 else (when a step is accepted, how the radius follows, statuses) is as in descend.py.
@@ -60,6 +60,7 @@ def descend_by_products(
     y: DoublePointer,
     memory: DoublePointer,
     gtol: float,
+    forcing: float,
     max_iterations: int,
     reals: DoublePointer,
     integers: IntegerPointer,
@@ -70,6 +71,7 @@ def descend_by_products(
     evaluate   writes the gradient, then the slots of the Hessian if it is sparse: `size` numbers
     product    multiplies the slots; without slots (size = n), the Hessian at y
     system     the layout of conjugate_gradients.py
+    forcing    the residual of a step at most, as a part of the gradient; 0 solves it as far as gtol asks
     reals <- gradient norm, lower bound of the Hessian's eigenvalues;  integers <- iterations, evaluations, status.
     The bound is NaN where the status is not CONVERGED, or where it does not show that the end is a minimum.
     """
@@ -128,7 +130,7 @@ def descend_by_products(
                 down,
                 radius,
                 weight * first_radius(y, n, gradient_norm, top),
-                max(min(0.1, gradient_norm / first_norm), 0.3 * gtol / gradient_norm),
+                max(min(forcing, gradient_norm / first_norm), 0.3 * gtol / gradient_norm),
                 10 * n + 100,
                 step,
                 stop,
@@ -182,11 +184,11 @@ def descend_by_products(
 
 # What `newton_slice` reads from its problem: two kernels, gradient (and slots of the Hessian) and the product, each as
 # (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its own); then
-# addresses and sizes. LIMITS are the steps that each instance may try, FIRST is added to the instances. GTOL is a
-# float64.
+# addresses and sizes. LIMITS are the steps that each instance may try, FIRST is added to the instances. GTOL and
+# FORCING are float64.
 DERIVATIVES, PRODUCT = 0, 4
 TABLE, EXTENTS, UNKNOWNS, SIZE, SCRATCH, SYSTEM = range(8, 14)
-VARIABLES, REALS, INTEGERS, LIMITS, FIRST, GTOL = range(14, 20)
+VARIABLES, REALS, INTEGERS, LIMITS, FIRST, GTOL, FORCING = range(14, 21)
 
 
 def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -213,6 +215,7 @@ def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
             shifted(double_pointer_at(problem[VARIABLES]), instance * n),
             shifted(room, problem[SCRATCH]),
             doubles(problem)[GTOL],
+            doubles(problem)[FORCING],
             integer_pointer_at(problem[LIMITS])[instance],
             shifted(double_pointer_at(problem[REALS]), instance * 2),
             shifted(integer_pointer_at(problem[INTEGERS]), instance * 3),

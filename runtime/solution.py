@@ -111,6 +111,7 @@ class Solution:
         """Lowest eigenvalue of the Hessian at the end, (B,); of a large sparse one, and by products, a lower bound.
 
         With bounds, of the block of the variables that are not `active`: infinite where there are none.
+        Exactly 0 for the minimum-norm solution of a quadratic energy whose Hessian is singular.
         """
         return self.reals[:, 1] if self.batched else float(self.reals[0, 1])
 

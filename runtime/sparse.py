@@ -77,6 +77,11 @@ def descend_sparse(problem: Problem, limits: Integers) -> None:
 # ---------------------------------------------------------------------------------------------- descending
 
 
+def forcing_of(kernel: Any) -> float:
+    """The residual of a step at most, as a part of the gradient; quadratic energies are solved in one."""
+    return 0.0 if kernel.quadratic else 0.1
+
+
 def _descend(problem: Problem, limits: Integers, instances: range) -> None:
     """Run the compiled loop for some instances; those of one pattern together."""
     from .conjugate_gradients import system_of  # here: most energies have few unknowns
@@ -92,7 +97,8 @@ def _descend(problem: Problem, limits: Integers, instances: range) -> None:
     for pattern, some in kernel.patterns("hessian", inputs, instances):
         system = system_of(pattern)
         fixed = (inputs.table_address, inputs.extents_address, n, size, scratch, system.address)
-        packed = struct.pack(f"={GTOL}qd", *kernels, *fixed, *outputs, address_of(limits), some[0], problem.gtol)
+        numbers_of = (*kernels, *fixed, *outputs, address_of(limits), some[0])
+        packed = struct.pack(f"={GTOL}q2d", *numbers_of, problem.gtol, forcing_of(kernel))
         numbers = array("q", packed)
         key = ("newton-cg", entries[0].evaluate.address, inputs.extents.tobytes())
         workspace = own + scratch + 2 * size + 3 * n + system.memory

@@ -37,6 +37,14 @@ def test_quickstart_is_short() -> None:
     assert len((EXAMPLES / "quickstart.py").read_text().splitlines()) <= 40
 
 
+def test_ill_posed_energy_is_learnt_through(tmp_path: Path) -> None:
+    output = succeed(tmp_path, "ill_posed.py")
+    assert "quadratic: True" in output and "100 CONVERGED" in output
+    assert re.search(r"undamped: .* singular Hessian .* its minimum has no derivative", output)
+    before, after, error = (float(text) for text in re.findall(r"([\d.]+e[+-]\d+)(?: before| after|\n)", output))
+    assert before > 1 and after < 1e-20 and error < 1e-10
+
+
 def test_ransac_prints_a_table_and_draws_both_figures(tmp_path: Path) -> None:
     output = succeed(tmp_path, "ransac.py", "--steps", "60", "--seeds", "1", "--bank", "200", "--processes", "1")
     rows = re.findall(r"^ *(1e-05|0\.0001) +(0\.1|0) +(1|2|4|8|all) +([\d.]+) ", output, re.MULTILINE)

@@ -267,6 +267,7 @@ class HandKernel:
     """A kernel of one variable y (m,), a weight s () that multiplies the unit by 2 s if given, and data arrays."""
 
     name = "hand"
+    quadratic = False
 
     def __init__(self, evaluate, m, data):
         self.m, self.ranks = m, data
@@ -342,7 +343,9 @@ def plane():
 
 @pytest.fixture(scope="session")
 def quadratic():
-    return HandKernel(compile_source(QUADRATIC, "quadratic"), None, {"a": 1, "A": 2})
+    kernel = HandKernel(compile_source(QUADRATIC, "quadratic"), None, {"a": 1, "A": 2})
+    kernel.quadratic = True
+    return kernel
 
 
 @pytest.fixture(scope="session")

@@ -185,6 +185,13 @@ def test_an_interrupt_reaches_the_caller_and_stops_all_threads(number, interrupt
     assert (counted(1000, 10) == 1).all()
 
 
+def test_a_thread_that_is_held_up_before_it_measures_measures_nevertheless(monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr(slices, "perf_counter", lambda: float(next(clock)))
+    end, seconds = slices._measure(Native(0, lambda *arguments: arguments[2], None), 0, 10, 0)
+    assert end >= 1 and seconds > 0
+
+
 def test_workspace_is_as_large_as_asked():
     set_threads(2)
     stopped = []

@@ -1,0 +1,221 @@
+"""Quadratic energies in one step: E(y) = y'Hy/2 - b'y + c, whose Hessian does not depend on y.
+
+    H positive definite           y* = y - H^-1 grad E(y), by Cholesky's factorisation
+    H semi-definite, b in range   y* = H^+ b, of all minimisers the one of least |y|, whatever the start
+    H semi-definite, b not        E falls without end along the null space: UNBOUNDED
+    H indefinite                  UNBOUNDED
+
+The proofs, and the derivatives that belong to these solutions, are in docs/minimisers.md. The compiler recognises such
+energies (`Kernel.quadratic`); the trust region sends them here. A second step is taken only where rounding has left
+more of the gradient than gtol, and as long as steps make it smaller.
+
+Of an instance that is UNBOUNDED the point is far along a direction in which E falls, as descend.py leaves it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
+from ..compiler.native import Native, native
+from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
+from .descend import (
+    ABYSS,
+    CONVERGED,
+    DERIVATIVES,
+    ENERGIES,
+    EXTENTS,
+    FAR,
+    FLAT,
+    GTOL,
+    INTEGERS,
+    ITERATION_LIMIT,
+    MAX_ITERATIONS,
+    NOT_FINITE,
+    REALS,
+    ROUNDING,
+    SCRATCH,
+    STALLED,
+    TABLE,
+    UNBOUNDED,
+    UNKNOWNS,
+    VALUE,
+    VARIABLES,
+    prepared_for,
+)
+from .linear_algebra import dot, largest, lowest_eigenvector, rotate_back
+from .semidefinite import combine, null_part, project, row_space, solve_in_range
+from .trust_region import newton_step, spectrum
+
+
+def _downwards(hessian: DoublePointer, g: DoublePointer, n: int, space: DoublePointer, d: DoublePointer) -> None:
+    """d <- minus a direction of lowest curvature that does not go uphill; d has 3n numbers, `space` n*n + 5n."""
+    lowest, bound = spectrum(hessian, n, space)
+    diagonal, off = shifted(space, n * n), shifted(space, n * n + n)
+    lowest_eigenvector(diagonal, off, n, lowest, bound, d, shifted(d, n), shifted(d, 2 * n))
+    rotate_back(space, n, shifted(space, n * n + 2 * n), d)
+    if dot(g, d, n) < 0.0:
+        for i in range(n):
+            d[i] = -d[i]
+
+
+@vectorised
+def _row_sum(h: DoublePointer, n: int) -> float:
+    size = 0.0
+    for i in range(n):
+        total = 0.0
+        for j in range(n):
+            total += abs(h[i * n + j])
+        size = max(size, total)
+    return size
+
+
+def solve_quadratic(
+    evaluate: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    y: DoublePointer,
+    memory: DoublePointer,
+    gtol: float,
+    max_iterations: int,
+    reals: DoublePointer,
+    integers: IntegerPointer,
+) -> None:
+    """Minimise one instance from y, which becomes the minimiser; `memory` has 3 n*n + 14 n numbers.
+
+    evaluate   writes the gradient and the Hessian
+    reals      <- gradient norm, lowest eigenvalue of the Hessian (0 where its rank is not full)
+    integers   <- iterations, evaluations, status
+    """
+    size = n + n * n
+    here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
+    hessian, trial = shifted(here, n), shifted(space, n * n + 5 * n)
+    coefficients, part = shifted(trial, n), shifted(trial, 2 * n)
+    reals[0] = reals[1] = math.nan
+    integers[0] = integers[1] = 0
+    integers[2] = NOT_FINITE
+    start_size = largest(y, n)
+    if not start_size < math.inf:
+        return
+    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
+    integers[1] = 1
+    if energy < ABYSS:
+        integers[2] = UNBOUNDED
+        return
+    if not (energy < math.inf and dot(here, here, size) < math.inf):
+        return
+
+    gradient_size, hessian_size = largest(here, n), _row_sum(hessian, n)
+    lowest, bound = spectrum(hessian, n, space)
+    bounded = lowest >= -FLAT * bound
+    regular = lowest > FLAT * bound and newton_step(hessian, here, n, space, part)
+    rank = n
+    if not bounded:
+        _downwards(hessian, here, n, space, part)
+    elif not regular:
+        triangle = shifted(there, n)
+        rank = row_space(hessian, n, space, triangle, part)
+        regular = rank == n and newton_step(hessian, here, n, space, part)
+        if not regular:  # from here on, L lies in place of the Hessian
+            lowest = 0.0
+            for i in range(rank * rank):
+                hessian[i] = triangle[i]
+
+    status = iterations = 0
+    evaluations = 1
+    while True:
+        settled, falls = bounded and gradient_size <= gtol, not bounded
+        if bounded and not regular:
+            null_part(space, rank, n, y, coefficients, part)
+            settled = settled and largest(part, n) <= FLAT * largest(y, n)
+            null_part(space, rank, n, here, coefficients, part)
+            left = largest(part, n)
+            falls = left > gtol and left > FLAT * (hessian_size * largest(y, n) + gradient_size)
+        if settled:
+            status = CONVERGED
+            break
+        if iterations >= max_iterations:
+            status = ITERATION_LIMIT
+            break
+        if falls:
+            length = 2.0 * FAR * (1.0 + start_size) / largest(part, n)
+            for i in range(n):
+                trial[i] = y[i] - length * part[i]
+        elif regular:
+            if iterations > 0:
+                newton_step(hessian, here, n, space, part)
+            for i in range(n):
+                trial[i] = y[i] + part[i]
+        else:
+            solve_in_range(hessian, rank, coefficients)
+            project(space, rank, n, y, part)
+            for k in range(rank):
+                coefficients[k] = part[k] - coefficients[k]
+            combine(space, rank, n, coefficients, trial)
+
+        moved = False
+        for i in range(n):
+            moved = moved or trial[i] != y[i]
+        better = False
+        if moved:
+            trial_energy = call_evaluate(evaluate, trial, trial, table, extents, instance, prepared, scratch, there)
+            evaluations += 1
+            iterations += 1
+            size_there, change = largest(there, n), trial_energy - energy
+            better = trial_energy < math.inf and size_there < math.inf
+            if falls:
+                better = better and change < 0.0
+            else:
+                flatter = size_there <= gtol or size_there < 0.9 * gradient_size
+                better = better and (flatter or (iterations == 1 and change <= ROUNDING * abs(energy)))
+            if better:
+                energy, gradient_size = trial_energy, size_there
+                for i in range(n):
+                    y[i], here[i] = trial[i], there[i]
+        if falls or not better:
+            status = UNBOUNDED if falls else (CONVERGED if gradient_size <= gtol else STALLED)
+            break
+    reals[0], reals[1] = gradient_size, lowest
+    integers[0], integers[1], integers[2] = iterations, evaluations, status
+
+
+def _quadratic_slice(
+    problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
+) -> int:
+    """Minimise the instances [begin, end) from VARIABLES; the problem is that of `descend.minimise_slice`."""
+    table, extents, n = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS]), problem[UNKNOWNS]
+    own_value = shifted(workspace, problem[DERIVATIVES + 3])
+    scratch = shifted(own_value, problem[VALUE + 3])
+    memory = shifted(scratch, problem[SCRATCH])
+    energies = double_pointer_at(problem[ENERGIES])
+    for instance in range(begin, end):
+        if stop[0] != 0:
+            return instance
+        y = shifted(double_pointer_at(problem[VARIABLES]), instance * n)
+        solve_quadratic(
+            problem[DERIVATIVES],
+            table,
+            extents,
+            instance,
+            prepared_for(shifted(problem, DERIVATIVES), table, extents, instance, workspace),
+            scratch,
+            n,
+            y,
+            memory,
+            doubles(problem)[GTOL],
+            problem[MAX_ITERATIONS],
+            shifted(double_pointer_at(problem[REALS]), instance * 2),
+            shifted(integer_pointer_at(problem[INTEGERS]), instance * 3),
+        )
+        prepared = prepared_for(shifted(problem, VALUE), table, extents, instance, own_value)
+        energies[instance] = call_evaluate(problem[VALUE], y, y, table, extents, instance, prepared, scratch, memory)
+    return end
+
+
+def quadratic_slice() -> Native:
+    """The compiled `_quadratic_slice`."""
+    return native(_quadratic_slice)

@@ -1,0 +1,94 @@
+"""Minimising quadratic energies, which the compiler has found: every instance in one step.
+
+Dense Hessians: minimum_norm.py. Sparse ones over many unknowns: one solve by conjugate gradients (newton_cg.py), and
+of what ends at a Hessian that is not shown to be positive definite the part in its range (range_space.py): the
+minimiser of least |y|.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.evaluate import run_one
+from .descend import CONVERGED, FAR, FLAT, ITERATION_LIMIT, STALLED, UNBOUNDED
+from .driver import run_driver
+from .minimum_norm import quadratic_slice
+from .problem import Problem
+from .range_space import range_parts
+from .sparse import minimise_sparse
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def minimise_quadratic(problem: Problem) -> None:
+    """Minimise every instance of a batch with a dense Hessian, as `problem.Problem` says."""
+    ranked = problem.seeds is not None
+    if problem.seeds is not None:
+        problem.rank(problem.seeds)
+        problem.seeds = None
+    run_driver(problem, quadratic_slice())
+    if ranked:
+        problem.integers[:, 1] += 1
+
+
+def minimise_sparse_quadratic(problem: Problem) -> None:
+    """Minimise every instance of a batch with a sparse Hessian.
+
+    The curvature is 0 of instances that are moved to the minimiser of least |y|.
+    """
+    if problem.seeds is not None:
+        problem.rank(problem.seeds)
+        problem.seeds = None
+    starts = problem.y.copy()
+    minimise_sparse(problem)
+    status, curvature = problem.integers[:, 2], problem.reals[:, 1]
+    if (curvature > 0.0).all() and (status == CONVERGED).all():
+        return
+    ended = (status == CONVERGED) | (status == STALLED)
+    _shorten(problem, np.flatnonzero(ended & (curvature <= 0.0)))
+    if problem.max_iterations > 0:
+        _find_falls(problem, starts, np.flatnonzero((status == ITERATION_LIMIT) | (status == STALLED)))
+
+
+def _evaluated(problem: Problem, y: Floats, instance: int) -> tuple[float, Floats]:
+    """The energy and its gradient."""
+    entry = problem.kernel.entry("value_gradient_sparse_hessian")
+    energy, out = run_one(entry, problem.inputs, y, instance)
+    return energy, out[: problem.inputs.m]
+
+
+def _shorten(problem: Problem, some: Integers) -> None:
+    """Move minimisers into the range of their Hessians."""
+    if not len(some):
+        return
+    y, reals = problem.y, problem.reals
+    parts = range_parts(problem.kernel, problem.inputs, y, some, y[some])
+    for instance, part in zip(map(int, some), parts, strict=True):
+        norm = float(np.abs(_evaluated(problem, part, instance)[1]).max())
+        problem.integers[instance, 1] += 1
+        if norm <= max(problem.gtol, 2.0 * reals[instance, 0]):
+            y[instance], reals[instance] = part, (norm, 0.0)
+            problem.energies[instance] = problem.kernel.value_at(problem.inputs, part, instance)
+
+
+def _find_falls(problem: Problem, starts: Floats, some: Integers) -> None:
+    """Of what has not converged, mark as UNBOUNDED what falls without end along the null space, and go far that way."""
+    if not len(some):
+        return
+    kernel, inputs, reals, integers = problem.kernel, problem.inputs, problem.reals, problem.integers
+    gradients = np.array([_evaluated(problem, starts[k], int(k))[1] for k in some]).reshape(len(some), inputs.m)
+    down = range_parts(kernel, inputs, starts, some, gradients) - gradients
+    for instance, gradient, way in zip(map(int, some), gradients, down, strict=True):
+        pattern, slots = kernel.hessian_slots(inputs, starts[instance], instance)
+        size = float(abs(pattern.matrix(pattern.fill(slots))).sum(axis=0).max())
+        left, start = float(np.abs(way).max()), float(np.abs(starts[instance]).max())
+        if not left > max(problem.gtol, FLAT * (size * start + float(np.abs(gradient).max()))):
+            continue
+        far = starts[instance] + 2.0 * FAR * (1.0 + start) / left * way
+        energy, there = _evaluated(problem, far, instance)
+        integers[instance] = 1, 2, UNBOUNDED
+        if energy < problem.energies[instance]:
+            problem.y[instance], reals[instance, 0] = far, float(np.abs(there).max())
+            problem.energies[instance] = kernel.value_at(inputs, far, instance)
