@@ -25,7 +25,7 @@ def benchmarks() -> Iterator[tuple[ModuleType, ModuleType]]:
     yield energies, workloads
     sys.path.remove(str(FOLDER))
     for name in set(sys.modules) - before:
-        if name.split(".")[0] in ("energies", "workloads"):
+        if name.split(".")[0] in ("energies", "workloads", "monte_carlo"):
             del sys.modules[name]
 
 
@@ -68,3 +68,14 @@ def test_denoise(benchmarks: tuple[ModuleType, ModuleType]) -> None:
     expected = ((y - draw["z"]) ** 2).sum() / 2 + np.exp(draw["log_lambda"]) * edges
     kernel = wb.compile(energies.denoise(), backend="reference")
     np.testing.assert_allclose(kernel.value({"y": y}, weights, {"z": draw["z"]}), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["points", "corners", "poses"])
+def test_random_instances_of_all_widths_converge(benchmarks: tuple[ModuleType, ModuleType], name: str) -> None:
+    energies, _ = benchmarks
+    import monte_carlo
+
+    energy, _, draw = monte_carlo.CASES[name]
+    weights, data, start = draw(1000, np.random.default_rng(7))
+    solution = wb.minimise(wb.compile(getattr(energies, energy)()), weights, data, start=start)
+    assert solution.converged.mean() >= 0.999, str(solution)
