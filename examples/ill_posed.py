@@ -22,7 +22,7 @@ readings = random.normal(size=(100, 2))
 batch = wb.Batch({"reading": readings}, {"mu": readings @ np.linalg.pinv(truth).T}, start=start)
 first = truth + 0.5 * random.normal(size=truth.shape)
 solution = wb.minimise(kernel, {"A": first}, {"reading": readings}, start=start)
-print(f"quadratic: {kernel.quadratic}; {solution}")
+print(f"quadratic: {kernel.quadratic}; {solution!r}")
 try:
     wb.implicit_gradient(kernel, solution, {"y": solution.variables["y"]}, damping=0.0)
 except wb.NumericalError as error:
