@@ -24,12 +24,12 @@ Integers = NDArray[np.int64]
 
 def minimise_quadratic(problem: Problem) -> None:
     """Minimise every instance of a batch with a dense Hessian, as `problem.Problem` says."""
-    ranked = problem.seeds is not None
-    if problem.seeds is not None:
-        problem.rank(problem.seeds)
-        problem.seeds = None
+    seeds, problem.seeds = problem.seeds, None
+    if seeds is not None:
+        problem.rank(seeds)
     run_driver(problem, quadratic_slice())
-    if ranked:
+    problem.seeds = seeds
+    if seeds is not None:
         problem.integers[:, 1] += 1
 
 
@@ -38,11 +38,12 @@ def minimise_sparse_quadratic(problem: Problem) -> None:
 
     The curvature is 0 of instances that are moved to the minimiser of least |y|.
     """
-    if problem.seeds is not None:
-        problem.rank(problem.seeds)
-        problem.seeds = None
+    seeds, problem.seeds = problem.seeds, None
+    if seeds is not None:
+        problem.rank(seeds)
     starts = problem.y.copy()
     minimise_sparse(problem)
+    problem.seeds = seeds
     status, curvature = problem.integers[:, 2], problem.reals[:, 1]
     if (curvature > 0.0).all() and (status == CONVERGED).all():
         return

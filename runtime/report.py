@@ -246,7 +246,10 @@ def _unbounded(one: _Instance) -> Told:
     sentences.append(
         f"the energy went from {float(start.energies[0]):.6g} to {one.energy:.6g} and was still falling: {reason}"
     )
-    power = _power(float(before.energies[0]), one.energy, np.abs(before.y).max(), np.abs(one.y).max())
+    if one.kernel.quadratic and math.isfinite(one.curvature):  # one step, too few to tell from
+        power: str | None = f"the distance to the power of {2 if one.curvature < 0.0 else 1}"
+    else:
+        power = _power(float(before.energies[0]), one.energy, np.abs(before.y).max(), np.abs(one.y).max())
     if power is not None:
         sentences.append(f"far out it falls like {power}")
     names = ", ".join(one.name(k) for k in chosen) or "the unknowns"
