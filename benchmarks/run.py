@@ -1,6 +1,7 @@
 """All benchmarks: what `make bench` runs. Each row gives our figure, the peer's, their ratio and what it must reach.
 
-    python benchmarks/run.py [speed] [solvers] [casadi] [step] [scaling] [streaming] [compiling] [--json FILE]
+    python benchmarks/run.py [PART ...] [--json FILE]      speed, solvers, families, casadi, step, scaling, streaming,
+                                                           compiling
 
 Ratios are of the minima of interleaved repeats in one process; in brackets those of the medians. The two differ by what
 else the machine was doing: ratios under 1.3 prove nothing. Peers: the shared hand-written numba kernels (`../shared`,
@@ -24,7 +25,7 @@ from timing import Row, skipped
 HERE = Path(__file__).resolve().parent
 
 
-PARTS = ("speed", "solvers", "casadi", "step", "scaling", "streaming", "compiling")
+PARTS = ("speed", "solvers", "families", "casadi", "step", "scaling", "streaming", "compiling")
 
 
 def script(section: str, name: str, *arguments: str) -> Iterator[Row]:
@@ -50,6 +51,8 @@ def rows(parts: list[str]) -> Iterator[Row]:
             yield skipped("2 threads", "all of the above", "one core only")
     if "solvers" in parts:
         yield from script("libraries, one core", "speed.py", "--solvers")
+    if "families" in parts:
+        yield from script("families, one core", "families.py")
     if "casadi" in parts:
         yield from script("CasADi, one core", "speed.py", "--casadi")
     if "step" in parts:

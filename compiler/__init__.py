@@ -3,11 +3,12 @@
 Reading order:
 
     expression, special, primitives, program    the language between SymPy and kernels
-    ranges, intervals                           ranges that depend on other indices; what values a formula can take
+    ranges, intervals, family                   ranges that depend on other indices; what values a formula can take;
+                                                indices of families
     lower, user_functions, stabilise,           from SymPy to the language
     differentiate, products, simplify, share,   the passes, put together in derive
-    prepare, schedule, rows, freeze, sizes,
-    emit, nests
+    common, prepare, schedule, rows, freeze,
+    sizes, emit, nests
     landings, support, slots, pattern,          sparse second derivatives: found, computed, filled in
     compressed
     reference                                   the interpreter

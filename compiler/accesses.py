@@ -145,14 +145,16 @@ def _reaches(declaration: Declaration, access: Access, axis: int, reached: tuple
 def accesses_of(program: Program) -> tuple[Access, ...]:
     """The reads of a program that are not obviously inside their arrays."""
     found: dict[str, Access] = {}
+    family = tuple(program.family.items())
     for statement in program.statements:
-        loops = tuple((i, program.ranges[i]) for i in statement.loops)
+        loops = (*family, *((i, program.ranges[i]) for i in statement.loops))
+        ranges = dict(loops)
         for array_name, subscripts in _reads(statement.expression):
             array = program.arrays[array_name]
             if any(program.arrays[n].role != "data" for s in subscripts for n in gathers(s)):
                 continue  # at the place of an extreme, which was looked for among reads that are checked
             safe = all(
-                (s.single in statement.loops and program.ranges[str(s.single)] == axis) or
+                (s.single in ranges and ranges[str(s.single)] == axis) or
                 (s.is_constant and axis.stop.is_constant and 0 <= s.constant < axis.stop.constant)
                 for s, axis in zip(subscripts, array.axes, strict=True)
             )  # fmt: skip
@@ -170,7 +172,8 @@ def extrema_of(program: Program) -> tuple[Extremum, ...]:
         if statement.reduction in ("argmin", "argmax"):
             loops = (*(i for i in statement.loops if i not in statement.summed), *statement.summed)
             text = program.arrays[statement.target].origin
-            found[statement.target] = Extremum(text, tuple((i, program.ranges[i]) for i in loops))
+            own = tuple((i, program.ranges[i]) for i in loops)
+            found[statement.target] = Extremum(text, (*program.family.items(), *own))
     return tuple(found.values())
 
 

@@ -153,6 +153,36 @@ def is_batched(declaration: Declaration, symbol: Symbol, shape: tuple[int, ...])
     )
 
 
+def extra_axes(declaration: Declaration, symbol: Symbol, shape: tuple[int, ...], family: tuple[int, ...]) -> int:
+    """How many axes stand in front of the declared ones of a variable of a family.
+
+    None: all members share it. As many as the family has indices: one for each member. One more: a batch of these.
+    """
+    extra, count = len(shape) - len(symbol.axes), len(family)
+    inner = ", ".join(filter(None, [", ".join(map(str, family)), symbol.shape_text.strip("()").rstrip(",")]))
+    if extra not in (0, count, count + 1):
+        raise InputError(
+            f"energy {declaration.name!r}: {symbol.name} has shape {shape}; expected {symbol.shape_text} (shared by "
+            f"all members of the family), ({inner}) or (B, {inner})"
+        )
+    if any(given not in (1, size) for given, size in zip(shape[max(0, extra - count) : extra], family, strict=False)):
+        raise InputError(
+            f"energy {declaration.name!r}: {symbol.name} has shape {shape}, but the family has the axes {family}; "
+            f"expected ({inner}) or (B, {inner})"
+        )
+    return extra
+
+
+def spread_rows(arrays: Sequence[Floats], extras: Sequence[int], lead: tuple[int, ...]) -> Floats:
+    """(rows, m) from arrays that have some of the axes `lead`, which count the rows, in front of their own."""
+    parts = []
+    for array, extra in zip(arrays, extras, strict=True):
+        size = math.prod(array.shape[extra:])
+        given = array.reshape((1,) * (len(lead) - extra) + array.shape[:extra] + (size,))
+        parts.append(np.broadcast_to(given, (*lead, size)).reshape(math.prod(lead), size))
+    return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
+
+
 def batch_size(declaration: Declaration, arrays: Sequence[tuple[str, tuple[int, ...], bool]]) -> int | None:
     """B from the arrays that have a batch axis; None if none has."""
     count: int | None = None

@@ -6,8 +6,9 @@ their addresses (`Inputs`).
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
@@ -26,13 +27,15 @@ from .arrays import (
     batch_size,
     convert,
     evaluate,
+    extra_axes,
     is_batched,
     pack_rows,
     read_extents,
     select,
     shape_of,
+    spread_rows,
 )
-from .declaration import Declaration
+from .declaration import KIND_NAMES, Declaration, Symbol
 
 Shapes = tuple[tuple[int, ...], ...]
 MOST_PLANS = 1000  # sets of shapes that are remembered
@@ -48,6 +51,7 @@ class Plan:
     batched          for each weight and datum, whether it was given with a batch axis
     weights_batched  whether any weight differs between instances
     m, p, q          numbers of unknowns, weights and real data of one instance
+    family, members  extents of the axes of a family, and how many members an instance has (1 without)
     needs            for each kind of kernel (prepared numbers, scratch, numbers of output), by `Entry.needs`
     variables        for each set of shapes of the variables and batch size: which are batched, and how many rows
     """
@@ -61,6 +65,8 @@ class Plan:
     m: int
     p: int
     q: int
+    family: tuple[int, ...] = ()
+    members: int = 1
     needs: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     variables: dict[tuple[Shapes, int | None], tuple[tuple[bool, ...], int | None]] = field(default_factory=dict)
 
@@ -81,10 +87,11 @@ class Inputs:
     """Bound weights and data. It owns the arrays whose addresses `table` holds; the rest is as in `Plan`.
 
     arrays   contiguous arrays: weights, then data, in declared order
-    table    (A, 2) int64: address, and distance from one instance to the next
+    table    (A, 2) int64: address, and distance from one instance to the next; of a family, a row for each kind of
+             kernel more, for what its members have in common (`keep`)
     """
 
-    __slots__ = ("_table", "arrays", "batch", "plan", "table_address")
+    __slots__ = ("_kept", "_table", "arrays", "batch", "plan", "table_address")
 
     def __init__(self, arrays: tuple[Any, ...], plan: Plan) -> None:
         table, row = plan.distances[:], 0
@@ -93,6 +100,7 @@ class Inputs:
             row += 2
         self.arrays, self._table, self.plan, self.batch = arrays, table, plan, plan.batch
         self.table_address = table.buffer_info()[0]
+        self._kept: dict[str, Floats] | None = None
 
     @property
     def table(self) -> NDArray[np.int64]:
@@ -101,6 +109,25 @@ class Inputs:
     extents_address, extents, sizes = _of_plan("extents_address"), _of_plan("extents"), _of_plan("sizes")
     batched, weights_batched = _of_plan("batched"), _of_plan("weights_batched")
     m, p, q = _of_plan("m"), _of_plan("p"), _of_plan("q")
+    family, members = _of_plan("family"), _of_plan("members")
+
+    def has(self, kind: str) -> bool:
+        """Whether what the members have in common is there for a kind of kernel."""
+        return self._kept is not None and kind in self._kept
+
+    def kept(self, kind: str) -> Floats:
+        """What the members have in common for a kind of kernel, which is there."""
+        assert self._kept is not None
+        return self._kept[kind]
+
+    def keep(self, kind: str, common: Floats) -> None:
+        """Let a kind of kernel find what its members have in common: (1, size) or (batch, size)."""
+        if self._kept is None:
+            self._kept = {}
+        kept = self._kept.setdefault(kind, common)  # another thread may have been faster
+        place = 2 * (len(self.arrays) + KIND_NAMES.index(kind))
+        self._table[place + 1] = kept.shape[1] if len(kept) > 1 else 0
+        self._table[place] = address_of(kept)
 
     def rows(self, rows: slice | NDArray[np.int64]) -> Inputs:
         """The inputs of some instances; a slice copies nothing. What is shared stays shared."""
@@ -193,6 +220,10 @@ class Binder:
         distances = [
             int(np.prod(shape[1:])) if b and shape[0] != 1 else 0 for shape, b in zip(shapes, batched, strict=True)
         ]
+        family = tuple(max(0, evaluate(values.stop, extents)) for _, values in declaration.family)
+        if family:
+            distances += [0] * len(KIND_NAMES)
+            extents |= {index: size - 1 for (index, _), size in zip(declaration.family, family, strict=True)}
         count = len(declaration.weights)
         weights_batched = any(b and shape[0] != 1 for b, shape in zip(batched[:count], shapes[:count], strict=True))
         plan = Plan(
@@ -202,6 +233,7 @@ class Binder:
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.variables),
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.weights),
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.data if not s.integer),
+            family, math.prod(family),
         )  # fmt: skip
         for access in declaration.accesses:
             check_access(declaration, access, extents, {})
@@ -220,6 +252,8 @@ class Binder:
         if arrays is None:
             values = select(declaration, role, symbols, y)
             arrays = [convert(declaration, role, s, v) for s, v in zip(symbols, values, strict=True)]
+        if inputs.plan.family:
+            return self._packed_family(arrays, inputs)
         shapes = tuple([a.shape for a in arrays])
         key = (shapes, inputs.batch)
         known = inputs.plan.variables.get(key)
@@ -230,6 +264,35 @@ class Binder:
             flat = arrays[0].reshape(1, -1) if len(arrays) == 1 else np.concatenate([a.ravel() for a in arrays])[None]
             return flat, False
         return pack_rows(arrays, batched, count), True
+
+    def _packed_family(self, arrays: list[Floats], inputs: Inputs) -> tuple[Floats, bool]:
+        """One row for all, (1, m), or a row for each member of each instance; and whether there is a batch axis."""
+        declaration, family = self.declaration, inputs.family
+        symbols = declaration.variables
+        extras = [extra_axes(declaration, s, a.shape, family) for s, a in zip(symbols, arrays, strict=True)]
+        for s, a, extra in zip(symbols, arrays, extras, strict=True):
+            read_extents(declaration, inputs.sizes, s, a.shape[extra:])
+        batched = [extra > len(family) for extra in extras]
+        count = batch_size(
+            declaration, [(s.name, a.shape, b) for s, a, b in zip(symbols, arrays, batched, strict=True)]
+        )
+        if not any(extras):
+            return spread_rows(arrays, extras, ()), False
+        return spread_rows(arrays, extras, (*self.batch_with(count, symbols, batched, inputs), *family)), any(batched)
+
+    def batch_with(
+        self, count: int | None, symbols: Sequence[Symbol], batched: Sequence[bool], inputs: Inputs
+    ) -> tuple[int, ...]:
+        """The batch axis of rows that have `count` instances of their own, beside those of weights and data."""
+        others = inputs.batch
+        if others not in (None, 1) and count not in (None, 1, others):
+            name = next(s.name for s, b in zip(symbols, batched, strict=True) if b)
+            raise InputError(
+                f"energy {self.declaration.name!r}: batch sizes disagree: {name} has {count}, weights and data "
+                f"have {others}"
+            )
+        known = count if others in (None, 1) and count is not None else others
+        return () if known is None else (known,)
 
     def _variable_plan(self, shapes: Shapes, inputs: Inputs) -> tuple[tuple[bool, ...], int | None]:
         """Which variables of these shapes are batched, and the batch size if any is."""

@@ -36,7 +36,9 @@ INSTANCE = 8.0  # for the call itself
 
 @dataclass(frozen=True)
 class Cost:
-    """The work for one instance, as SymPy expressions in the extents of the energy.
+    """The work for one instance (one member of a family), as SymPy expressions in the extents of the energy.
+
+    What the members of a family have in common is not counted: it is computed once for all of them.
 
     operations   additions, products and comparisons
     calls        function -> how often it is evaluated; a division counts as `reciprocal`
@@ -139,7 +141,7 @@ class _Counts:
         statements = [s for nest in plan.evaluate for s in nest.statements]
         for name in sorted(frozenset().union(*(_touched(s) for s in statements))):
             array = self.program.arrays[name]
-            if array.role in ("variable", "direction", "weight", "data", "prepared"):
+            if array.role in ("variable", "direction", "weight", "data", "common", "prepared"):
                 read += self.entries_read(array, statements)
             elif array.role == "local" and name not in plan.scalars and name not in plan.rows and array.axes:
                 scratch += 2 * self.volume(array)

@@ -13,6 +13,16 @@ from .program import Range
 COUNT = "count"
 """The extent that counts candidates."""
 
+COMMON = "common "
+"""How the kinds are called that compute what the members of a family have in common: `common value`."""
+
+KIND_NAMES = (
+    "value", "gradient", "hessian", "value_gradient", "value_gradient_hessian", "cross", "hvp", "cross_adjoint",
+    "data_adjoint", "many_values", "sparse_hessian", "value_gradient_sparse_hessian", "sparse_cross", "sparse_hvp",
+    "candidates", "value_gradient_reweighted", "reweighting_adjoint",
+)  # fmt: skip
+"""All kinds of kernels. The k-th finds what its members have in common behind the inputs, in row k of the table."""
+
 ADJOINTS = frozenset({"cross_adjoint", "data_adjoint", "reweighting_adjoint"})
 """Kinds of kernels that add to their output."""
 
@@ -61,3 +71,5 @@ class Declaration:
     gathered: frozenset[str] = frozenset()
     extrema: tuple[Extremum, ...] = ()
     quadratic: bool = False
+    family: tuple[tuple[str, Range], ...] = ()
+    family_names: tuple[str, ...] = ()

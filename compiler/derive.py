@@ -6,6 +6,7 @@ differentiate      the outputs of that kind are added                differentia
 divide             products of the other factors                     products.py
 simplify           prune, merge, inline, factor                      simplify.py
 share              what is added to several places, once             share.py
+split              what the members of a family have in common       common.py
 prepare, hoist     work is moved to where it is done less often      prepare.py
 schedule           loop nests                                        schedule.py
 emit               text                                              emit.py
@@ -19,7 +20,8 @@ from functools import lru_cache
 
 from ..energies.energy import Energy
 from . import sizes
-from .declaration import ADJOINTS, COUNT
+from .common import PREFIX, split
+from .declaration import ADJOINTS, COMMON, COUNT, KIND_NAMES
 from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
 from .emit import Emitted, Memory, Place, emit
 from .expression import Affine, constant, name
@@ -64,7 +66,8 @@ def many_values(energy: Energy) -> Program:
             s = replace(s, subscripts=(name(lead),), loops=(lead,))
         statements.append(s)
     arrays["value"] = replace(arrays["value"], axes=(counted,))
-    return Program(arrays, {**program.ranges, lead: counted}, (*program.extents, COUNT), tuple(statements))
+    ranges = {**program.ranges, lead: counted}
+    return Program(arrays, ranges, (*program.extents, COUNT), tuple(statements), program.family)
 
 
 def _computed_from(program: Program, roots: tuple[str, ...]) -> frozenset[str]:
@@ -198,12 +201,15 @@ REWEIGHTING: dict[str, Kind] = {
 _ALL = {**KINDS, **REWEIGHTING}
 
 assert {kind for kind, how in _ALL.items() if how.accumulate} == ADJOINTS
+assert tuple(_ALL) == KIND_NAMES
 
 
 def find_structure(energy: Energy, derivative: str) -> Structure:
     """The structure of the "hessian" or of the "cross" derivative."""
     program = value(energy)
     builder, variables = Builder(program), _variables(program)
+    if program.family and _lands_by_member(program, derivative):
+        return Structure("dense", None)
     if derivative == "hessian":
         pieces = second_pieces(builder, variables, variables, "value")
         found = hessian_structure(program, builder.ranges, variables, pieces)
@@ -213,6 +219,16 @@ def find_structure(energy: Energy, derivative: str) -> Structure:
     if cross_is_sparse(program, builder.ranges, weights, pieces):
         return Structure("sparse", _sparse_cross(program)[1])
     return Structure("dense", None)
+
+
+def _lands_by_member(program: Program, derivative: str) -> bool:
+    """Whether where the numbers of a second derivative go depends on the member of a family: no pattern is shared."""
+    right = _variables(program) if derivative == "hessian" else inputs_of(program, "weight")
+    builder = Builder(program)
+    pieces = [p for found in second_pieces(builder, _variables(program), right, "value").values() for p in found]
+    names = {n for p in pieces for s in (*p.left, *p.right) for n in s.names}
+    names |= {n for p in pieces for i in p.loops for n in builder.ranges[i].names}
+    return not names.isdisjoint(program.family)
 
 
 def derive(energy: Energy, kind: str) -> Program:
@@ -235,9 +251,14 @@ def _starts(array: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def scheduled(energy: Energy, kind: str) -> tuple[Program, Schedule]:
-    """The program of one kind as it is emitted, and its loop nests."""
-    program = hoist(prepare(share(derive(energy, kind))))
-    program = merge(program)
+    """The program of one kind as it is emitted, and its loop nests; `common KIND` is what its members share."""
+    program = share(derive(energy, kind.removeprefix(COMMON)))
+    if program.family:
+        program, common = split(program)
+        if kind.startswith(COMMON):
+            assert common is not None, "members have something in common"
+            program = common
+    program = merge(hoist(prepare(program)))
     innermost = None
     if kind == "many_values":
         innermost = next(i for i, r in program.ranges.items() if r.stop == name(COUNT))
@@ -247,7 +268,8 @@ def scheduled(energy: Energy, kind: str) -> tuple[Program, Schedule]:
 def compile_text(energy: Energy, kind: str) -> Emitted:
     """The source of one kind of kernel and the memory that it needs."""
     program, plan = scheduled(energy, kind)
-    title = f"{_ALL[kind].meaning}; energy:"
+    meaning = _ALL[kind.removeprefix(COMMON)].meaning
+    title = f"{f'what members have in common, for {meaning}' if kind.startswith(COMMON) else meaning}; energy:"
     return emit(plan, memory(energy, kind, program), out_size(kind, program), title, _legend(energy))
 
 
@@ -259,6 +281,7 @@ def _legend(energy: Energy) -> list[str]:
         if array.role in ("variable", "weight", "data"):
             lines.append(f"{array.name}: {array.role} {array.origin}")
     lines += [f"{n}: extent {ascii(str(s))[1:-1]}" for n, s in zip(program.extents, energy.extents, strict=True)]
+    lines += [f"{n}: family {ascii(str(i))[1:-1]}" for n, i in zip(program.family, energy.over, strict=True)]
     lines += legend(program)
     return [line.encode("ascii", "backslashreplace").decode() for line in lines]
 
@@ -274,8 +297,32 @@ def offsets(program: Program, role: str) -> tuple[dict[str, sizes.Size], sizes.S
     return found, total
 
 
+def _common_places(program: Program) -> tuple[dict[str, sizes.Size], sizes.Size]:
+    """Where each array lies among what members have in common, by the name of the given array; and their size."""
+    total: sizes.Size = sizes.ZERO_SIZE
+    found = {}
+    for array in program.arrays.values():
+        if array.role == "common" or array.name.startswith(PREFIX):
+            found[array.name.removeprefix(PREFIX)] = total
+            total = sizes.plus(total, sizes.room(array.axes))
+    return found, total
+
+
+def _common_memory(program: Program) -> Memory:
+    """Where the inputs and outputs lie of what writes what members have in common."""
+    inputs = [a for a in program.arrays.values() if a.role in ("weight", "data")]
+    found, _ = _common_places(program)
+    places = {
+        PREFIX + n: Place(offset, ((len(program.arrays[PREFIX + n].axes), sizes.ONE_SIZE),))
+        for n, offset in found.items()
+    }
+    return Memory({}, {a.name: row for row, a in enumerate(inputs)}, places)
+
+
 def memory(energy: Energy, kind: str, program: Program) -> Memory:
     """Where the inputs and outputs of a kind of kernel lie."""
+    if kind.startswith(COMMON):
+        return _common_memory(program)
     plain = lower(energy) if kind in ("many_values", "sparse_hvp") else program
     inputs = [a for a in plain.arrays.values() if a.role in ("weight", "data")]
     table = {a.name: row for row, a in enumerate(inputs)}
@@ -316,11 +363,16 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
     blocks = [s for s in program.statements if s.target.startswith("hessian_")]
     mirror = (after_gradient, m) if blocks and (len(at) > 1 or any(ranks[a] for a in at)) else None
     steps = dict.fromkeys(at, m) if kind == "many_values" else {}
-    return Memory(variables, table, outputs, _ALL[kind].accumulate, mirror, steps, rough=kind == "many_values")
+    return Memory(
+        variables, table, outputs, _ALL[kind].accumulate, mirror, steps, rough=kind == "many_values",
+        common=_common_places(program)[0], common_row=len(inputs) + KIND_NAMES.index(kind),
+    )  # fmt: skip
 
 
 def out_size(kind: str, program: Program) -> sizes.Size:
     """Numbers that a kernel writes to `out` for one instance."""
+    if kind.startswith(COMMON):
+        return _common_places(program)[1]
     total: sizes.Size = sizes.ZERO_SIZE
     for array in program.arrays.values():
         if array.role == "output" and (array.name != "value" or array.axes):

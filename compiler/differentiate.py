@@ -87,12 +87,12 @@ class Builder:
     def __init__(self, program: Program) -> None:
         self.arrays = dict(program.arrays)
         self.ranges = dict(program.ranges)
-        self.extents = program.extents
+        self.extents, self.family = program.extents, program.family
         self.statements = list(program.statements)
         self.others: dict[str, Statement] = {}
 
     def program(self) -> Program:
-        return Program(self.arrays, self.ranges, self.extents, tuple(self.statements))
+        return Program(self.arrays, self.ranges, self.extents, tuple(self.statements), self.family)
 
     def index(self, values: Range) -> str:
         fresh = unused(self.ranges, "q")

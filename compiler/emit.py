@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from . import sizes
 from .expression import ZERO, Affine
+from .family import loop_over
 from .freeze import Placement
 from .nests import NestText, write_rows
 from .program import Array, Program, Range, Statement, arrays_read
@@ -42,6 +43,7 @@ class Emitted:
     prepared: sizes.Size
     scratch: sizes.Size
     out: sizes.Size
+    reads_common: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Memory:
     mirror: tuple[sizes.Size, sizes.Size] | None = None  # offset and order of a symmetric matrix to be completed
     rows: Mapping[str, sizes.Size] = field(default_factory=dict)  # variables at many points: distance of the points
     rough: bool = False  # exponentials to 1e-8, for values that are only compared
+    common: Mapping[str, sizes.Size] = field(default_factory=dict)  # what members of a family share: places, and where
+    common_row: int = 0
 
 
 def emit(plan: Schedule, memory: Memory, out: sizes.Size, title: str, legend: Iterable[str]) -> Emitted:
@@ -77,7 +81,7 @@ def emit(plan: Schedule, memory: Memory, out: sizes.Size, title: str, legend: It
     evaluate = FunctionText(plan.program, memory, plan.scalars, plan.rows, prepared_at, scratch_at)
     evaluate.body("def evaluate(y, v, table, extents, instance, prepared, scratch, out):", plan.evaluate, prepared=True)
     source = "\n".join([*head, *prepare.lines, "", "", *evaluate.lines, ""])
-    return Emitted(source, prepared_size, scratch_size, out)
+    return Emitted(source, prepared_size, scratch_size, out, bool(memory.common))
 
 
 def _offsets(
@@ -122,6 +126,8 @@ class FunctionText:
         used = {a for s in statements for a in arrays_read(self.program, s)} | {s.target for s in statements}
         for k, extent in enumerate(self.program.extents):
             self.line(f"{extent} = extents[{k}]")
+        if self.program.family and (prepared or statements):
+            self._member(prepared=prepared)
         pointers = [a for a in self.program.arrays.values() if a.name in used and self._has_memory(a, prepared)]
         for array in self.program.arrays.values():
             if array in pointers:
@@ -140,6 +146,23 @@ class FunctionText:
         returns = prepared and "value" in used and not self.program.arrays["value"].axes
         self.line("return value" if returns else "return 0.0")
 
+    def _member(self, *, prepared: bool) -> None:
+        """Take the row apart into an instance and the indices of the family, the last one fastest.
+
+        Where weights are shared, `prepare` is called once, for all members; else for each row, for its member.
+        """
+        family = self.program.family
+        sizes_of = {index: self.integer(values.stop) for index, values in family.items()}
+        for index in reversed(tuple(family)):
+            self.line(f"{index} = instance % max(1, {sizes_of[index]})")
+            self.line(f"instance = instance // max(1, {sizes_of[index]})")
+        if not prepared:
+            rows = [r for n, r in self.memory.table.items() if self.program.arrays[n].role == "weight"]
+            self.line(f"is_shared = {' and '.join(f'table[{2 * r + 1}] == 0' for r in rows) or 'True'}")
+            for index in family:
+                self.line(f"{index}_begin = 0 if is_shared else {index}")
+                self.line(f"{index}_end = {sizes_of[index]} if is_shared else {index} + 1")
+
     def _has_memory(self, array: Array, prepared: bool) -> bool:
         """Whether the function reaches the array through a pointer, rather than as a number in a variable."""
         if array.role == "output":
@@ -148,10 +171,13 @@ class FunctionText:
 
     def _pointer(self, array: Array) -> str:
         """Source text of the pointer to an array's first number."""
-        if array.role in ("weight", "data"):
-            row = 2 * self.memory.table[array.name]
+        if array.role in ("weight", "data", "common"):
+            place = self.memory.table.get(array.name, self.memory.common_row)
             kind = "integer" if array.integer else "double"
-            return f"{kind}_pointer_at(table[{row}] + 8*table[{row + 1}]*instance)"
+            first = f"{kind}_pointer_at(table[{2 * place}] + 8*table[{2 * place + 1}]*instance)"
+            return (
+                f"shifted({first}, {sizes.text(self.memory.common[array.name])})" if array.role == "common" else first
+            )
         base, offset = {
             "variable": ("y", self.memory.variables), "direction": ("v", self.memory.variables),
             "prepared": ("prepared", self.prepared_at), "local": ("scratch", self.scratch_at),
@@ -164,7 +190,7 @@ class FunctionText:
         name = array.name
         if array.role in ("variable", "direction"):
             self.line(f"{name} = {'y' if array.role == 'variable' else 'v'}[{sizes.text(self.memory.variables[name])}]")
-        elif array.role in ("weight", "data"):
+        elif array.role in ("weight", "data", "common"):
             self.line(f"{name} = {self._pointer(array)}[0]")
         elif array.role == "prepared" and prepared:
             self.line(f"{name} = prepared[{sizes.text(self.prepared_at[name])}]")
@@ -204,9 +230,9 @@ class FunctionText:
         maps = {s.target for s in statements if not s.accumulate and s.is_definition and len(s.kept) == len(nest.loops)}
         maps = {m for m in maps if self.program.arrays[m].role == "local"}
         placement = Placement(nest.loops, maps if nest.loops else ())
-        return NestText(
-            self, nest.loops, statements, placement, frozenset(maps), self._triangle(nest.loops, statements)
-        )
+        values = self._triangle(nest.loops, statements)
+        values |= {loop_over(f): f"{f}_begin, {f}_end" for f in self.program.family if loop_over(f) in nest.loops}
+        return NestText(self, nest.loops, statements, placement, frozenset(maps), values)
 
     def _triangle(self, loops: Sequence[str], statements: Sequence[Statement]) -> dict[str, str]:
         """The range of the inner loop where all statements add to one symmetric matrix: from the diagonal on.

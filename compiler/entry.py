@@ -20,7 +20,7 @@ from . import sizes
 from .binding import Inputs
 from .cache import digest, read_folder, write_folder
 from .calling import EVALUATE, PREPARE
-from .declaration import ADJOINTS, COUNT
+from .declaration import ADJOINTS, COMMON, COUNT
 from .native import KERNEL_FASTMATH, PARTS, Native, compile_function, file_digest, load, platform_key
 from .signature import Signature
 
@@ -29,7 +29,8 @@ from .signature import Signature
 class Entry:
     """The two functions of a kernel, how much memory they need, and the text they were made from.
 
-    `accumulate`: the kernel adds to `out`, which its caller has zeroed.
+    `accumulate`: the kernel adds to `out`, which its caller has zeroed. `common` is the entry of what the members of a
+    family have in common, which `evaluate.ready` runs before (common.py).
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Entry:
     out: sizes.Size
     source: str
     failures: list[Exception] = field(default_factory=list)  # what an interpreter could not raise through C
+    common: Entry | None = None
 
     @property
     def accumulate(self) -> bool:
@@ -86,15 +88,19 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
     if parts is not None:
         evaluate, prepare = (load({p: parts[f"{f}.{p}"] for p in PARTS}, s) for f, s in FUNCTIONS.items())
         if evaluate is not None and prepare is not None:
-            prepared, scratch, out = (sizes.from_json(s) for s in json.loads(parts["sizes"]))
-            return Entry(kind, evaluate, prepare, prepared, scratch, out, parts["source"].decode())
+            *needs, reads_common = json.loads(parts["sizes"])
+            prepared, scratch, out = map(sizes.from_json, needs)
+            common = compiled_entry(energy, COMMON + kind) if reads_common else None
+            return Entry(kind, evaluate, prepare, prepared, scratch, out, parts["source"].decode(), common=common)
     from .derive import compile_text  # here, as all passes: what is in the cache does not need them
 
     emitted = compile_text(energy, kind)
     functions = functions_of(emitted.source, f"<wiberg kernel {key[:12]}>")
     stored: dict[str, bytes] = {
         "source": emitted.source.encode(),
-        "sizes": json.dumps([sizes.to_json(s) for s in (emitted.prepared, emitted.scratch, emitted.out)]).encode(),
+        "sizes": json.dumps(
+            [*map(sizes.to_json, (emitted.prepared, emitted.scratch, emitted.out)), emitted.reads_common]
+        ).encode(),
     }
     made: dict[str, Native] = {}
     for name, signature in FUNCTIONS.items():
@@ -103,8 +109,9 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
     if kept:
         write_folder(key, stored)
     return Entry(
-        kind, made["evaluate"], made["prepare"], emitted.prepared, emitted.scratch, emitted.out, emitted.source
-    )
+        kind, made["evaluate"], made["prepare"], emitted.prepared, emitted.scratch, emitted.out, emitted.source,
+        common=compiled_entry(energy, COMMON + kind) if emitted.reads_common else None,
+    )  # fmt: skip
 
 
 def functions_of(source: str, filename: str) -> dict[str, Callable[..., Any]]:
@@ -186,6 +193,8 @@ class Interpreter:
     ) -> float:
         names = self.program.extents
         counts = dict(zip(names, map(int, _memory(extents, len(names), np.int64)), strict=True))
+        for index, limits in reversed(tuple(self.program.family.items())):
+            instance, counts[index] = divmod(instance, sizes.value(sizes.size_of(limits.stop), counts))
         values = {}
         for array in self.inputs:
             shape = tuple(sizes.value(sizes.size_of(a.stop), counts) for a in array.axes)

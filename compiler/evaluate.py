@@ -46,6 +46,8 @@ class Inputs(Protocol):
     def batch(self) -> int | None: ...
     @property
     def weights_batched(self) -> bool: ...
+    def has(self, kind: str) -> bool: ...
+    def keep(self, kind: str, common: Floats) -> None: ...
     @property
     def m(self) -> int: ...
     @property
@@ -55,6 +57,10 @@ class Inputs(Protocol):
 class Entry(Protocol):
     """What a driver needs of a kernel's entry (`kernel.entry`)."""
 
+    @property
+    def kind(self) -> str: ...
+    @property
+    def common(self) -> Any: ...
     @property
     def evaluate(self) -> Native: ...
     @property
@@ -71,7 +77,7 @@ class Entry(Protocol):
 
 # What both drivers read from their problem.
 EVALUATE, PREPARE, PREPARED, OWN, TABLE, EXTENTS = range(6)
-Y, Y_STRIDE, V, V_STRIDE, OUT, SIZE, VALUES, TOTAL = range(6, 14)
+Y, Y_STRIDE, V, V_STRIDE, OUT, SIZE, VALUES, TOTAL, WIDTH = range(6, 15)
 
 
 def _prepare(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -122,7 +128,7 @@ def _accumulate_blocks(
 ) -> int:
     """For each block in [begin, end): zero its row of SIZE numbers at OUT and let its instances add to it.
 
-    Block k holds the instances [64 k, min(TOTAL, 64 (k + 1))). The rest as above.
+    Block k holds the instances [WIDTH k, min(TOTAL, WIDTH (k + 1))). The rest as above.
     """
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
     y, v, size = double_pointer_at(problem[Y]), double_pointer_at(problem[V]), problem[SIZE]
@@ -133,7 +139,7 @@ def _accumulate_blocks(
         row = shifted(double_pointer_at(problem[OUT]), block * size)
         for k in range(size):
             row[k] = 0.0
-        for instance in range(block * BLOCK, min(problem[TOTAL], (block + 1) * BLOCK)):
+        for instance in range(block * problem[WIDTH], min(problem[TOTAL], (block + 1) * problem[WIDTH])):
             if stop[0] != 0:
                 return block
             if own > 0:
@@ -168,6 +174,8 @@ def accumulate_blocks() -> Native:
 class Prepared:
     """What an entry computes from weights alone: once here where they are shared, else room for it in each workspace.
 
+    What the members of a family have in common is computed here, too.
+
     own          numbers of workspace that a thread needs for it, where every instance prepares its own
     fields       (evaluate, prepare, address, own): what every driver reads of a kernel
     before       the driver that has yet to be called, where `later` was asked for and there is something to prepare
@@ -176,6 +184,8 @@ class Prepared:
     __slots__ = ("_memory", "before", "fields", "own")
 
     def __init__(self, entry: Entry, inputs: Inputs, *, later: bool = False) -> None:
+        if entry.common is not None:
+            ready(entry, inputs)
         size = entry.needs(inputs)[0]
         self.own, address = 0, 0
         self.before: Native | None = None
@@ -190,6 +200,13 @@ class Prepared:
                 else:
                     entry.prepare.call(inputs.table_address, inputs.extents_address, 0, address)
         self.fields = (entry.evaluate.address, entry.prepare.address, address, self.own)
+
+
+def ready(entry: Entry, inputs: Inputs) -> None:
+    """Compute what the members of a family have in common for an entry, unless it is there; before any driver."""
+    if entry.common is not None and not inputs.has(entry.kind):
+        count = 1 if inputs.batch is None else inputs.batch
+        inputs.keep(entry.kind, run(entry.common, inputs, np.empty((1, 0)), count=count)[1])
 
 
 def run(
@@ -235,6 +252,7 @@ def run_one(entry: Entry, inputs: Inputs, y: Floats, instance: int) -> tuple[flo
             size,
             address_of(value) - 8 * instance,
             1,
+            BLOCK,
         ),
     )
     evaluate_slice().call(problem.buffer_info()[0], instance, instance + 1, address_of(workspace), NEVER)
@@ -251,13 +269,18 @@ def run_accumulated(
     Summed over blocks of 64 instances, then over blocks in order. Parameters as for `run`.
     """
     rows = _count(inputs, y, v) if count is None else count
-    blocks, size = -(-rows // BLOCK), entry.needs(inputs)[2]
-    sums = np.empty((blocks, size))
-    _drive(accumulate_blocks(), entry, inputs, y, v, sums, size, 0, rows, blocks)
-    total: Floats = np.zeros(size)
-    for row in sums:
+    total: Floats = np.zeros(entry.needs(inputs)[2])
+    for row in sums_of_rows(entry, inputs, y, v, count=rows, width=BLOCK):
         total += row
     return total
+
+
+def sums_of_rows(entry: Entry, inputs: Inputs, y: Floats, v: Floats | None, *, count: int, width: int) -> Floats:
+    """The sums over each `width` rows, (sums, out_size), of an entry that adds to its output."""
+    blocks, size = -(-count // width) if width else 0, entry.needs(inputs)[2]
+    sums = np.empty((blocks, size))
+    _drive(accumulate_blocks(), entry, inputs, y, v, sums, size, 0, count, blocks, width)
+    return sums
 
 
 def _drive(
@@ -271,6 +294,7 @@ def _drive(
     values: int,
     rows: int,
     count: int,
+    width: int = BLOCK,
 ) -> None:
     prepared = Prepared(entry, inputs, later=True)
     y_address, y_stride = _address_and_stride(y)
@@ -289,6 +313,7 @@ def _drive(
             size,
             values,
             rows,
+            width,
         ),
     )
     key = (driver.address, entry.evaluate.address, inputs.extents.tobytes())

@@ -94,7 +94,10 @@ def is_analytic(energy: Energy) -> bool:
 
 
 def value(energy: Energy, point: Point, extents: Mapping[Any, int], arithmetic: Arithmetic) -> Any:
-    """The energy at a point: name -> number, or an object array of numbers of the arithmetic."""
+    """The energy at a point: name -> number, or an object array of numbers of the arithmetic.
+
+    Of a family, `extents` tells the member, too: a number for each of its indices.
+    """
     return _formula(energy, arithmetic)(point, extents)
 
 
@@ -125,7 +128,7 @@ class _Formula:
         formulas = [energy.expression, *energy.where.values()]
         dummies = {limit[0] for e in formulas for node in e.atoms(*OVER_INDICES) for limit in node.limits}
         lets = {index for key in energy.where if isinstance(key, sp.Indexed) for index in key.indices}
-        self.integers = {*energy.extents, *dummies, *lets}
+        self.integers = {*energy.extents, *energy.over, *dummies, *lets}
         self.numbers: dict[Any, Number] = {}
         self.bodies = {name: self.number(formula) for name, (_, formula) in self.definitions.items()}
         self.root = self.number(energy.expression)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +15,13 @@ from ..energies.energy import Energy
 from ..energies.errors import InputError, InputTypeError, UnsupportedError
 from ..energies.user_function import is_hashable
 from .accesses import accesses_of, extrema_of
-from .arrays import convert
+from .arrays import convert, extra_axes, spread_rows
 from .binding import Binder, Inputs
 from .cache import digest, read_folder, write_folder
 from .compressed import run_compressed
-from .declaration import Declaration, Symbol
+from .declaration import COMMON, Access, Declaration, Symbol
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
-from .evaluate import BLOCK, run, run_accumulated, run_one
+from .evaluate import BLOCK, run, run_accumulated, run_one, sums_of_rows
 from .expression import Affine
 from .landings import Structure
 from .layout import Layout
@@ -98,6 +101,10 @@ class Kernel:
     y, w and x are dicts of name to array: variables, weights and data. Arrays of the declared shape are shared by all
     instances, arrays with one leading axis more are batched (B). Results are unbatched if nothing is batched.
 
+    Of a family (`over=`), y may also have the axes of the family in front of the declared ones, after the batch axis:
+    (F..., ...) or (B, F..., ...), where 1 stands for all; without them all members share it. So have `v` and every
+    result but `cross_adjoint` and `data_adjoint`, which are sums over the members.
+
     Attributes
     ----------
     energy : Energy
@@ -147,6 +154,11 @@ class Kernel:
         """Variables as (B or 1, m), and whether they are batched."""
         return self._binder.variables(y, inputs)
 
+    def lead(self, inputs: Inputs, count: int | None) -> tuple[int, ...]:
+        """The axes of results in front of their own: the batch axis, if there is one, and those of a family."""
+        family: tuple[int, ...] = inputs.family
+        return family if count is None else (count, *family)
+
     def candidate_count(self, inputs: Inputs) -> int:
         """How many candidates the energy declares, for the extents of these inputs."""
         index = self.energy.candidate_index
@@ -163,13 +175,24 @@ class Kernel:
         packed, batched = self._binder.packed("variable", y, inputs)
         count = inputs.batch
         if batched and (count is None or count == 1):
-            count = len(packed)
+            count = len(packed) // inputs.plan.members if inputs.plan.family else len(packed)
         return inputs, packed, count
+
+    def _each(self, rows: Any, inputs: Inputs, count: int | None) -> Any:
+        """One row, or an array or nested lists of rows along the axes of the batch and the family."""
+        if not inputs.plan.family:
+            return rows[0] if count is None else rows
+        lead = self.lead(inputs, count)
+        if isinstance(rows, list):
+            return _nested(rows, lead)
+        return rows.reshape(*lead, *rows.shape[1:])
 
     def value(self, y: Values, w: Values | None = None, x: Values | None = None) -> Any:
         """The energy: float, or (B,)."""
         inputs, packed, count = self._arguments(y, w, x)
-        values, _ = run(self.entry("value"), inputs, packed, count=count or _one(count))
+        values, _ = run(self.entry("value"), inputs, packed, count=_rows(inputs, count))
+        if inputs.plan.family:
+            return self._each(values, inputs, count)
         return float(values[0]) if count is None else values
 
     def gradient(self, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
@@ -206,16 +229,16 @@ class Kernel:
         if self.structure == "dense":
             return self.dense_hessian(y, w, x)
         inputs, packed, count = self._arguments(y, w, x)
-        _, _, matrices = self._compressed("sparse_hessian", "hessian", inputs, packed, _one(count))
-        return matrices[0] if count is None else matrices
+        _, _, matrices = self._compressed("sparse_hessian", "hessian", inputs, packed, _rows(inputs, count))
+        return self._each(matrices, inputs, count)
 
     def dense_hessian(self, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
         """The Hessian as (m, m) or (B, m, m), whatever its structure."""
         inputs, packed, count = self._arguments(y, w, x)
-        self.refuse_too_large(inputs, _one(count))
-        _, out = run(self.entry("hessian"), inputs, packed, count=count or _one(count))
-        result: Floats = out.reshape((len(out), inputs.m, inputs.m))
-        return result[0] if count is None else result
+        self.refuse_too_large(inputs, _rows(inputs, count))
+        _, out = run(self.entry("hessian"), inputs, packed, count=_rows(inputs, count))
+        result: Floats = self._each(out.reshape((len(out), inputs.m, inputs.m)), inputs, count)
+        return result
 
     def cross(self, y: Values, w: Values | None = None, x: Values | None = None) -> Any:
         """d gradient / d weights: (m, p) or (B, m, p); scipy CSR arrays of that shape where weights are local.
@@ -226,23 +249,26 @@ class Kernel:
         if self._structure("cross").support is None:
             return self._out("cross", y, w, x, ("m", "p"))
         inputs, packed, count = self._arguments(y, w, x)
-        _, _, matrices = self._compressed("sparse_cross", "cross", inputs, packed, _one(count))
-        return matrices[0] if count is None else matrices
+        _, _, matrices = self._compressed("sparse_cross", "cross", inputs, packed, _rows(inputs, count))
+        return self._each(matrices, inputs, count)
 
     def value_gradient_hessian(
         self, y: Values, w: Values | None = None, x: Values | None = None
     ) -> tuple[Any, Floats, Any]:
         """Energy, gradient and Hessian in one pass; shapes and kinds as of `value`, `gradient` and `hessian`."""
         inputs, packed, count = self._arguments(y, w, x)
-        m = inputs.m
+        m, rows = inputs.m, _rows(inputs, count)
         hessian: Any
         if self.structure == "dense":
-            self.refuse_too_large(inputs, _one(count))
-            values, out = run(self.entry("value_gradient_hessian"), inputs, packed, count=count or _one(count))
+            self.refuse_too_large(inputs, rows)
+            values, out = run(self.entry("value_gradient_hessian"), inputs, packed, count=rows)
             gradient, hessian = out[:, :m], out[:, m:].reshape(-1, m, m)
         else:
             kind = "value_gradient_sparse_hessian"
-            values, gradient, hessian = self._compressed(kind, "hessian", inputs, packed, _one(count), m)
+            values, gradient, hessian = self._compressed(kind, "hessian", inputs, packed, rows, m)
+        if inputs.plan.family:
+            value, gradient, hessian = (self._each(part, inputs, count) for part in (values, gradient, hessian))
+            return value, gradient, hessian
         if count is None:
             return float(values[0]), gradient[0], hessian[0]
         return values, gradient, hessian
@@ -250,8 +276,9 @@ class Kernel:
     def hvp(self, v: Any, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
         """The Hessian times v, without the Hessian: (m,) or (B, m) for v of (m,) or (B, m)."""
         inputs, packed, direction, count = self._directed(v, y, w, x)
-        _, out = run(self.entry("hvp"), inputs, packed, direction, count=count or _one(count))
-        return out[0] if count is None else out
+        _, out = run(self.entry("hvp"), inputs, packed, direction, count=_rows(inputs, count))
+        result: Floats = self._each(out, inputs, count)
+        return result
 
     def cross_adjoint(self, v: Any, y: Values, w: Values | None = None, x: Values | None = None) -> dict[str, Any]:
         """d/dw (v . gradient), a dict shaped like w: summed over the batch for shared weights, else per instance."""
@@ -300,7 +327,8 @@ class Kernel:
         for name in patterns.support.gathered:
             row = int(name[1:]) + (first if name[0] == "x" else 0)
             array = inputs.arrays[row]
-            integers[name] = array[instance if len(array) > 1 else 0] if inputs.batched[row] else array
+            own = instance // inputs.members if len(array) > 1 else 0
+            integers[name] = array[own] if inputs.batched[row] else array
         return patterns.find(inputs.sizes, integers)
 
     def patterns(self, derivative: str, inputs: Inputs, instances: range) -> list[tuple[Pattern, range]]:
@@ -312,7 +340,9 @@ class Kernel:
         rows = [int(n[1:]) + (first if n[0] == "x" else 0) for n in self._patterns[derivative].support.gathered]
         if not any(inputs.batched[row] and len(inputs.arrays[row]) > 1 for row in rows):
             return [(pattern, instances)]
-        return [(self.pattern(derivative, inputs, k), range(k, k + 1)) for k in instances]
+        starts = [instances.start, *(k for k in instances[1:] if k % inputs.members == 0)]
+        ends = [*starts[1:], instances.stop]
+        return [(self.pattern(derivative, inputs, k), range(k, end)) for k, end in zip(starts, ends, strict=True)]
 
     def _compressed(
         self, kind: str, derivative: str, inputs: Inputs, packed: Floats, count: int, leading: int = 0
@@ -345,15 +375,17 @@ class Kernel:
 
     def _out(self, kind: str, y: Values, w: Values | None, x: Values | None, shape: tuple[str, ...]) -> Floats:
         inputs, packed, count = self._arguments(y, w, x)
-        _, out = run(self.entry(kind), inputs, packed, count=count or _one(count))
-        result: Floats = out.reshape((len(out), *(getattr(inputs, s) for s in shape)))
-        return result[0] if count is None else result
+        _, out = run(self.entry(kind), inputs, packed, count=_rows(inputs, count))
+        result: Floats = self._each(out.reshape((len(out), *(getattr(inputs, s) for s in shape))), inputs, count)
+        return result
 
     def _directed(
         self, v: Any, y: Values, w: Values | None, x: Values | None
     ) -> tuple[Inputs, Floats, Floats, int | None]:
         inputs, packed, count = self._arguments(y, w, x)
         direction = convert(self.declaration, "direction", Symbol("v", (), "(m,)"), v)
+        if inputs.family:
+            return self._directed_family(inputs, packed, direction, count)
         if direction.ndim not in (1, 2) or direction.shape[-1] != inputs.m:
             raise InputError(
                 f"energy {self.name!r}: the direction v has shape {direction.shape}; expected "
@@ -366,6 +398,28 @@ class Kernel:
                 )
             count = len(direction) if count is None or count == 1 else count
         return inputs, packed, direction.reshape(-1, inputs.m), count
+
+    def _directed_family(
+        self, inputs: Inputs, packed: Floats, direction: Floats, count: int | None
+    ) -> tuple[Inputs, Floats, Floats, int | None]:
+        """The same for a family: v is (m,), (F..., m) or (B, F..., m)."""
+        symbol = Symbol("v", (Affine((), inputs.m),), f"({inputs.m},)")
+        extra = extra_axes(self.declaration, symbol, direction.shape, inputs.family) if direction.ndim else 0
+        if direction.shape[extra:] != (inputs.m,):
+            raise InputError(
+                f"energy {self.name!r}: the direction v has shape {direction.shape}; expected ({inputs.m},), the same "
+                f"with the axes {inputs.family} of the family in front, or with a batch axis before these"
+            )
+        if extra > len(inputs.family):
+            if count not in (None, 1) and len(direction) not in (1, count):
+                raise InputError(
+                    f"energy {self.name!r}: batch sizes disagree: v has {len(direction)}, the rest {count}"
+                )
+            count = len(direction) if count is None or count == 1 else count
+        lead = self.lead(inputs, count)
+        if len(packed) not in (1, math.prod(lead)):
+            packed = np.ascontiguousarray(np.broadcast_to(packed, (*lead[:1], *packed.shape)).reshape(-1, inputs.m))
+        return inputs, packed, spread_rows([direction], [extra], lead) if extra else direction[None], count
 
     def _adjoint(
         self,
@@ -381,10 +435,10 @@ class Kernel:
         inputs, packed, direction, count = self._directed(v, y, w, x)
         own = inputs.batched[first : first + len(symbols)]
         batched = {s.name: b for s, b in zip(symbols, own, strict=True) if not s.integer}
-        entry, rows = self.entry(kind), 1 if count is None else count
+        entry, rows = self.entry(kind), _rows(inputs, count)
         if not any(batched.values()):
             return layout.unpack(run_accumulated(entry, inputs, packed, direction, count=rows), inputs.sizes)
-        _, out = run(entry, inputs, packed, direction, count=rows)
+        out = sums_of_rows(entry, inputs, packed, direction, count=rows, width=inputs.members)
         return unpack_adjoint(layout, out, batched, inputs)
 
     # ------------------------------------------------------------------------------ about itself
@@ -402,11 +456,14 @@ class Kernel:
 
     def _text(self, kind: str) -> str:
         if kind in self._entries and self.backend == "numba":
-            return self._entries[kind].source
+            entry = self._entries[kind]
+            return entry.source if entry.common is None else f"{entry.common.source}\n\n{entry.source}"
         from .derive import compile_text
 
         try:
-            return compile_text(self.energy, kind).source
+            made = compile_text(self.energy, kind)
+            first = f"{compile_text(self.energy, COMMON + kind).source}\n\n" if made.reads_common else ""
+            return first + made.source
         except UnsupportedError as error:  # a derivative that a function of the user lacks
             return f"# {ascii(str(error))[1:-1]}"
 
@@ -464,8 +521,18 @@ def unpack_adjoint(layout: Layout, out: Floats, batched: Mapping[str, bool], inp
     return result
 
 
-def _one(count: int | None) -> int:
-    return 1 if count is None else count
+def _rows(inputs: Inputs, count: int | None) -> int:
+    """How many rows a driver goes through: one for each member of each instance."""
+    members: int = inputs.plan.members
+    return members if count is None else count * members
+
+
+def _nested(rows: list[Any], lead: tuple[int, ...]) -> Any:
+    """Lists in lists, one for each axis."""
+    if not lead:
+        return rows[0]
+    size = len(rows) // lead[0] if lead[0] else 0
+    return [_nested(rows[k * size : (k + 1) * size], lead[1:]) for k in range(lead[0])]
 
 
 def _declaration(energy: Energy) -> Declaration:
@@ -521,6 +588,11 @@ def _declare(energy: Energy) -> Declaration:
             result.append(Symbol(name, axes, shape, array.integer, name in energy.positive))
         return tuple(result)
 
+    user = {f"m{k}": str(index) for k, index in enumerate(energy.over)}
+
+    def named(access: Access) -> Access:
+        return replace(access, text=re.sub(r"\bm\d+\b", lambda found: user.get(found[0], found[0]), access.text))
+
     programs = [program, *([lower_candidates(energy)] if energy.candidates else [])]
     inputs = {n for n, a in program.arrays.items() if a.integer and a.role == "data"}
     gathered = frozenset(n for p in programs for s in p.statements for n in s.expression.arrays if n in inputs)
@@ -531,8 +603,10 @@ def _declare(energy: Energy) -> Declaration:
         symbols("data", energy.data),
         program.extents,
         tuple(map(str, energy.extents)),
-        tuple(access for p in programs for access in accesses_of(p)),
+        tuple(named(access) for p in programs for access in accesses_of(p)),
         gathered,
         tuple(extremum for p in programs for extremum in extrema_of(p)),
         is_quadratic(program, [a.name for a in program.arrays.values() if a.role == "variable"]),
+        tuple(program.family.items()),
+        tuple(map(str, energy.over)),
     )

@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 
 from ..energies.errors import InputError
-from .arrays import Floats, batch_size, convert, evaluate, is_batched, pack_rows, plural, read_extents, select
+from .arrays import (
+    Floats,
+    batch_size,
+    convert,
+    evaluate,
+    extra_axes,
+    is_batched,
+    pack_rows,
+    plural,
+    read_extents,
+    select,
+    spread_rows,
+)
 from .declaration import Declaration, Symbol
 
 
@@ -23,6 +35,7 @@ class Layout:
         self._declaration = declaration
         self._role = role
         self._extents: dict[str, int] = {}
+        self._family = len(declaration.family) if role == "variable" else 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -35,7 +48,7 @@ class Layout:
         return {s.name: self._shapes[s.name] for s in self._symbols}
 
     def pack(self, values: Mapping[str, Any]) -> Floats:
-        """Arrays by name to one array, (m,) or (B, m).
+        """Arrays by name to one array, (m,) or (B, m); variables of a family also (F..., m) or (B, F..., m).
 
         Raises
         ------
@@ -47,6 +60,8 @@ class Layout:
             convert(declaration, self._role, s, value)
             for s, value in zip(self._symbols, select(declaration, self._role, self._symbols, values), strict=True)
         ]
+        if self._family:
+            return self._pack_family(arrays)
         batched = [is_batched(declaration, s, a.shape) for s, a in zip(self._symbols, arrays, strict=True)]
         extents: dict[str, int] = {}
         for s, a, b in zip(self._symbols, arrays, batched, strict=True):
@@ -59,8 +74,26 @@ class Layout:
             return np.concatenate([a.ravel() for a in arrays]) if arrays else np.empty(0)
         return pack_rows(arrays, batched, count)
 
+    def _pack_family(self, arrays: Sequence[Floats]) -> Floats:
+        """The same for variables of a family, whose axes are seen on those that have them."""
+        declaration, count = self._declaration, self._family
+        fronts = [a.shape[: max(0, a.ndim - len(s.axes))] for s, a in zip(self._symbols, arrays, strict=True)]
+        given = [front[-count:] for front in fronts if len(front) >= count]
+        family = tuple(next((n for n in along if n != 1), 1) for along in zip(*given, strict=True)) or (1,) * count
+        extras = [extra_axes(declaration, s, a.shape, family) for s, a in zip(self._symbols, arrays, strict=True)]
+        extents: dict[str, int] = {}
+        for s, a, extra in zip(self._symbols, arrays, extras, strict=True):
+            read_extents(declaration, extents, s, a.shape[extra:])
+        self._extents = extents
+        batch = batch_size(
+            declaration, [(s.name, a.shape, e > count) for s, a, e in zip(self._symbols, arrays, extras, strict=True)]
+        )
+        lead = (() if batch is None else (batch,)) + (family if any(extras) else ())
+        rows = spread_rows(arrays, extras, lead)
+        return rows.reshape(*lead, rows.shape[1])
+
     def unpack(self, packed: Any, extents: Mapping[str, int] | None = None) -> dict[str, Any]:
-        """One array, (m,) or (B, m), to arrays by name.
+        """One array, (m,) or (B, m), to arrays by name; variables of a family also (F..., m) or (B, F..., m).
 
         `extents` are by generated name. Without them a single extent follows from the size; several are those of the
         arrays that were last packed.
@@ -69,10 +102,12 @@ class Layout:
             packed = np.asarray(packed, dtype=np.float64)
         except (TypeError, ValueError):
             packed = np.asarray(np.nan)
-        if packed.ndim not in (1, 2):
+        if packed.ndim not in (1, 1 + self._family, 2 + self._family):
+            members = "".join(f", {name}" for name in self._declaration.family_names) if self._family else ""
+            each = f", ({members[2:]}, size)" if members else ""
             raise InputError(
                 f"energy {self._declaration.name!r}: unpack takes all {plural(self._role)} as one array of numbers, "
-                f"(size,) or (B, size), in the order {', '.join(self.names)}"
+                f"(size,){each} or (B{members}, size), in the order {', '.join(self.names)}"
             )
         known = self._solved(packed.shape[-1]) if extents is None else extents
         result: dict[str, Any] = {}

@@ -70,7 +70,7 @@ FUNCTIONS: dict[Any, str] = {
 def lower(energy: Energy) -> Program:
     """The program that computes the energy: its last statement defines the output `value`."""
     lowering = Lowering(energy)
-    result = lowering.scalar(energy.expression, {})
+    result = lowering.scalar(energy.expression, lowering.family)
     lowering.output("value", (), (), (), result, note="energy")
     return lowering.program()
 
@@ -91,7 +91,7 @@ def lower_candidates(energy: Energy) -> Program:
         loops = [i for i in axes if not i.is_Integer]
         variable = lowering.array_names[str(base.name)]
         for choice, extra in lowering.spread([(i, i.lower, i.upper) for i in loops], {}):
-            scope: dict[Any, Affine] = {**({index: name(outer)} if outer else {}), **choice}
+            scope: dict[Any, Affine] = {**lowering.family, **({index: name(outer)} if outer else {}), **choice}
             lowering.output(
                 f"candidates_{variable}",
                 (Range(constant(0), rows), *lowering.arrays[variable].axes),
@@ -120,12 +120,13 @@ class Lowering:
         self.energy = energy
         self.intervals = Intervals(energy)
         self.extents = {symbol: f"n{k}" for k, symbol in enumerate(energy.extents)}
+        self.family: dict[Any, Affine] = {index: name(f"m{k}") for k, index in enumerate(energy.over)}
         self.arrays: dict[str, Array] = {}
         self.ranges: dict[str, Range] = {}
         self.statements: list[Statement] = []
         self.whole: set[str] = set()  # locals that are defined on all of their axes
         self.array_names: dict[str, str] = {}
-        self.lets: dict[tuple[str, tuple[int, ...]], str] = {}
+        self.lets: dict[tuple[str, tuple[int | None, ...]], str] = {}
         self.definitions = {_base_name(key): (key, value) for key, value in energy.where.items()}
         roles: tuple[tuple[Role, str, Sequence[Any]], ...] = (
             ("variable", "y", energy.variables),
@@ -142,7 +143,11 @@ class Lowering:
         self.array_names[user_name] = array
 
     def program(self) -> Program:
-        return Program(self.arrays, self.ranges, tuple(self.extents.values()), tuple(self.statements))
+        family = {
+            str(self.family[index].single): Range(constant(0), self.subscript(size, {}))
+            for index, size in zip(self.energy.over, self.energy.family, strict=True)
+        }
+        return Program(self.arrays, self.ranges, tuple(self.extents.values()), tuple(self.statements), family)
 
     def index(self, values: Range) -> str:
         fresh = f"q{len(self.ranges)}"
@@ -291,15 +296,15 @@ class Lowering:
     def let(self, base: str, subscripts: Sequence[Affine]) -> Op:
         key, value = self.definitions[base]
         indices = list(key.indices) if isinstance(key, sp.Indexed) else []
-        short = [_is_short(i) for i in indices]
-        chosen = tuple(s.constant for s, is_short in zip(subscripts, short, strict=True) if is_short)
+        short = [_is_short(i) and s.is_constant for i, s in zip(indices, subscripts, strict=True)]
+        chosen = tuple(s.constant if is_short else None for s, is_short in zip(subscripts, short, strict=True))
         if (base, chosen) not in self.lets:
-            scope: dict[Any, Affine] = {}
+            own = set(map(str, indices))
+            scope: dict[Any, Affine] = {i: place for i, place in self.family.items() if str(i) not in own}
             loops: list[str] = []
-            remaining = iter(chosen)
-            for i, is_short in zip(indices, short, strict=True):
-                if is_short:
-                    scope[i] = constant(next(remaining))
+            for i, place in zip(indices, chosen, strict=True):
+                if place is not None:
+                    scope[i] = constant(place)
                 else:
                     loops.append(self.index(Range(self.subscript(i.lower, {}), self.subscript(i.upper, {}) + 1)))
                     scope[i] = name(loops[-1])

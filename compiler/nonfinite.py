@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class NotFinite:
     kind         "value", "gradient", "hessian" or "cross"
     entry        which entry: `gradient in y[3]`
     instance     which instance of the batch; None where nothing is batched
+    member       of a family, the values of its indices
     value        nan, inf or -inf
     term         the term of the energy, and which of how many it is
     steps        statements of the program, from the result to the cause
@@ -77,9 +79,12 @@ class NotFinite:
     result: float = math.nan
     reason: str = ""
     inputs: tuple[tuple[str, float], ...] = field(default=())
+    member: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        where = "" if self.instance is None else f" of instance {self.instance}"
+        at = ", ".join(f"{index} = {value}" for index, value in self.member.items())
+        places = [f"instance {self.instance}"] * (self.instance is not None) + [f"member {at}"] * bool(at)
+        where = f" of {', '.join(places)}" if places else ""
         lines = [f"energy {self.energy!r}: the {self.entry}{where} is {self.value}"]
         if self.term:
             number, count = self.position
@@ -102,7 +107,8 @@ def first_not_finite(kernel: Kernel, y: Any, w: Any, x: Any) -> NotFinite | None
     Matrices of more than `LARGEST` numbers for one instance are not looked at.
     """
     inputs, packed, count = kernel._arguments(y, w, x)
-    energy, rows = kernel.energy, 1 if count is None else count
+    energy, members = kernel.energy, inputs.members
+    rows = members * (1 if count is None else count)
     sizes = {"value": 1, "gradient": inputs.m, "hessian": inputs.m**2, "cross": inputs.m * inputs.p}
     for kind, size in sizes.items():
         if size == 0 or size > LARGEST:
@@ -112,19 +118,30 @@ def first_not_finite(kernel: Kernel, y: Any, w: Any, x: Any) -> NotFinite | None
             place = _not_finite_in(evaluate_kind(y, w, x), rows)
         else:
             points = (instance_of(kernel, inputs, packed, b) for b in range(rows))
-            each = (_not_finite_in(evaluate_kind(*by_role(energy, p)), 1) for p in points)
+            each = (_not_finite_in(_row(evaluate_kind(*by_role(energy, p)), b % members, inputs.family), 1)
+                    for b, p in enumerate(points))  # fmt: skip
             place = next(((b, found[1]) for b, found in enumerate(each) if found is not None), None)
         if place is not None:
-            instance, entry = place
-            point = instance_of(kernel, inputs, packed, instance)
-            return explained(energy, point, kind, entry, None if count is None else instance)
+            row, entry = place
+            point = instance_of(kernel, inputs, packed, row)
+            member = dict(zip(energy.over, map(int, np.unravel_index(row % members, inputs.family)), strict=True))
+            return explained(energy, point, kind, entry, None if count is None else row // members, member)
     return None
+
+
+def _row(result: Any, row: int, family: tuple[int, ...]) -> Any:
+    """What a kernel gives for one member of a family."""
+    for k in np.unravel_index(row, family) if family else ():
+        result = result[int(k)]
+    return result
 
 
 def _not_finite_in(result: Any, rows: int) -> tuple[int, int] | None:
     """The first entry that is not finite, as (instance, position); results may be sparse, one for each instance."""
     if hasattr(result, "tocoo") or isinstance(result, list):
         matrices = result if isinstance(result, list) else [result]
+        while matrices and isinstance(matrices[0], list):
+            matrices = [matrix for some in matrices for matrix in some]
         for instance, matrix in enumerate(matrices):
             entries = matrix.tocoo()
             bad = np.flatnonzero(~np.isfinite(entries.data))
@@ -143,23 +160,34 @@ def by_role(energy: Energy, point: Values) -> tuple[Values, Values, Values]:
 
 
 def instance_of(kernel: Kernel, inputs: Inputs, packed: Any, instance: int) -> Values:
-    """The arrays of one instance by the user's names."""
+    """The arrays of one instance, or of one member of an instance of a family, by the user's names."""
     row = packed[instance if len(packed) > 1 else 0]
     names = [str(s.name) for s in (*kernel.energy.weights, *kernel.energy.data)]
     point = dict(kernel.variables.unpack(row, inputs.sizes))
     for name, array, batched in zip(names, inputs.arrays, inputs.batched, strict=True):
-        point[name] = array[instance if len(array) > 1 else 0] if batched else array
+        point[name] = array[instance // inputs.members if len(array) > 1 else 0] if batched else array
     return point
 
 
-def explained(energy: Energy, point: Values, kind: str, entry: int, instance: int | None) -> NotFinite:
-    """The k-th entry of a derivative at a point, with the cause, as far as the interpreter meets it too."""
+def explained(
+    energy: Energy,
+    point: Values,
+    kind: str,
+    entry: int,
+    instance: int | None,
+    member: Mapping[Any, int] = MappingProxyType({}),
+) -> NotFinite:
+    """The k-th entry of a derivative at a point, with the cause, as far as the interpreter meets it too.
+
+    `member` has the value of each index of a family.
+    """
     sizes = extents_of(energy, point)
     output, where, label = _output(energy, point, kind, entry)
-    found = NotFinite(energy.name, kind, label, instance, math.nan)
+    named = {str(index): value for index, value in member.items()}
+    found = NotFinite(energy.name, kind, label, instance, math.nan, member=named)
     parts = _terms(energy)
     for number, (term, part) in enumerate(parts, 1):
-        run = _Run(part, kind, point, sizes)
+        run = _Run(part, kind, point, {**sizes, **member})
         cause = run.cause(_target(part, kind, output), where)
         if cause is not None:
             return replace(found, term=term, position=(number, len(parts)), **cause)
@@ -220,7 +248,13 @@ def _part(energy: Energy, term: Any) -> Energy:
         variables = [s for s in used(energy.data) if str(s.name) not in energy.integer]
     data = [s for s in energy.data if s not in variables]
     return Energy(
-        term, variables=variables, weights=weights, data=data, where=dict(reversed(where.items())), name=energy.name
+        term,
+        variables=variables,
+        weights=weights,
+        data=data,
+        where=dict(reversed(where.items())),
+        over=[index for index in energy.over if index in needed],
+        name=energy.name,
     )
 
 
@@ -237,6 +271,7 @@ class _Run:
         roles = {"y": energy.variables, "w": energy.weights, "x": energy.data}
         inputs = {f"{r}{k}": point[str(s.name)] for r, symbols in roles.items() for k, s in enumerate(symbols)}
         self.extents = {n: int(sizes[s]) for n, s in zip(self.program.extents, energy.extents, strict=True)}
+        self.extents |= {n: int(sizes[i]) for n, i in zip(self.program.family, energy.over, strict=True)}
         self.values = interpret(self.program, inputs, self.extents)
         self.steps: list[Step] = []
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from .expression import Op, add, mul, name, read, rebuild, replace_indices
+from .family import members_of, with_axes
 from .primitives import CHEAP
 from .program import Array, Program, Range, Role, Statement, unused
 from .ranges import axes_of, in_order, is_closed, widened
@@ -25,7 +26,8 @@ Pick = Callable[[Statement, Op], Loops | None]
 def prepare(program: Program) -> Program:
     """Move whatever depends on weights alone into prepared arrays.
 
-    A part is moved if it is more than a read and no larger than an array that it reads, so that nothing grows.
+    A part is moved if it is more than a read and no larger than an array that it reads, so that nothing grows, but by
+    the axes of a family: there it is computed for all members at once (family.py).
     """
     known = {a.name for a in program.arrays.values() if a.role == "weight"}
     arrays = dict(program.arrays)
@@ -39,14 +41,26 @@ def prepare(program: Program) -> Program:
     def pick(statement: Statement, node: Op) -> Loops | None:
         if not node.arrays or not node.arrays <= known or arrays[statement.target].role == "prepared":
             return None
-        loops = {i for i in node.indices if i in statement.loops}
-        for item in node.reads:
-            own = [str(i) for s in item.args[1] if (i := s.single) in loops]
-            if set(own) == loops:
-                return tuple(dict.fromkeys(own))
-        return None
+        return loops_of_a_read(statement, node)
 
-    return _Extraction(replace(program, arrays=arrays), pick, "prepared", "from weights alone").run()
+    prepared = extract(replace(program, arrays=arrays), pick, "prepared", "from weights alone")
+    targets = {a.name for a in prepared.arrays.values() if a.role == "prepared"}
+    return with_axes(prepared, members_of(prepared, targets) if program.family else {})
+
+
+def loops_of_a_read(statement: Statement, node: Op) -> Loops | None:
+    """The loops of a part, if a single read in it has all of them: an array over them is no larger than that one."""
+    loops = {i for i in node.indices if i in statement.loops}
+    for item in node.reads:
+        own = [str(i) for s in item.args[1] if (i := s.single) in loops]
+        if set(own) == loops:
+            return tuple(dict.fromkeys(own))
+    return None
+
+
+def extract(program: Program, pick: Pick, role: Role, note: str) -> Program:
+    """Replace the largest parts of a program that `pick` gives loops for by reads of new arrays."""
+    return _Extraction(program, pick, role, note).run()
 
 
 def hoist(program: Program) -> Program:
@@ -57,7 +71,7 @@ def hoist(program: Program) -> Program:
         whole = not loops or len(loops) == len(statement.loops)
         return None if whole or not is_expensive(node) else loops
 
-    return _Extraction(program, pick, "local", "the same for several terms").run()
+    return extract(program, pick, "local", "the same for several terms")
 
 
 def is_expensive(node: Op) -> bool:

@@ -20,14 +20,14 @@ Programs are data. A pass is a function from program to program; `check` states 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..energies.errors import WibergError
 from .expression import Affine, Move, Op, gathers, relocated, show
 from .primitives import PRIMITIVES
 
-Role = Literal["variable", "direction", "weight", "data", "prepared", "local", "output"]
+Role = Literal["variable", "direction", "weight", "data", "common", "prepared", "local", "output"]
 Reduction = Literal["sum", "product", "maximum", "minimum", "argmin", "argmax"]
 
 OPERATORS: dict[str, str] = {
@@ -128,15 +128,20 @@ class Statement:
 
 @dataclass(frozen=True)
 class Program:
-    """Arrays, index ranges and statements in order of execution."""
+    """Arrays, index ranges and statements in order of execution.
+
+    `family` are indices that no statement loops over: a kernel computes one value of them, as it does one instance.
+    """
 
     arrays: Mapping[str, Array]
     ranges: Mapping[str, Range]
     extents: tuple[str, ...]
     statements: tuple[Statement, ...]
+    family: Mapping[str, Range] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"extents {', '.join(self.extents)}" if self.extents else "no extents"]
+        lines += [f"family {name} in {r}" for name, r in self.family.items()]
         lines += [f"index {name} in {r}" for name, r in self.ranges.items()]
         for array in self.arrays.values():
             lines.append(f"{array.role} {array.name}[{', '.join(map(str, array.axes))}]  {array.origin}".rstrip())
@@ -214,7 +219,7 @@ def each_local_has_one_definition(program: Program) -> Problems:
 def subscripts_are_loops(program: Program) -> Problems:
     """Every index in a subscript or value is a loop of its statement, every other name an extent."""
     for position, statement in enumerate(program.statements):
-        allowed = set(statement.loops) | set(program.extents)
+        allowed = set(statement.loops) | set(program.extents) | set(program.family)
         used = set(statement.expression.indices).union(*(s.names for s in statement.subscripts))
         if used - allowed:
             yield position, f"{', '.join(sorted(used - allowed))} is neither a loop nor an extent"
@@ -245,7 +250,7 @@ def assignments_sum_nothing(program: Program) -> Problems:
 def ranges_depend_on_loops_further_out(program: Program) -> Problems:
     """A range knows extents and earlier loops; what a definition keeps depends on nothing that it sums over."""
     for position, statement in enumerate(program.statements):
-        known = set(program.extents)
+        known = set(program.extents) | set(program.family)
         for loop in statement.loops:
             unknown = program.ranges[loop].names - known if loop in program.ranges else ()
             if unknown:
@@ -253,7 +258,7 @@ def ranges_depend_on_loops_further_out(program: Program) -> Problems:
             known.add(loop)
         kept = set(statement.kept)
         for loop in statement.kept if statement.is_definition else ():
-            if program.ranges[loop].names - kept - set(program.extents):
+            if program.ranges[loop].names - kept - set(program.extents) - set(program.family):
                 yield position, f"{loop} is kept, and its range depends on a loop that is not"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sympy as sp
 
 from ..energies.energy import Energy
+from ..energies.errors import DeclarationError
 from ..energies.extrema import maximum, minimum
 
 
@@ -34,9 +35,42 @@ def random_energy(source: random.Random) -> Energy:
             )
 
 
-def _has_free_index(expression: Any, lets: dict[Any, Any]) -> bool:
+def random_family(source: random.Random) -> Energy:
+    """The same with one or two indices of a family, which stand wherever bound indices may."""
+    while True:
+        grammar = _Grammar(source)
+        for _ in range(source.randint(1, 2)):
+            index = grammar._index(source.choice([grammar.n, grammar.k, sp.Integer(2), sp.Integer(4)]))
+            grammar.family[index] = (index.upper + 1, False)
+        expression, lets, symbols = grammar.energy()
+        lets = {key: value for key, value in lets.items() if _uses(expression, key.base)}
+        formulas = (expression, *lets.values())
+        over = [index for index in grammar.family if any(index in e.free_symbols for e in formulas)]
+        used = {s for s in symbols if any(_uses(e, s) for e in formulas)}
+        roles: dict[str, list[Any]] = {
+            r: [s for s in symbols if symbols[s] == r and (s in used or r == "data")]
+            for r in ("variables", "weights", "data")
+        }
+        infinite = any(e.has(sp.zoo, sp.oo, sp.nan) for e in formulas)
+        if not over or not roles["variables"] or infinite or _has_free_index(expression, lets, over):
+            continue
+        try:
+            return Energy(
+                expression,
+                variables=roles["variables"],
+                weights=roles["weights"],
+                data=roles["data"],
+                where=lets,
+                over=over,
+                name=f"family{source.randrange(10**6)}",
+            )
+        except DeclarationError:  # a variable that is read at an index of the family alone
+            continue
+
+
+def _has_free_index(expression: Any, lets: dict[Any, Any], over: Sequence[Any] = ()) -> bool:
     """Whether SymPy took a Piecewise out of a sum inside another, although a condition depends on the inner index."""
-    formulas = [(expression, ()), *((value, key.indices) for key, value in lets.items())]
+    formulas = [(expression, over), *((value, (*over, *key.indices)) for key, value in lets.items())]
     return any(isinstance(s, sp.Idx) and s not in own for formula, own in formulas for s in formula.free_symbols)
 
 
@@ -84,15 +118,16 @@ class _Grammar:
             "e": "data",
         }
         self.counter = 0
+        self.family: dict[Any, Any] = {}
         self.lets: dict[Any, Any] = {}
 
     def energy(self) -> tuple[Any, dict[Any, Any], dict[Any, str]]:
         source = self.source
         if source.random() < 0.4:
             self._let()
-        terms = [self._sum(2, {}) for _ in range(source.randint(1, 2))]
+        terms = [self._sum(2, self.family) for _ in range(source.randint(1, 2))]
         if source.random() < 0.4:
-            terms.append(self._expression(2, {}))
+            terms.append(self._expression(2, self.family))
         expression = sum(terms, sp.Integer(0))
         if source.random() < 0.15:
             expression = sp.log(1 + expression**2)
@@ -108,7 +143,7 @@ class _Grammar:
         extent = self.source.choice([self.n, self.k])
         index = self._index(extent)
         let = sp.IndexedBase("let", shape=(extent,))
-        self.lets[let[index]] = self._expression(2, {index: (extent, False)})
+        self.lets[let[index]] = self._expression(2, {**self.family, index: (extent, False)})
         self.arrays["let"] = let
 
     def _sum(self, depth: int, scope: dict[Any, Any]) -> Any:

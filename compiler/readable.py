@@ -73,7 +73,8 @@ def names_of(energy: Energy) -> Names:
         f"{letter}{k}": printable(str(symbol.name)) for letter, role in roles.items() for k, symbol in enumerate(role)
     }
     arrays |= {f"v{k}": f"v({printable(str(symbol.name))})" for k, symbol in enumerate(energy.variables)}
-    return Names(arrays, {f"n{k}": expression_text(symbol) for k, symbol in enumerate(energy.extents)})
+    known = {f"n{k}": expression_text(symbol) for k, symbol in enumerate(energy.extents)}
+    return Names(arrays, known | {f"m{k}": expression_text(index) for k, index in enumerate(energy.over)})
 
 
 def formula(node: Op, names: Names, leaf: Callable[[Op], str] | None = None) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .expression import Affine, Op, gathers, name, read, transform
+from .family import loop_over
 from .program import Array, Program, Statement, arrays_read, moved, unused
 from .ranges import axes_of, in_order, is_closed, is_ragged
 from .rows import share_rows
@@ -140,7 +141,8 @@ def _ordered(program: Program, group: _Group, innermost: str | None) -> Nest:
     if group.innermost or innermost in loops:
         last = str(group.innermost or innermost)
     else:
-        free = [i for i in loops if i not in needed]
+        members = set(map(loop_over, program.family))
+        free = [i for i in loops if i not in needed and i not in members] or [i for i in loops if i not in needed]
         last = min(free, key=lambda i: (_traffic(program, group.statements, i), i))
     kept = [i for s in group.statements for i in s.kept if i != last]
     outer = [*dict.fromkeys(kept), *(i for i in loops if i not in kept and i != last)]

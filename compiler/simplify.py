@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .expression import ONE, Affine, Op, add, mul, name, read, replace_indices, transform
+from .family import loop_over
 from .program import Array, Program, Range, Statement, arrays_read, moved
 from .ranges import in_order
 from .user_functions import written_out
@@ -49,6 +50,7 @@ def merge(program: Program) -> Program:
     """
     letters: dict[str, str] = {}
     ranges: dict[str, Range] = {}
+    members = frozenset(map(loop_over, program.family))
     same: dict[str, str] = {}
     seen: dict[tuple[object, ...], str] = {}
     statements: list[Statement] = []
@@ -56,7 +58,8 @@ def merge(program: Program) -> Program:
     for statement in program.statements:
         counts[statement.target] = counts.get(statement.target, 0) + 1
     for statement in program.statements:
-        statement = _canonical(_renamed(statement, same), _with_names(program.ranges, same), letters, ranges)
+        own = _with_names(program.ranges, same)
+        statement = _canonical(_renamed(statement, same), own, letters, ranges, members)
         array = program.arrays[statement.target]
         if array.role in ("local", "prepared") and counts[statement.target] == 1:
             how = (statement.accumulate, statement.reduction)
@@ -71,11 +74,16 @@ def merge(program: Program) -> Program:
 
 
 def _canonical(
-    statement: Statement, old: Mapping[str, Range], letters: dict[str, str], ranges: dict[str, Range]
+    statement: Statement,
+    old: Mapping[str, Range],
+    letters: dict[str, str],
+    ranges: dict[str, Range],
+    members: frozenset[str],
 ) -> Statement:
     """The statement with its loops named by their ranges: the letter of the range, numbered within the statement.
 
-    Loops whose range depends on others are named after those, so that equal triangles have equal names.
+    Loops whose range depends on others are named after those, so that equal triangles have equal names. Loops over the
+    members of a family keep theirs.
     """
     counts: dict[str, int] = {}
     affine: dict[str, Affine] = {}
@@ -93,7 +101,7 @@ def _canonical(
         for loop in (*kept, *summed):
             letter = letters[str(here[loop])]
             number = counts[letter] = counts.get(letter, 0) + 1
-            affine[loop] = name(letter if number == 1 else f"{letter}{number}")
+            affine[loop] = name(loop if loop in members else letter if number == 1 else f"{letter}{number}")
             ranges.setdefault(str(affine[loop]), here[loop])
         waiting = [i for i in waiting if i not in ready]
     return replace(

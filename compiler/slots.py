@@ -173,7 +173,7 @@ def slot_product(program: Program, support: Support) -> Program:
     than the same matrix in compressed rows.
     """
     inputs = {n: a for n, a in program.arrays.items() if a.role in ("weight", "data")}
-    builder = Builder(Program(inputs, program.ranges, program.extents, ()))
+    builder = Builder(Program(inputs, program.ranges, program.extents, (), program.family))
     for slot, axes in support.slots:
         builder.arrays[slot] = Array(slot, axes, "variable", origin="numbers of the Hessian")
     items: dict[str, list[Contribution]] = {a: [] for a, _ in support.rows}

@@ -7,6 +7,7 @@ Every derivative of a kernel is held against the SymPy expression itself, evalua
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +20,15 @@ import sympy as sp
 from ..energies.energy import Energy
 from ..energies.errors import InputError, NumericalError
 from . import formula
+from .declaration import ADJOINTS
 from .kernel import Kernel, compile
-from .random_energies import random_energy
+from .random_energies import random_energy, random_family
 
 DIGITS = 60
 STEP = mpmath.mpf(10) ** -18
 TOLERANCE = 1e-8
 LARGE_EVERY = 4  # every fourth trial has a large extent
+MOST_MEMBERS = 4  # of a family, at a point
 LARGEST = 1e6  # points at which a derivative is larger are not used: rounding alone would exceed the tolerance
 
 Point = dict[str, Any]
@@ -134,16 +137,54 @@ def check_derivatives(
 
 
 def compare(kernel: Kernel, points: Sequence[Point], report: DerivativeReport, trial: int, generator: Any) -> None:
-    """Add the deviations at a batch of points of equal sizes; each point holds y, w and x together."""
-    references = [_Reference(kernel.energy, p) for p in points]
-    directions = generator.standard_normal((len(points), references[0].m))
+    """Add the deviations at a batch of points of equal sizes; each point holds y, w and x together.
+
+    Of a family, y has the axes of the family, and some of its members are compared (`members_of`).
+    """
+    references = [members_of(kernel.energy, p) for p in points]
+    directions = _directions(references, generator)
     got = _results(kernel, points, directions, references[0])
     value, gradient, hessian = got["value+gradient+hessian"]
-    got["value+gradient+hessian"] = np.concatenate([value[:, None], gradient, hessian.reshape(len(points), -1)], axis=1)
-    for k, reference in enumerate(references):
-        expected = reference.everything(directions[k])
-        for kind, values in got.items():
-            _deviation(report, kind, np.asarray(values)[k], expected[kind], reference.entry, trial)
+    flat = hessian.reshape(*gradient.shape[:2], -1)
+    got["value+gradient+hessian"] = np.concatenate([value[:, :, None], gradient, flat], axis=2)
+    for k, members in enumerate(references):
+        _judge(report, {kind: values[k] for kind, values in got.items()}, members, trial, [
+            reference.everything(directions[k, reference.row]) for reference in members
+        ])  # fmt: skip
+
+
+def _directions(references: Sequence[Sequence[_Reference]], generator: Any) -> Any:
+    """(points, rows, m): a random direction for each member that is compared, 0 for the others."""
+    first = references[0][0]
+    directions = np.zeros((len(references), first.rows, first.m))
+    for k, members in enumerate(references):
+        for reference in members:
+            directions[k, reference.row] = generator.standard_normal(first.m)
+    return directions
+
+
+def _judge(
+    report: DerivativeReport,
+    got: Mapping[str, Any],
+    members: Sequence[_Reference],
+    trial: int,
+    expected: Sequence[Mapping[str, Any]],
+    *,
+    named: bool = True,
+) -> None:
+    """Add the deviations at one point: of each member, and of the adjoints, which are sums over them."""
+    for kind, values in got.items():
+        if kind in ADJOINTS:
+            total = np.sum([e[kind] for e in expected], axis=0)
+            _deviation(report, kind, values, total, members[0].entry if named else _number, trial)
+            continue
+        for reference, wanted in zip(members, expected, strict=True):
+            entry = reference.entry if named else _number
+            _deviation(report, kind, np.asarray(values)[reference.row], wanted[kind], entry, trial)
+
+
+def _number(kind: str, k: int) -> str:
+    return f"number {k}"
 
 
 def compare_along(
@@ -154,44 +195,51 @@ def compare_along(
     It needs the energy at 4m + p + q points instead of m**2/2 + m*p + q; an entry that is wrong shows, as no entry of
     the direction is 0, but is not named: `compare` does that.
     """
-    references = [_Reference(kernel.energy, p) for p in points]
-    directions = generator.standard_normal((len(points), references[0].m))
+    references = [members_of(kernel.energy, p) for p in points]
+    directions = _directions(references, generator)
     got = _results(kernel, points, directions, references[0])
     value, gradient, hessian = got["value+gradient+hessian"]
     for kind in ("hessian", "dense hessian", "cross"):
         if kind in got:
-            got[kind] = np.einsum("bi,bij->bj", directions, np.asarray(got[kind]))
-    along = np.einsum("bij,bj->bi", hessian, directions)
-    got["value+gradient+hessian"] = np.concatenate([value[:, None], gradient, along], axis=1)
-    for k, reference in enumerate(references):
-        expected = reference.along(directions[k])
-        for kind, values in got.items():
-            _deviation(report, kind, np.asarray(values)[k], expected[kind], lambda _, n: f"number {n}", trial)
+            got[kind] = np.einsum("bri,brij->brj", directions, got[kind])
+    along = np.einsum("brij,brj->bri", hessian, directions)
+    got["value+gradient+hessian"] = np.concatenate([value[:, :, None], gradient, along], axis=2)
+    for k, members in enumerate(references):
+        _judge(report, {kind: values[k] for kind, values in got.items()}, members, trial, [
+            reference.along(directions[k, reference.row]) for reference in members
+        ], named=False)  # fmt: skip
 
 
-def _results(kernel: Kernel, points: Sequence[Point], directions: Any, reference: _Reference) -> dict[str, Any]:
-    """What a kernel gives at a batch of points, by kind of derivative."""
-    energy = kernel.energy
+def _results(
+    kernel: Kernel, points: Sequence[Point], directions: Any, references: Sequence[_Reference]
+) -> dict[str, Any]:
+    """What a kernel gives at a batch of points, by kind of derivative: (points, rows, ...), adjoints (points, ...)."""
+    energy, first = kernel.energy, references[0]
     names = [[str(s) for s in role] for role in (energy.variables, energy.weights, energy.data)]
     batch = [{n: np.stack([p[n] for p in points]) for n in role} for role in names]
+    v = directions.reshape(len(points), *first.family, first.m)
+
+    def rows(array: Any) -> Any:
+        return np.asarray(array).reshape(len(points), first.rows, *np.shape(array)[1 + len(first.family) :])
+
     got: dict[str, Any] = {
-        "value": kernel.value(*batch), "gradient": kernel.gradient(*batch), "hessian": dense(kernel.hessian(*batch)),
-        "hvp": kernel.hvp(directions, *batch),
+        "value": rows(kernel.value(*batch)), "gradient": rows(kernel.gradient(*batch)),
+        "hessian": rows(dense(kernel.hessian(*batch))), "hvp": rows(kernel.hvp(v, *batch)),
     }  # fmt: skip
     if energy.weights:
-        got["cross"] = dense(kernel.cross(*batch))
-        got["cross_adjoint"] = _rows(kernel.cross_adjoint(directions, *batch), len(points))
-    if reference.data:
-        got["data_adjoint"] = _rows(kernel.data_adjoint(directions, *batch), len(points))
+        got["cross"] = rows(dense(kernel.cross(*batch)))
+        got["cross_adjoint"] = _rows(kernel.cross_adjoint(v, *batch), len(points))
+    if first.data:
+        got["data_adjoint"] = _rows(kernel.data_adjoint(v, *batch), len(points))
     if kernel.structure != "dense":
-        got["dense hessian"] = kernel.dense_hessian(*batch)
+        got["dense hessian"] = rows(kernel.dense_hessian(*batch))
     value, gradient, hessian = kernel.value_gradient_hessian(*batch)
-    got["value+gradient+hessian"] = value, gradient, dense(hessian)
+    got["value+gradient+hessian"] = rows(value), rows(gradient), rows(dense(hessian))
     return got
 
 
 def dense(matrices: Any) -> Any:
-    """A second derivative of `Kernel` as one array, (m, m) or (B, m, m), be it dense or sparse.
+    """A second derivative of `Kernel` as one array, (m, m) or (B, m, m) with any more axes, be it dense or sparse.
 
     Examples
     --------
@@ -202,7 +250,7 @@ def dense(matrices: Any) -> Any:
            [[0., 2.]]])
     """
     if isinstance(matrices, list):
-        return np.stack([m.toarray() for m in matrices]) if matrices else np.empty((0, 0, 0))
+        return np.stack([dense(m) for m in matrices]) if matrices else np.empty((0, 0, 0))
     return matrices.toarray() if hasattr(matrices, "toarray") else matrices
 
 
@@ -228,12 +276,20 @@ def _deviation(
 
 
 class _Reference:
-    """All derivatives at one point, from the SymPy expression."""
+    """All derivatives at one point, from the SymPy expression.
 
-    def __init__(self, energy: Energy, point: Point) -> None:
+    Of a family, `member` is a number for each of its indices, and y has no axes of the family; it is number `row` of
+    `rows` members, the product of the sizes `family`.
+    """
+
+    def __init__(self, energy: Energy, point: Point, member: tuple[int, ...] = ()) -> None:
         self.energy = energy
         self.point = {n: np.asarray(a) for n, a in point.items()}
-        self.extents = extents_of(energy, self.point)
+        sizes = extents_of(energy, self.point)
+        self.family = family_of(energy, sizes)
+        self.rows = math.prod(self.family)
+        self.row = int(np.ravel_multi_index(member, self.family)) if member else 0
+        self.extents = {**sizes, **dict(zip(energy.over, member, strict=True))}
         self.variables = self._entries(energy.variables)
         self.weights = self._entries(energy.weights)
         self.data = self._entries([s for s in energy.data if str(s) not in energy.integer])
@@ -372,6 +428,26 @@ def _label(name: str, where: tuple[int, ...]) -> str:
     return f"{name}[{', '.join(map(str, where))}]" if where else name
 
 
+def family_of(energy: Energy, sizes: Mapping[Any, int]) -> tuple[int, ...]:
+    """The numbers of members along the axes of a family."""
+    return tuple(max(0, int(sp.sympify(size).subs(sizes))) for size in energy.family)
+
+
+def members_of(energy: Energy, point: Point) -> list[_Reference]:
+    """References at a point of a family, for up to `MOST_MEMBERS` of its members; one for an energy that is none."""
+    if not energy.over:
+        return [_Reference(energy, point)]
+    names = [str(s) for s in energy.variables]
+    ranks = {name: len(energy.shapes[name]) for name in names}
+    family = np.shape(point[names[0]])[: len(energy.over)]
+    last, found = math.prod(family) - 1, []
+    for number in np.unique(np.linspace(0, last, MOST_MEMBERS).astype(int)) if last >= 0 else ():
+        member = tuple(int(k) for k in np.unravel_index(number, family))
+        own = {n: np.asarray(a)[member] if n in ranks else a for n, a in point.items()}
+        found.append(_Reference(energy, own, member))
+    return found
+
+
 def extents_of(energy: Energy, point: Mapping[str, Any]) -> dict[Any, int]:
     """The extents that the shapes of a point's arrays give."""
     found: dict[Any, int] = {}
@@ -406,12 +482,16 @@ def draw_point(
 
 
 def random_point(energy: Energy, sizes: Mapping[Any, int], generator: Any, *, positive: bool) -> Point:
-    """Numbers of about unit size for every array; `positive`: all of them, not only those declared so."""
+    """Numbers of about unit size for every array; `positive`: all of them, not only those declared so.
+
+    Variables of a family have the axes of the family in front.
+    """
     point: Point = {}
     largest = min(sizes.values(), default=1)
     labels = {str(s): s for s in (*energy.variables, *energy.weights, *energy.data)}
     for name, shape in energy.shapes.items():
         numbers = tuple(max(0, int(sp.sympify(e).subs(sizes))) for e in shape)
+        numbers = (*family_of(energy, sizes), *numbers) if labels[name] in energy.variables else numbers
         if name in energy.integer:
             point[name] = generator.integers(0, max(1, largest), numbers)
             continue
@@ -432,13 +512,14 @@ def _is_moderate(kernel: Kernel, point: Point) -> bool:
     try:
         hessian = kernel.dense_hessian(y, w, x)
         with mpmath.workdps(DIGITS):
-            reference = _Reference(energy, point)
-            value = float(reference._precise({}))
-            if np.isfinite(value) and not np.isfinite(hessian).all():
-                hessian = reference.hessian()
+            references = members_of(energy, point)
+            values = [float(reference._precise({})) for reference in references]
+            if np.isfinite(values).all() and not np.isfinite(hessian).all():
+                hessian = np.stack([reference.hessian() for reference in references])
     except (InputError, NumericalError, ArithmeticError, ValueError, IndexError, TypeError):
         return False
-    return bool(np.isfinite(value) and np.isfinite(hessian).all() and np.abs(hessian).max(initial=0.0) < LARGEST)
+    finite = np.isfinite(values).all() and np.isfinite(hessian).all()
+    return bool(finite and np.abs(hessian).max(initial=0.0) < LARGEST)
 
 
 def points(energy: Energy, count: int = 1) -> Any:
@@ -478,3 +559,10 @@ def energies() -> Any:
     from hypothesis import strategies
 
     return strategies.integers(0, 2**48 - 1).map(lambda seed: random_energy(random.Random(seed)))
+
+
+def families() -> Any:
+    """A hypothesis strategy for random families: energies as `energies` draws them, with `over=`."""
+    from hypothesis import strategies
+
+    return strategies.integers(0, 2**48 - 1).map(lambda seed: random_family(random.Random(seed)))

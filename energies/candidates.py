@@ -14,23 +14,30 @@ import sympy as sp
 from .checks import Context, check_formula, index_range
 from .display import excerpt, printable, shape_text, text
 from .errors import DeclarationError, InputTypeError
+from .family import family_ranges
 from .lets import let_shapes, reachable
 from .roles import Roles
 
 
 def check_candidates(
-    candidates: Mapping[Any, Any], roles: Roles, lets: Mapping[Any, Any], reads: Mapping[Any, set[Any]]
+    candidates: Mapping[Any, Any],
+    roles: Roles,
+    lets: Mapping[Any, Any],
+    reads: Mapping[Any, set[Any]],
+    over: Sequence[Any] = (),
 ) -> Any:
     """Check the declared candidates; the index that counts them, None where there is one candidate or none at all.
 
-    `lets` are the checked intermediates in order, `reads` what each definition reads.
+    `lets` are the checked intermediates in order, `reads` what each definition reads. The formulas may use the indices
+    of a family, `over`.
     """
     if not candidates:
         return None
+    _check_own_indices(candidates, over)
     _check_keys(candidates, roles)
     for variable in roles.variables:
         _check_coverage(variable, [key for key in candidates if _variable(key) == variable], roles.shapes[variable])
-    index = _shared_index(candidates)
+    index = _shared_index(candidates, over)
     fixed, of_variables = "intermediate", "an intermediate of variables,"
     moving = {u for u in reads if not reachable({u}, reads).isdisjoint(roles.variables)}
     context = Context(
@@ -43,8 +50,19 @@ def check_candidates(
     counting = {} if index is None else {index: index_range(index, context)}
     for key, formula in candidates.items():
         axes = {i: index_range(i, context) for i in _axis_indices(key)}
-        check_formula(formula, context, {**axes, **counting})
+        check_formula(formula, context, {**family_ranges(over, context), **axes, **counting})
     return index
+
+
+def _check_own_indices(candidates: Mapping[Any, Any], over: Sequence[Any]) -> None:
+    """The entries of a variable are not counted by an index of the family."""
+    for key in candidates:
+        for index in _axis_indices(key) if isinstance(key, sp.Indexed) else ():
+            if any(str(index) == str(other) for other in over):
+                raise DeclarationError(
+                    f"candidates= has {text(key)}, and {text(index)} is an index of over=; variables have no axes of "
+                    "the family: use another index for their own axes"
+                )
 
 
 def _variable(key: Any) -> Any:
@@ -127,11 +145,11 @@ def _check_constants(variable: Any, keys: Sequence[Any], shape: Sequence[Any]) -
         )
 
 
-def _shared_index(candidates: Mapping[Any, Any]) -> Any:
+def _shared_index(candidates: Mapping[Any, Any], over: Sequence[Any]) -> Any:
     counting: dict[Any, Any] = {}
     for key, formula in candidates.items():
         for symbol in sorted(formula.free_symbols, key=str):
-            if isinstance(symbol, sp.Idx) and symbol not in _axis_indices(key):
+            if isinstance(symbol, sp.Idx) and symbol not in _axis_indices(key) and symbol not in over:
                 counting.setdefault(symbol, formula)
     if len(counting) > 1:
         first, second = list(counting)[:2]

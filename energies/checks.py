@@ -208,7 +208,8 @@ def _unbound(place: str, atom: Any, scope: Scope) -> str:
         return _no_extent(atom)
     return (
         f"index {text(atom)} of {place} is not bound by a Sum; "
-        f"wrap the term in sp.Sum(..., {text(atom)}) or name it with where={{u[{text(atom)}]: ...}}"
+        f"wrap the term in sp.Sum(..., {text(atom)}) or name it with where={{u[{text(atom)}]: ...}}; "
+        f"over=[{text(atom)}] makes one minimisation for each value"
     )
 
 

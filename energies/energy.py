@@ -14,6 +14,7 @@ from .checks import Context, check_formula, index_range
 from .digest import Numbering, digest
 from .display import excerpt, latex, latex_table, latex_text, printable, shape_text, table, text
 from .errors import DeclarationError, InputTypeError, WibergError
+from .family import check_family, check_not_bound, family_ranges, family_shape, free_family, read_family
 from .functions import real_constants
 from .lets import in_order, let_indices, let_shapes, let_symbol, reachable
 from .matrices import frozen, has_matrices, without_matrices
@@ -40,16 +41,21 @@ class Energy:
         Starts that depend on weights, data and intermediates of these: `{t: x[q]}`, one entry for each variable, in
         one free index that counts the candidates. An array is given by its entries, `y[0]` and `y[1]`, or by whole
         axes, `y[d]`.
+    over : list of sympy Idx, optional
+        Free indices of the formula: a family, one independent minimisation for every value of them. Variables are
+        declared without these axes; their values, energies and statuses carry them after the batch axis.
     name : str
         What messages call this energy.
 
     Attributes
     ----------
-    expression, variables, weights, data, where, candidates, name
+    expression, variables, weights, data, where, candidates, over, name
         As given: the lists as tuples, the dicts read-only, each definition in `where` after those that it uses.
         Matrices are translated to sums, arrays and intermediates; `print` shows them as they were given.
     candidate_index : sympy Idx or None
         The index that counts the candidates; None where there are none, or only one.
+    family : tuple
+        The extents of the axes of `over=`.
     shapes : mapping of str to tuple
         The declared extents of each variable, weight and datum.
     positive, integer : frozenset of str
@@ -88,10 +94,12 @@ class Energy:
         "data",
         "expression",
         "extents",
+        "family",
         "formula_key",
         "integer",
         "key",
         "name",
+        "over",
         "positive",
         "shapes",
         "variables",
@@ -106,6 +114,8 @@ class Energy:
     where: Mapping[Any, Any]
     candidates: Mapping[Any, Any]
     candidate_index: Any
+    over: tuple[Any, ...]
+    family: tuple[Any, ...]
     name: str
     shapes: Mapping[str, tuple[Any, ...]]
     positive: frozenset[str]
@@ -124,12 +134,14 @@ class Energy:
         data: Iterable[Any] = (),
         where: Mapping[Any, Any] | None = None,
         candidates: Mapping[Any, Any] | None = None,
+        over: Iterable[Any] | None = None,
         name: str = "energy",
     ) -> None:
         if not isinstance(name, str):
             raise InputTypeError(f"the name of an energy is a str; got {name!r} of type {type(name).__name__}")
         try:
             roles = read_roles(variables, weights, data)
+            indices = read_family(over, roles)
             shown = (frozen(expression), _mapping("where", where), _mapping("candidates", candidates))
             if has_matrices([expression, *itertools.chain(*shown[1].items(), *shown[2].items())]):
                 plain = without_matrices(*shown, roles.of)
@@ -137,10 +149,11 @@ class Energy:
                 plain = shown
             formula = _scalar(plain[0], "the expression")
             lets, starts = _formulas("where", plain[1]), _formulas("candidates", plain[2])
-            check_names([formula, *lets, *lets.values(), *starts, *starts.values()], roles)
+            check_names([formula, *lets, *lets.values(), *starts, *starts.values(), *indices], roles)
             check_assumptions(roles)
-            lets, reads = _checked_lets(formula, lets, roles)
-            index = check_candidates(starts, roles, lets, reads)
+            check_not_bound(indices, [formula, *lets.values(), *starts.values()])
+            lets, reads = _checked_lets(formula, lets, roles, indices)
+            index = check_candidates(starts, roles, lets, reads, indices)
         except WibergError as error:
             raise type(error)(f"energy '{printable(name)}': {error}") from None
         fields = {
@@ -151,6 +164,8 @@ class Energy:
             "where": MappingProxyType(lets),
             "candidates": MappingProxyType(starts),
             "candidate_index": index,
+            "over": indices,
+            "family": family_shape(indices),
             "name": name,
             "shapes": MappingProxyType({str(symbol): shape for symbol, shape in roles.shapes.items()}),
             "positive": frozenset(str(w) for w in roles.weights if _label(w).is_positive),
@@ -184,7 +199,7 @@ class Energy:
     def __reduce__(self) -> tuple[Any, ...]:
         lists = (self.variables, self.weights, self.data)
         expression, where, candidates = self._shown
-        return _restore, (expression, *lists, dict(where), dict(candidates), self.name)
+        return _restore, (expression, *lists, dict(where), dict(candidates), self.over, self.name)
 
     def __repr__(self) -> str:
         roles = (
@@ -203,6 +218,7 @@ class Energy:
         expression, where, candidates = self._shown
         rows += [("where", f"{text(key)} = {text(value)}") for key, value in where.items()]
         rows += [("candidates", f"{text(key)} = {text(value)}") for key, value in candidates.items()]
+        rows += [("over", f"{text(i)} ({text(size)})") for i, size in zip(self.over, self.family, strict=True)]
         return f"energy '{printable(self.name)}'\n  E = {text(expression)}\n{table(rows)}"
 
     def _repr_latex_(self) -> str:
@@ -214,11 +230,12 @@ class Energy:
         expression, where, candidates = self._shown
         rows += [("where", f"{latex(key)} = {latex(value)}") for key, value in where.items()]
         rows += [("candidates", f"{latex(key)} = {latex(value)}") for key, value in candidates.items()]
+        rows += [("over", rf"{latex(i)} \quad ({latex(size)})") for i, size in zip(self.over, self.family, strict=True)]
         return latex_table(rf"{latex_text(self.name)}: \quad E = {latex(expression)}", rows)
 
 
 def _restore(
-    expression: Any, variables: Any, weights: Any, data: Any, where: Any, candidates: Any, name: str
+    expression: Any, variables: Any, weights: Any, data: Any, where: Any, candidates: Any, over: Any, name: str
 ) -> Energy:
     return Energy(
         expression,
@@ -227,6 +244,7 @@ def _restore(
         data=data,
         where=where,
         candidates=candidates,
+        over=over,
         name=name,
     )
 
@@ -293,8 +311,10 @@ def _formulas(argument: str, mapping: Mapping[Any, Any]) -> dict[Any, Any]:
     }
 
 
-def _checked_lets(formula: Any, lets: Mapping[Any, Any], roles: Roles) -> tuple[dict[Any, Any], dict[Any, set[Any]]]:
-    """Check the formula and its intermediates, and that they use all variables and weights.
+def _checked_lets(
+    formula: Any, lets: Mapping[Any, Any], roles: Roles, over: tuple[Any, ...]
+) -> tuple[dict[Any, Any], dict[Any, set[Any]]]:
+    """Check the formula and its intermediates, and that they use all variables, weights and indices of the family.
 
     Intermediates in order, and for the symbol of each what its definition reads.
     """
@@ -302,12 +322,15 @@ def _checked_lets(formula: Any, lets: Mapping[Any, Any], roles: Roles) -> tuple[
     ordered = in_order(lets)
     of = {**roles.of, **dict.fromkeys(shapes, "intermediate")}
     context = Context(roles, of, {**roles.shapes, **shapes})
+    family = family_ranges(over, context)
     used_by_let: dict[Any, set[Any]] = {}
     for key, value in ordered.items():
         inner = Context(roles, of, context.shapes, place=f"the definition of {text(key)} in where=")
         ranges = {index: index_range(index, inner) for index in let_indices(key)}
-        used_by_let[let_symbol(key)] = check_formula(value, inner, ranges)
-    _check_used(reachable(check_formula(formula, context, {}), used_by_let), roles)
+        used_by_let[let_symbol(key)] = check_formula(value, inner, {**free_family(family, key), **ranges})
+    reached = reachable(check_formula(formula, context, family), used_by_let)
+    _check_used(reached, roles)
+    check_family(over, formula, ordered, reached, roles)
     return ordered, used_by_let
 
 
@@ -328,6 +351,8 @@ def _formula_key(energy: Energy) -> str:
         roots += [-1, *(numbering.number(symbol) for symbol in symbols)]
     for formulas in (energy.where, energy.candidates):
         roots += [-1, *(numbering.number(part) for item in formulas.items() for part in item)]
+    if energy.over:
+        roots += [-2, *(numbering.number(index) for index in energy.over)]
     return digest([*numbering.lines, f"energy {' '.join(map(str, roots))}"])
 
 

@@ -96,8 +96,9 @@ def implicit_gradient(
     Returns
     -------
     dict like the weights
-        Summed over the batch for shared weights, (B, ...) for weights with a batch axis. The sum runs over blocks of
-        64 instances, added in order: the same bits for any number of threads.
+        Summed over the batch for shared weights, (B, ...) for weights with a batch axis; summed over the members of a
+        family in both cases. The sum runs over blocks of 64 instances, added in order: the same bits for any number of
+        threads.
 
     Raises
     ------
@@ -120,7 +121,7 @@ def implicit_gradient(
     codes[not_finite(solution) if unconverged == "use" else unusable(solution)] = LEFT_OUT
     bad = ~np.isfinite(slopes).all(axis=1) & (codes != LEFT_OUT)
     if bad.any():
-        where = "" if not solution.batched else f" at instance {_first(bad)}"
+        where = f" at {solution.rows_text[:-1]} {solution.listed([_first(bad)])}" if solution.lead else ""
         raise InputError(
             f"implicit_gradient: loss_gradient of energy {kernel.name!r} is NaN or infinite, "
             f"first{where}: check the loss"
@@ -132,7 +133,8 @@ def implicit_gradient(
     if dropped.any():
         _report_dropped(solution, codes, unconverged)
         if unconverged == "nan":
-            gradient[dropped if gradient.ndim == 2 else ...] = math.nan
+            instances = dropped.reshape(-1, max(1, solution.inputs.members)).any(axis=1)
+            gradient[instances if gradient.ndim == 2 else ...] = math.nan
     return unpacked(kernel, solution.inputs, gradient)
 
 
@@ -146,7 +148,7 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
 
     Returns
     -------
-    (B, m, p), or (m, p) for an unbatched solution
+    (B, m, p), or (m, p) for an unbatched solution; of a family (B, F..., m, p) or (F..., m, p)
         |dy*/dw| <= |d(grad_y E)/dw| / damping at every point, in the spectral and the Frobenius norm and for each
         column; for minimum-norm solutions see docs/minimisers.md. NaN for an instance whose Hessian is not finite. To
         learn, use `implicit_gradient`, which never builds this.
@@ -162,14 +164,14 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
     count, n, p = len(packed), inputs.m, inputs.p
     out, codes = np.empty((count, n, p)), np.full(count, USED, dtype=np.int64)
     if p == 0:
-        return out if solution.batched else out[0]
+        return _shaped(solution, out)
     if is_sparse(kernel, inputs):
         from .sparse import sparse_jacobian  # here: most energies never need it
 
         result: Floats = sparse_jacobian(kernel, solution, strength, codes)
         if strength == 0.0:
             refuse_singular(kernel, solution, codes, "implicit_jacobian")
-        return result if solution.batched else result[0]
+        return _shaped(solution, result)
     try:
         kernel.refuse_too_large(inputs)
     except InputError as error:
@@ -182,7 +184,12 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
         turn_jacobian(solution, strength, some, out)
     if strength == 0.0:
         refuse_singular(kernel, solution, codes, "implicit_jacobian")
-    return out if solution.batched else out[0]
+    return _shaped(solution, out)
+
+
+def _shaped(solution: Solution, rows: Floats) -> Floats:
+    each: Floats = solution.each(rows)
+    return each
 
 
 def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping: float, codes: Codes) -> Floats:
@@ -199,11 +206,13 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
     if is_sparse(kernel, inputs):
         from .sparse import sparse_gradient  # here: most energies never need it
 
-        return sparse_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
+        rows = sparse_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
+        return _over_members(rows, inputs) if rows.ndim == 2 else rows
     if is_coupled(kernel, inputs) and solution.held is None:
         from .products import products_gradient  # here: most energies never need it
 
-        return products_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
+        rows = products_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
+        return _over_members(rows, inputs) if rows.ndim == 2 else rows
     count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
     rows = np.empty((count if weights_batched(kernel, inputs) else min(-(-count // BLOCK), _AT_ONCE), p))
@@ -228,13 +237,24 @@ def _summed(pair: _Pair, rows: Floats, count: int) -> Floats:
     blocks = -(-count // BLOCK)
     if pair.each:
         pair.run(adjoint_blocks(), blocks)
-        return rows
+        return _over_members(rows, pair.inputs)
     total = np.zeros(rows.shape[1])
     for start in range(0, blocks, _AT_ONCE):
         here = min(_AT_ONCE, blocks - start)
         pair.run(adjoint_blocks(), here, start)
         for row in rows[:here]:
             total += row
+    return total
+
+
+def _over_members(rows: Floats, inputs: Any) -> Floats:
+    """The sums over the members of a family, in order: (B, p) from (B*F, p)."""
+    if not inputs.family:
+        return rows
+    each = rows.reshape(-1, max(1, inputs.members), rows.shape[1])
+    total = np.zeros((len(each), rows.shape[1]))
+    for member in range(each.shape[1]):
+        total += each[:, member]
     return total
 
 
@@ -265,7 +285,7 @@ class _Pair:
     ) -> None:
         inputs, packed = solution.inputs, solution.y
         count = len(packed)
-        self.each = weights_batched(solution.kernel, inputs)
+        self.inputs, self.each = inputs, weights_batched(solution.kernel, inputs)
         self._prepared = Prepared(first, inputs), Prepared(second, inputs)
         scratch = max(first.needs(inputs)[1], second.needs(inputs)[1])
         self._workspace = sum(p.own for p in self._prepared) + scratch + workspace_numbers(inputs.m, inputs.p)
@@ -319,8 +339,8 @@ def _report_dropped(solution: Solution, codes: Codes, unconverged: str) -> None:
         parts.append(unconverged_summary(solution, left_out))
     if broken.any():
         parts.append(
-            f"{int(broken.sum())} of {len(codes)} instances have a Hessian or a derivative that is not finite "
-            f"(first: {_listed(broken)})"
+            f"{int(broken.sum())} of {len(codes)} {solution.rows_text} have a Hessian or a derivative that is not "
+            f"finite (first: {_listed(solution, broken)})"
         )
     summary = "; ".join(parts)
     if unconverged == "raise":
@@ -336,13 +356,13 @@ def _report_dropped(solution: Solution, codes: Codes, unconverged: str) -> None:
 
 def unconverged_summary(solution: Solution, marked: NDArray[np.bool_]) -> str:
     """`3 of 400 instances did not converge (iteration limit 2, saddle 1; first: 17, 41, 300)`."""
-    if not solution.batched:
+    if not solution.lead:
         return f"the minimisation did not converge ({_words(solution.status)})"
     counts = np.bincount(solution.integers[marked, 2], minlength=len(Status))
     kinds = [f"{_words(status)} {counts[status]}" for status in Status if counts[status]]
     return (
-        f"{int(marked.sum())} of {len(marked)} instances did not converge ({', '.join(kinds)}; "
-        f"first: {_listed(marked)})"
+        f"{int(marked.sum())} of {len(marked)} {solution.rows_text} did not converge ({', '.join(kinds)}; "
+        f"first: {_listed(solution, marked)})"
     )
 
 
@@ -401,7 +421,7 @@ def packed_slopes(kernel: Kernel, solution: Solution, loss_gradient: Any, who: s
     rows, parts = len(solution.y), []
     for name in names:
         wanted = np.shape(solution.variables[name])
-        size = math.prod(wanted[1:] if solution.batched else wanted)
+        size = math.prod(wanted[len(solution.lead) :])
         if name not in loss_gradient:
             parts.append(np.zeros((rows, size)))
             continue
@@ -430,18 +450,18 @@ def refuse_singular(kernel: Kernel, solution: Solution, codes: Codes, who: str) 
     detail = ""
     if not is_sparse(kernel, solution.inputs):
         hessian = np.asarray(kernel.dense_hessian(solution.variables, solution.w, solution.x))
-        hessian = hessian[instance] if hessian.ndim == 3 else hessian
+        hessian = hessian.reshape(-1, *hessian.shape[-2:])[instance]
         if solution.held is not None:
             free = np.flatnonzero(solution.held[instance] == 0)
             hessian = hessian[np.ix_(free, free)]
         eigenvalues = np.linalg.eigvalsh(hessian)
         detail = f" (smallest eigenvalue {eigenvalues[np.argmin(abs(eigenvalues))]:.3g})"
-    if not solution.batched:
+    if not solution.lead:
         what = f"the Hessian is singular{detail}"
     else:
-        what = f"instance {instance} has a singular Hessian{detail}"
+        what = f"{solution.rows_text[:-1]} {solution.listed([instance])} has a singular Hessian{detail}"
         if singular.sum() > 1:
-            what += f"; {int(singular.sum())} of {len(codes)} instances: {_listed(singular)}"
+            what += f"; {int(singular.sum())} of {len(codes)} {solution.rows_text}: {_listed(solution, singular)}"
     raise NumericalError(
         f"{who}: energy {kernel.name!r}, damping 0: {what}; its minimum has no derivative, use damping=0.1"
     )
@@ -451,6 +471,6 @@ def _first(marked: NDArray[np.bool_]) -> int:
     return int(np.flatnonzero(marked)[0])
 
 
-def _listed(marked: NDArray[np.bool_]) -> str:
-    instances = np.flatnonzero(marked)
-    return ", ".join(map(str, instances[:10])) + (", ..." if len(instances) > 10 else "")
+def _listed(solution: Solution, marked: NDArray[np.bool_]) -> str:
+    rows = np.flatnonzero(marked)
+    return solution.listed(rows[:10], len(rows) > 10)

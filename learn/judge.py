@@ -5,7 +5,8 @@ For the minima y_b of B instances and a damping lambda:
     loss      = mean of l(y_b) over the instances that count
     gradient  = 1/B sum_b dl(y_b)/dy . dy_b/dw              the damped derivative (implicit.py)
 
-Instances that `unconverged=` leaves out add nothing to the sum and still count in B. Nothing here changes anything:
+Instances that `unconverged=` leaves out add nothing to the sum and still count in B. Of a family, the loss of an
+instance is a function of all its members, and the instance counts where all of them do. Nothing here changes anything:
 what is not finite is refused before a step is taken.
 """
 
@@ -39,6 +40,7 @@ class Judgement(NamedTuple):
     gradient : (p,)
         By the weights as shown.
     unconverged, shifted, dominated : float
+        Of a family, shares of all members.
     """
 
     loss: float
@@ -70,13 +72,16 @@ def judge(
     who, count = f"fit: {place(batch, step)}", len(solution.y)
     if count == 0:
         raise InputError(f"{who}: the batch has no instances")
+    members = solution.inputs.members
     marked = unusable(solution)
     failed = int(np.count_nonzero(marked))
     codes = np.full(count, USED, dtype=np.int64)
     if failed:
         _leave_out(solution, marked, codes, unconverged=unconverged, who=who, step=step)
+        codes[np.repeat((codes != USED).reshape(-1, members).any(axis=1), members)] = LEFT_OUT
     values, slopes = _loss_at(kernel, loss, batch, solution, who=who)
-    _check_finite(values, slopes, codes, who=who, step=step)
+    _check_finite(values, slopes, codes.reshape(-1, members)[:, 0], who=who, step=step)
+    slopes = _by_member(kernel, loss, solution, slopes)
     gradient = damped_gradient(kernel, solution, slopes, damping, codes)
     if damping == 0.0:
         refuse_singular(kernel, solution, codes, who)
@@ -86,10 +91,10 @@ def judge(
         shifted = int(np.count_nonzero(codes == SHIFTED))
         failed = int(np.count_nonzero(marked | (codes == NOT_FINITE)))
         used |= codes == SHIFTED
-        values = values[used]
+        values = values[used.reshape(-1, members).all(axis=1)]
     mean = float(np.add.reduce(values)) / len(values) if len(values) else math.nan
     dominated = np.count_nonzero(solution.reals[:, 1] < damping)
-    return Judgement(mean, gradient / count, failed / count, shifted / count, dominated / count)
+    return Judgement(mean, gradient / (count // members), failed / count, shifted / count, dominated / count)
 
 
 def check_loss(kernel: Kernel, loss: Loss, who: str) -> None:
@@ -99,13 +104,23 @@ def check_loss(kernel: Kernel, loss: Loss, who: str) -> None:
             f"{who}: loss must be a wb.Loss (got {type(loss).__name__}); for example "
             f"wb.Loss((t - mu)**2, variables=[t], targets=[mu])"
         )
-    shapes = kernel.energy.shapes
+    shapes, over = kernel.energy.shapes, kernel.energy.over
     names = [str(variable) for variable in kernel.energy.variables]
+    if loss.energy.over:
+        raise InputError(
+            f"{who}: loss {loss.name!r} is a family itself; a loss is one number, of all members: its variables have "
+            "the axes of the family in front"
+        )
     for variable in loss.energy.variables:
-        if str(variable) in names and len(loss.energy.shapes[str(variable)]) != len(shapes[str(variable)]):
+        given, rank = len(loss.energy.shapes[str(variable)]), len(shapes.get(str(variable), ())) + len(over)
+        if str(variable) in names and given != rank:
+            remedy = "use the same symbol in both"
+            if over:
+                axes = ", ".join([*map(str, over), *(["..."] if shapes[str(variable)] else [])])
+                remedy = f"in a loss it has the axes of over= in front: {variable}[{axes}]"
             raise InputError(
-                f"{who}: loss {loss.name!r} reads {variable} with {len(loss.energy.shapes[str(variable)])} axes, but "
-                f"the energy declares it with {len(shapes[str(variable)])}; use the same symbol in both"
+                f"{who}: loss {loss.name!r} reads {variable} with {given} axes, but the energy declares it with "
+                f"{rank - len(over)}{f' and is a family over {len(over)}' if over else ''}; {remedy}"
             )
         if str(variable) not in names:
             raise NameMissingError(
@@ -115,31 +130,37 @@ def check_loss(kernel: Kernel, loss: Loss, who: str) -> None:
 
 
 def _loss_at(kernel: Kernel, loss: Loss, batch: Batch, solution: Solution, *, who: str) -> tuple[Floats, Floats]:
-    """The loss (B,) and dl/dy (B, m) at the minima."""
+    """The loss (B,) and its derivative by its own variables, (B, m of the loss), at the minima."""
     inputs = loss.bind(batch.targets, batch.data, solution)
-    count = len(solution.y)
+    count = len(solution.y) // solution.inputs.members
     if inputs.batch is not None and inputs.batch not in (1, count):
         raise InputError(
             f"{who}: targets have {inputs.batch} instances and the minima {count}; unbatched arrays are shared"
         )
+    packed, columns = solution.y.reshape(count, -1), _columns_of_loss(kernel, loss, solution)
+    return loss.evaluate(inputs, packed if columns is None else np.ascontiguousarray(packed[:, columns]))
+
+
+def _by_member(kernel: Kernel, loss: Loss, solution: Solution, slopes: Floats) -> Floats:
+    """dl/dy as (rows, m), from that by the loss's own variables."""
     columns = _columns_of_loss(kernel, loss, solution)
     if columns is None:
-        return loss.evaluate(inputs, solution.y)
-    values, slopes = loss.evaluate(inputs, np.ascontiguousarray(solution.y[:, columns]))
-    spread = np.zeros_like(solution.y)
+        return slopes.reshape(solution.y.shape)
+    spread = np.zeros((len(slopes), solution.y.size // len(slopes)))
     spread[:, columns] = slopes
-    return values, spread
+    return spread.reshape(solution.y.shape)
 
 
 def _columns_of_loss(kernel: Kernel, loss: Loss, solution: Solution) -> NDArray[np.int64] | None:
-    """Where the loss's variables are among the packed ones; None where they are the same."""
-    wanted = loss.kernel.variables.names
-    if wanted == kernel.variables.names:
+    """Where the loss's variables are among those of an instance, packed member by member; None if they are the same."""
+    wanted, members = loss.kernel.variables.names, solution.inputs.members
+    if wanted == kernel.variables.names and (members == 1 or len(wanted) == 1):
         return None
+    width = solution.y.shape[1]
     ends, parts = 0, {}
     for name, array in solution.variables.items():
         size = np.size(array) // len(solution.y)
-        parts[name] = np.arange(ends, ends + size)
+        parts[name] = (np.arange(members)[:, None] * width + np.arange(ends, ends + size)).ravel()
         ends += size
     return np.concatenate([parts[name] for name in wanted])
 

@@ -156,9 +156,7 @@ def sparse_jacobian(kernel: Any, solution: Any, damping: float, codes: Codes) ->
     """What `implicit_jacobian` gives, (B, m, p): one factorisation for each instance."""
     inputs = solution.inputs
     out = np.full((len(solution.y), inputs.m, inputs.p), math.nan)
-    cross = kernel.cross(solution.variables, solution.w, solution.x)
-    crosses = cross if solution.batched else [cross]
-    for k, right in enumerate(crosses):
+    for k, right in enumerate(_rows(kernel.cross(solution.variables, solution.w, solution.x), len(solution.lead))):
         system = _System(kernel, solution, k, damping)
         codes[k] = system.code
         if codes[k] in (USED, SHIFTED):
@@ -169,6 +167,14 @@ def sparse_jacobian(kernel: Any, solution: Any, damping: float, codes: Codes) ->
     return out
 
 
+def _rows(cross: Any, axes: int) -> list[Any]:
+    """The matrices of a derivative with so many axes of batch and family in front, one after another."""
+    rows = [cross]
+    for _ in range(axes):
+        rows = [matrix for some in rows for matrix in some]
+    return rows
+
+
 def _turned(solution: Any, damping: float, shift: float, instance: int, columns: Floats) -> Floats:
     """d(grad_y E)/dw, (m, p), its part along the null space taken at the damped solution; see minimum_norm.py."""
     kernel, inputs, y = solution.kernel, solution.inputs, solution.y
@@ -176,7 +182,7 @@ def _turned(solution: Any, damping: float, shift: float, instance: int, columns:
     moved = y.copy()
     moved[one] = _damped_solutions(kernel, solution, damping, shifts, one)
     there = kernel.cross(replace(solution, y=moved).variables, solution.w, solution.x)
-    there = there[instance] if solution.batched else there
+    there = _rows(there, len(solution.lead))[instance]
     change = (there.toarray() if hasattr(there, "toarray") else there) - columns
     which = np.full(change.shape[1], instance)
     part = change - range_parts(kernel, inputs, y, which, change.T).T

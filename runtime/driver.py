@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.arrays import address_of
+from ..compiler.evaluate import ready
 from ..compiler.native import Native
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError
@@ -31,12 +32,14 @@ _PACKED = struct.Struct(f"={GTOL}qd")
 class _Plan:
     """What a call of given shapes needs.
 
+    kinds        the entries that are called
     entries      for each of the four kinds (address of evaluate, of prepare, prepare itself, prepared numbers)
     failures     where the kernels put exceptions that cannot pass through machine code
     counted      the extents, then the number of candidates
     prepared     prepared numbers of all entries together
     """
 
+    kinds: tuple[Any, ...]
     entries: tuple[tuple[int, int, Callable[..., Any] | None, int], ...]
     failures: tuple[list[Exception], ...]
     counted: NDArray[np.int64]
@@ -84,17 +87,19 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
             wanted[2] = "candidates"
     entries: list[tuple[int, int, Callable[..., Any] | None, int]] = []
     failures: list[list[Exception]] = []
+    kinds: list[Any] = []
     scratch = 0
     for kind in wanted:
         if kind is None:
             entries.append((0, 0, None, 0))
             continue
         entry = kernel.entry(kind)
+        kinds.append(entry)
         scratch = max(scratch, entry.scratch_size(inputs, number))
         failures.append(entry.failures)
         entries.append((entry.evaluate.address, entry.prepare.address, entry.prepare.call, entry.prepared_size(inputs)))
     counted = np.append(inputs.extents, number)
-    return _Plan(tuple(entries), tuple(failures), counted, sum(e[3] for e in entries), scratch)
+    return _Plan(tuple(kinds), tuple(entries), tuple(failures), counted, sum(e[3] for e in entries), scratch)
 
 
 def run_driver(problem: Problem, drive: Native | None = None) -> None:
@@ -108,6 +113,9 @@ def run_driver(problem: Problem, drive: Native | None = None) -> None:
     points = None if seeds is None else seeds.points
     key = (inputs.extents.tobytes(), number, points is None)
     plan: _Plan = _remembered(kernel, key, lambda: _plan(kernel, inputs, seeds))
+    if inputs.family:
+        for entry in plan.kinds:
+            ready(entry, inputs)
     table, extents, counted = inputs.table_address, inputs.extents_address, address_of(plan.counted)
     fields: list[int] = []
     shared = np.empty(plan.prepared)

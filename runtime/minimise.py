@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..energies.errors import InputError, InputTypeError, nearest
+from ..energies.errors import InputError, InputTypeError, UnsupportedError, nearest
 from .box import Box, box_of
 from .checks import check_finite, check_positive, finite_instances
 from .driver import declared_seeds
@@ -67,7 +67,7 @@ def minimise(
     callback: Callback | None = None,
     **unknown: Any,
 ) -> Solution:
-    """Minimise the energy over its variables, for every instance of a batch.
+    """Minimise the energy over its variables, for every instance of a batch and every member of a family.
 
     Newton's method with an exact trust region (see descend.py), compiled, on as many threads as `set_threads`
     allows. Over more than 200 unknowns with a sparse Hessian, steps are made by conjugate gradients (newton_cg.py) and
@@ -82,10 +82,12 @@ def minimise(
     w, x : dict of array_like
         Weights and data; one axis more than declared is a batch axis.
     start : dict of array_like or Solution
-        Where to start, shapes as declared or with a batch axis.
+        Where to start, shapes as declared or with a batch axis; of a family as declared, with the axes of the family
+        in front, or with the batch axis before these.
     candidates : dict of array_like
         One axis more than declared (shared by all instances) or two (batched): each instance starts from the one of
-        lowest energy (exponentials are ranked to 1e-8, so candidates closer than that count as equal). Without
+        lowest energy (exponentials are ranked to 1e-8, so candidates closer than that count as equal). The axis that
+        counts them comes after those that `start` may have, right before the declared ones. Without
         `start` and `candidates` those that the energy declares are used.
     bounds : dict of pairs of array_like
         `{"y": (low, high)}`: each variable stays between the two, which broadcast to its declared shape or carry a
@@ -153,6 +155,8 @@ def minimise(
         _check_starts(minima, restarts, seed, trace)
     _check_reweightings(reweightings, method)
     _check_start(kernel, start, candidates)
+    if kernel.energy.over:
+        _check_family(kernel, method, plain and bounds is None)
     if bounds is not None and method not in BOUNDED_METHODS:
         raise InputError(f"minimise: method {method!r} takes no bounds=; use method='{BOUNDED_METHODS[0]}'")
     if isinstance(start, Solution):
@@ -170,14 +174,16 @@ def minimise(
     if start is not None:
         packed, batched = kernel.bind_variables(start, inputs)
         if batched and batch in (None, 1):
-            batch = len(packed)
+            batch = len(packed) // max(1, inputs.members)
     else:
         seeds = declared_seeds(kernel, inputs) if candidates is None else given_seeds(kernel, candidates, inputs)
         if seeds.batch is not None and batch in (None, 1):
             batch = seeds.batch
     if box is not None and box.batch is not None and batch in (None, 1):
         batch = box.batch
-    rows = 1 if batch is None else batch
+    rows = inputs.members * (1 if batch is None else batch)
+    if finite is not None and len(finite) > 1:
+        finite = np.repeat(finite, inputs.members)
     if box is not None:
         packed, seeds = within(box, kernel, inputs, packed, seeds, rows)
     y = np.empty((rows, inputs.m))
@@ -234,6 +240,15 @@ def _solution(problem: Problem, w: Any, x: Any, batched: bool) -> Solution:
         problem.integers,
         problem,
     )
+
+
+def _check_family(kernel: Any, method: str, plain: bool) -> None:
+    """Refuse what families do not have yet."""
+    if method == "irls" or not plain:
+        raise UnsupportedError(
+            f"minimise: energy {kernel.name!r} is a family (over=), for which there are no method='irls', bounds=, "
+            "minima=, restarts=, trace=, progress= and callback= yet: leave them out, or write the members as a batch"
+        )
 
 
 def _check_start(kernel: Any, start: Any, candidates: Any) -> None:

@@ -1,6 +1,7 @@
 """Where a minimisation starts: a given point, or the candidate of lowest energy.
 
-Candidates are given with the call, one axis more than declared (shared by all instances) or two (batched), or are
+Candidates are given with the call, one axis more than declared (shared by all instances) or two (batched), of a family
+also with the axes of the family before the axis that counts them, or are
 declared with the energy and computed by a kernel from weights and data. Each instance ranks its candidates with the
 kernel `many_values` and starts from the lowest finite energy, the first of equals. That kernel computes exponentials
 to 1e-8 only, in half the time: ranking is most of the work of energies with many candidates.
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiler.arrays import batch_size, extra_axes, read_extents, spread_rows
 from ..compiler.evaluate import run
 from ..energies.errors import InputError, InputTypeError, NameMissingError, nearest
 from .box import Box
@@ -23,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 class Seeds(NamedTuple):
-    """Candidates: `points` is (number, m), (B, number, m), or None where a kernel computes them.
+    """Candidates: `points` is (number, m), (rows, number, m), or None where a kernel computes them.
 
     `batch` is the batch size that they bring, None if they are shared.
     """
@@ -46,6 +48,8 @@ def given_seeds(kernel: Any, candidates: Any, inputs: Any) -> Seeds:
         If it is not a dict with every variable, or shapes do not fit.
     """
     arrays = _arrays(kernel, candidates)
+    if inputs.family:
+        return _family_seeds(kernel, arrays, inputs)
     ranks = {symbol.name: len(symbol.axes) for symbol in kernel.declaration.variables}
     where = f"minimise: energy {kernel.name!r}"
     number: int | None = None
@@ -81,6 +85,38 @@ def given_seeds(kernel: Any, candidates: Any, inputs: Any) -> Seeds:
     packed, _ = kernel.bind_variables(flat, every)
     points = packed.reshape(lead, number, inputs.m)
     return Seeds(points[0] if lead == 1 else points, number, rows)
+
+
+def _family_seeds(kernel: Any, arrays: Mapping[str, Floats], inputs: Any) -> Seeds:
+    """The same for a family: (count, ...), (F..., count, ...) or (B, F..., count, ...)."""
+    declaration, family = kernel.declaration, inputs.family
+    where = f"minimise: energy {kernel.name!r}"
+    extras, counts, sizes = [], {}, []
+    for symbol in declaration.variables:
+        shape, rank = arrays[symbol.name].shape, len(symbol.axes)
+        if len(shape) <= rank or shape[len(shape) - rank - 1] == 0:
+            raise InputError(
+                f"{where}: candidates {symbol.name} has shape {shape}; expected the axis that counts them, at least 1 "
+                f"long, before the axes {symbol.shape_text} of the variable"
+            )
+        place = len(shape) - rank - 1
+        counts[symbol.name] = shape[place]
+        rest = shape[:place] + shape[place + 1 :]
+        extras.append(extra_axes(declaration, symbol, rest, family))
+        read_extents(declaration, inputs.sizes, symbol, rest[place:])
+        sizes.append((symbol.name, rest, extras[-1] > len(family)))
+    number = counts[declaration.variables[0].name]
+    if set(counts.values()) != {number}:
+        listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise InputError(f"{where}: every variable needs as many candidates as the others: {listed}")
+    batch = batch_size(declaration, sizes)
+    if batch is not None and inputs.batch not in (None, 1) and batch not in (1, inputs.batch):
+        raise InputError(f"{where}: batch sizes disagree: candidates have {batch}, weights and data {inputs.batch}")
+    rows = batch if inputs.batch in (None, 1) and batch is not None else inputs.batch
+    lead = (() if rows is None else (rows,)) + family if any(extras) else ()
+    ordered = [arrays[symbol.name] for symbol in declaration.variables]
+    points = spread_rows(ordered, [extra + 1 for extra in extras], (*lead, number))
+    return Seeds(points.reshape(-1, number, inputs.m) if lead else points, number, batch)
 
 
 def within(

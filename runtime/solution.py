@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..energies.errors import InputError, InputTypeError, NumericalError
+from ..energies.errors import InputError, InputTypeError, NumericalError, UnsupportedError
 from .descend import CONVERGED, ITERATION_LIMIT, NOT_FINITE, SADDLE, STALLED, UNBOUNDED
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ _MEMBERS[:] = list(Status)
 class Solution:
     """Minimisers of a batch of B instances, or of one: then scalars stand in place of arrays of shape (B,).
 
+    Of a family every array has the axes of the family after the batch axis: (B, F...), or (F...) without a batch.
+
     Attributes
     ----------
     variables, energy, gradient_norm, curvature, iterations, evaluations, status, converged, active
@@ -63,7 +65,7 @@ class Solution:
         The same, bound: what kernels read. Arrays that needed no conversion are not copied: derivatives of the solution
         read them as they are then, so do not change them in place in between.
     y : (B, m) float64, (1, m) if there is no batch
-        The variables, packed.
+        The variables, packed; of a family a row for each member of each instance.
     gtol : float
     batched : bool
     problem : Problem
@@ -91,20 +93,30 @@ class Solution:
     @cached_property
     def variables(self) -> dict[str, Any]:
         """Minimisers by name."""
-        unpacked: dict[str, Any] = self.kernel.variables.unpack(
-            self.y if self.batched else self.y[0], self.inputs.sizes
-        )
+        unpacked: dict[str, Any] = self.kernel.variables.unpack(self.each(self.y), self.inputs.sizes)
         return unpacked
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The axes in front of those of one minimisation: the batch axis, if there is one, and those of a family."""
+        family: tuple[int, ...] = self.inputs.family
+        members = self.inputs.members
+        count = len(self.y) // members if members else self.inputs.batch or 1
+        return (count, *family) if self.batched else family
+
+    def each(self, rows: NDArray[Any]) -> Any:
+        """One row, or all of them along `lead`."""
+        return rows.reshape(*self.lead, *rows.shape[1:]) if self.lead else rows[0]
 
     @property
     def energy(self) -> Any:
         """`kernel.value` of the variables, (B,) float64."""
-        return self.energies if self.batched else float(self.energies[0])
+        return self.each(self.energies) if self.lead else float(self.energies[0])
 
     @property
     def gradient_norm(self) -> Any:
         """Infinity norm of the gradient at the end, (B,); with bounds, of the projected gradient P(y - g) - y."""
-        return self.reals[:, 0] if self.batched else float(self.reals[0, 0])
+        return self.each(self.reals[:, 0]) if self.lead else float(self.reals[0, 0])
 
     @property
     def curvature(self) -> Any:
@@ -113,29 +125,29 @@ class Solution:
         With bounds, of the block of the variables that are not `active`: infinite where there are none.
         Exactly 0 for the minimum-norm solution of a quadratic energy whose Hessian is singular.
         """
-        return self.reals[:, 1] if self.batched else float(self.reals[0, 1])
+        return self.each(self.reals[:, 1]) if self.lead else float(self.reals[0, 1])
 
     @property
     def iterations(self) -> Any:
         """Steps tried, taken or refused, (B,) int64."""
-        return self.integers[:, 0] if self.batched else int(self.integers[0, 0])
+        return self.each(self.integers[:, 0]) if self.lead else int(self.integers[0, 0])
 
     @property
     def evaluations(self) -> Any:
         """Calls of the kernel for them, (B,) int64: the start, each step, each step shortened along its line, and one
         for ranking candidates."""
-        return self.integers[:, 1] if self.batched else int(self.integers[0, 1])
+        return self.each(self.integers[:, 1]) if self.lead else int(self.integers[0, 1])
 
     @property
     def status(self) -> Any:
         """How each instance ended: (B,) array of `Status` members, or one member."""
-        return _MEMBERS[self.integers[:, 2]] if self.batched else Status(int(self.integers[0, 2]))
+        return self.each(_MEMBERS[self.integers[:, 2]]) if self.lead else Status(int(self.integers[0, 2]))
 
     @property
     def converged(self) -> Any:
         """Whether the status is CONVERGED, (B,) bool."""
         converged = self.integers[:, 2] == CONVERGED
-        return converged if self.batched else bool(converged[0])
+        return self.each(converged) if self.lead else bool(converged[0])
 
     @property
     def active(self) -> dict[str, Any]:
@@ -145,13 +157,14 @@ class Solution:
         the weights is 0. All False where there are no bounds.
         """
         held = np.zeros(self.y.shape) if self.held is None else self.held
-        unpacked = self.kernel.variables.unpack(held if self.batched else held[0], self.inputs.sizes)
+        unpacked = self.kernel.variables.unpack(self.each(held), self.inputs.sizes)
         return {name: np.asarray(array != 0.0) for name, array in unpacked.items()}
 
     @property
     def failed(self) -> NDArray[np.int64]:
-        """The instances that are neither CONVERGED nor STALLED."""
-        return np.flatnonzero(self.integers[:, 2] > STALLED)
+        """The instances that are neither CONVERGED nor STALLED; of a family (k, axes of `lead`): where in `status`."""
+        failed = np.flatnonzero(self.integers[:, 2] > STALLED)
+        return np.stack(np.unravel_index(failed, self.lead), axis=1) if self.inputs.family else failed
 
     def raise_if_failed(self, *statuses: Status) -> Solution:
         """The solution itself, unless an instance failed (or, where statuses are given, has one of them).
@@ -167,7 +180,8 @@ class Solution:
             if len(instances):
                 raise NumericalError(
                     f"minimise: energy '{self.kernel.name}': {self._which(instances)} ended as "
-                    f"{Status(status).name}; solution.explain({instances[0] if self.batched else ''}) says why"
+                    f"{Status(status).name}; "
+                    + ("see solution.failed and solution.status" if self.inputs.family else self._says_why(instances))
                 )
         return self
 
@@ -213,6 +227,11 @@ class Solution:
               the logarithm of a negative number; keep its argument positive
           what to do: start where the energy and its derivatives are finite, or change the term
         """
+        if self.inputs.family:
+            raise UnsupportedError(
+                f"energy {self.kernel.name!r} is a family (over=), whose members cannot be explained yet; "
+                "kernel.explain(y, w, x) says which number of which member is not finite"
+            )
         from .report import explain  # here: most solutions are never asked
 
         return explain(self, self._number(instance))
@@ -233,11 +252,25 @@ class Solution:
             )
         return number
 
+    def _says_why(self, instances: NDArray[np.int64]) -> str:
+        return f"solution.explain({instances[0] if self.batched else ''}) says why"
+
     def _which(self, instances: NDArray[np.int64]) -> str:
-        if not self.batched:
+        if not self.lead:
             return "the instance"
-        shown = ", ".join(map(str, instances[:5])) + (", ..." if len(instances) > 5 else "")
-        return f"{len(instances)} of {len(self.y)} instances ({shown})"
+        return f"{len(instances)} of {len(self.y)} {self.rows_text} ({self.listed(instances[:5], len(instances) > 5)})"
+
+    @property
+    def rows_text(self) -> str:
+        """What the rows are called in messages."""
+        return "members" if self.inputs.family else "instances"
+
+    def listed(self, rows: Any, more: bool = False) -> str:
+        """Rows for messages: `17, 41`, of a family `(0, 2), (3, 1)` as they are found in `status`."""
+        names = [str(row) for row in rows]
+        if len(self.lead) > 1:
+            names = [str(tuple(int(k) for k in np.unravel_index(row, self.lead))) for row in rows]
+        return ", ".join(names) + (", ..." if more else "")
 
     @property
     def held(self) -> NDArray[np.int64] | None:
@@ -261,7 +294,7 @@ class Solution:
 
     def __repr__(self) -> str:
         rows = len(self.y)
-        if not self.batched:
+        if not self.lead:
             return (
                 f"Solution({self.kernel.name}: {self.status.name}, energy {self.energy:.6g}, gradient norm "
                 f"{self.gradient_norm:.1e}, {self.iterations} iterations{self._bounds_in_words()})"
@@ -272,10 +305,13 @@ class Solution:
         worst = f", worst gradient norm {norms.max():.1e}" if len(norms) else ""
         steps = f", {self.integers[:, 0].mean():.1f} iterations on average" if rows else ""
         steps += self._bounds_in_words()
-        return f"Solution({self.kernel.name}: {rows} instances: {', '.join(parts) or 'none'}{worst}{steps})"
+        counted = f"{rows} {self.rows_text}" if len(self.lead) < 2 else f"{' x '.join(map(str, self.lead))} members"
+        return f"Solution({self.kernel.name}: {counted}: {', '.join(parts) or 'none'}{worst}{steps})"
 
     def __str__(self) -> str:
         """A batch in ten lines: how many ended how, quantiles of the numbers, what failed; one instance: `explain`."""
+        if self.inputs.family:
+            return repr(self)
         from .report import summary  # here: as in explain
 
         return summary(self) if self.batched else str(self.explain())

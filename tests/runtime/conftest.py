@@ -214,7 +214,7 @@ class Layout:
 
 
 class Entry:
-    accumulate, failures = False, ()
+    accumulate, failures, common = False, (), None
 
     def __init__(self, evaluate, prepare, written=2):
         self.evaluate, self.prepare, self.written = evaluate, prepare, written
@@ -243,6 +243,8 @@ class Inputs:
     m: int
     p: int = 1
     sizes: dict = dataclasses.field(default_factory=dict)
+    family: tuple = ()
+    members: int = 1
 
     @property
     def table_address(self) -> int:
