@@ -155,14 +155,14 @@ def minimise(
         _check_starts(minima, restarts, seed, trace)
     _check_reweightings(reweightings, method)
     _check_start(kernel, start, candidates)
-    if kernel.energy.over:
-        _check_family(kernel, method, plain and bounds is None)
     if bounds is not None and method not in BOUNDED_METHODS:
         raise InputError(f"minimise: method {method!r} takes no bounds=; use method='{BOUNDED_METHODS[0]}'")
     if isinstance(start, Solution):
         start = start.variables
     given = candidates if start is None else start
     inputs = kernel.bind(w, x, given if isinstance(given, Mapping) else None, 0 if candidates is None else 1)
+    if inputs.family:
+        _check_family(kernel, method, plain and bounds is None)
     check_positive(kernel, inputs)
     if check:
         check_finite(kernel, inputs)

@@ -123,7 +123,8 @@ def reference(name, point, orders):
 
 
 def test_no_row_is_left_out():
-    assert {name.split()[0] for name in SMOOTH} | set(LOGICAL) | {"select"} | CONSTANT == set(PRIMITIVES)
+    own = {name for name in PRIMITIVES if not name.startswith("u_")}  # functions of users have rows, too
+    assert {name.split()[0] for name in SMOOTH} | set(LOGICAL) | {"select"} | CONSTANT == own
     assert set(LOGICAL) == CONDITIONS
 
 

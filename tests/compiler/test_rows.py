@@ -74,7 +74,7 @@ def test_what_is_read_at_another_row_is_not_shrunk():
 SHIFTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)).filter(any), min_size=1, max_size=3, unique=True)
 
 
-@settings(max_examples=12)
+@settings(max_examples=5)
 @given(SHIFTS, st.integers(3, 12), st.integers(3, 12), st.integers(0, 2**31))
 def test_compiled_stencils_have_the_numbers_of_the_interpreter(shifts, height, width, seed):
     energy = image(*(difference(*shift, softness=k + 1) for k, shift in enumerate(shifts)))
