@@ -45,8 +45,6 @@ from .learn import (
     implicit_gradient,
     implicit_jacobian,
     squared_error,
-    unrolled_gradient,
-    unrolled_start_gradient,
 )
 from .runtime import Solution, Status, minimise, minimise_stream
 
@@ -62,6 +60,10 @@ def __getattr__(name: str) -> Any:
         from .runtime.plot import plot_path
 
         return plot_path
+    if name in ("unrolled_gradient", "unrolled_start_gradient"):
+        from .learn import unrolled
+
+        return getattr(unrolled, name)
     raise AttributeError(f"module 'wiberg' has no attribute {name!r}")
 
 

@@ -6,7 +6,6 @@ from .implicit import UnconvergedWarning, implicit_gradient, implicit_jacobian
 from .learner import Learner
 from .loss import Loss, absolute_error, squared_error
 from .optimiser import SGD
-from .unrolled import unrolled_gradient, unrolled_start_gradient
 from .weight import Weight
 
 __all__ = [
@@ -21,6 +20,4 @@ __all__ = [
     "implicit_gradient",
     "implicit_jacobian",
     "squared_error",
-    "unrolled_gradient",
-    "unrolled_start_gradient",
 ]

@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from .driver import run_driver
 from .problem import Problem
-from .quadratic import minimise_quadratic, minimise_sparse_quadratic
 from .sparse import is_coupled, is_sparse, minimise_sparse
 
 
@@ -17,7 +16,7 @@ def trust_region(problem: Problem) -> None:
     Quadratic energies take one (quadratic.py).
     """
     sparse, quadratic = is_sparse(problem.kernel, problem.inputs), problem.kernel.quadratic
-    if problem.box is not None:  # imported here: most problems have no bounds
+    if problem.box is not None:  # imports are here because most problems need none of them
         if sparse:
             from .bounded_newton_cg import minimise_bounded_sparse
 
@@ -26,13 +25,17 @@ def trust_region(problem: Problem) -> None:
             from .bounded import minimise_bounded
 
             minimise_bounded(problem)
-    elif sparse and quadratic:
-        minimise_sparse_quadratic(problem)
+    elif quadratic:
+        from .quadratic import minimise_quadratic, minimise_sparse_quadratic
+
+        if not sparse:
+            problem.kernel.refuse_too_large(problem.inputs)
+        (minimise_sparse_quadratic if sparse else minimise_quadratic)(problem)
     elif sparse:
         minimise_sparse(problem)
     else:
         problem.kernel.refuse_too_large(problem.inputs)
-        (minimise_quadratic if quadratic else run_driver)(problem)
+        run_driver(problem)
 
 
 def newton_cg(problem: Problem) -> None:

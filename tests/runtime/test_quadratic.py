@@ -6,7 +6,7 @@ import sympy as sp
 import wiberg as wb
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.runtime import Status, methods, minimise, set_threads
+from wiberg.runtime import Status, minimise, quadratic, set_threads
 from wiberg.runtime.driver import run_driver
 
 n, m = sp.symbols("n m", integer=True, positive=True)
@@ -176,12 +176,12 @@ def test_what_has_no_minimum_is_unbounded(form, seed, size, strength, indefinite
 
 def by_trust_region(kernel, x, start):
     """The same by the loop that knows nothing of quadratic energies."""
-    keep = methods.minimise_quadratic
-    methods.minimise_quadratic = run_driver
+    keep = quadratic.minimise_quadratic
+    quadratic.minimise_quadratic = run_driver
     try:
         return minimise(kernel, None, x, start=start)
     finally:
-        methods.minimise_quadratic = keep
+        quadratic.minimise_quadratic = keep
 
 
 @pytest.mark.parametrize("eigenvalues", [
