@@ -45,6 +45,12 @@ def test_ill_posed_energy_is_learnt_through(tmp_path: Path) -> None:
     assert before > 1 and after < 1e-20 and error < 1e-10
 
 
+def test_paths_are_drawn(tmp_path: Path) -> None:
+    output = succeed(tmp_path, "paths.py")
+    assert output.count("CONVERGED") == 3
+    assert (tmp_path / "output" / "path.png").stat().st_size > 10_000
+
+
 def test_ransac_prints_a_table_and_draws_both_figures(tmp_path: Path) -> None:
     output = succeed(tmp_path, "ransac.py", "--steps", "60", "--seeds", "1", "--bank", "200", "--processes", "1")
     rows = re.findall(r"^ *(1e-05|0\.0001) +(0\.1|0) +(1|2|4|8|all) +([\d.]+) ", output, re.MULTILINE)
