@@ -71,6 +71,16 @@ def test_what_is_read_at_another_row_is_not_shrunk():
     assert wb.compile(energy).value(point, {"a": 0.5}) == pytest.approx((values[1:] * values[:-1]).sum(), rel=1e-13)
 
 
+def test_what_is_read_at_its_own_row_and_at_the_first_is_not_shrunk():
+    u = sp.IndexedBase("u", shape=(n, m))
+    energy = wb.Energy(
+        sp.Sum(u[i, j] * u[0, j], i, j), variables=[Y], where={u[i, j]: sp.exp(-a * Y[i, j] ** 2)}, weights=[a]
+    )
+    point = {"Y": np.random.default_rng(0).standard_normal((4, 5))}
+    values = np.exp(-0.5 * point["Y"] ** 2)
+    assert wb.compile(energy).value(point, {"a": 0.5}) == pytest.approx((values * values[0]).sum(), rel=1e-13)
+
+
 SHIFTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)).filter(any), min_size=1, max_size=3, unique=True)
 
 

@@ -438,3 +438,19 @@ def test_a_dense_hessian_that_is_too_large_is_refused_and_products_offered(metho
 def test_the_examples_of_the_documentation_run():
     folder = Path(__file__).parents[2] / "docs"
     assert doctest.testfile(str(folder / "sparse.md"), module_relative=False).failed == 0
+
+
+def test_the_patterns_used_last_are_kept():
+    step, y_ = sp.Idx("step", (0, n - 2)), sp.IndexedBase("y", shape=(n,))
+    kernel = wb.compile(wb.Energy(sp.Sum((y_[step + 1] - y_[step]) ** 2, step), variables=[y_]), backend="reference")
+
+    def pattern(size):
+        return kernel.pattern("hessian", kernel.bind(None, None, {"y": np.zeros(size)}))
+
+    first, second = pattern(3), pattern(4)
+    for size in range(5, 11):
+        pattern(size)
+    assert pattern(3) is first  # it comes to the front: the ninth takes the place of the second
+    pattern(11)
+    assert pattern(3) is first
+    assert pattern(4) is not second

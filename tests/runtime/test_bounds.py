@@ -650,9 +650,10 @@ def test_a_run_in_parts_gives_the_same_with_bounds():
     kernel, told = wells(), []
     start, low = np.linspace(0.6, 4.4, 50), np.linspace(0.5, 1.4, 50)
     box = {"t": (low, np.full(50, 4.5))}
-    plain = wb.minimise(kernel, {"a": 1.0}, start={"t": start}, bounds=box)
+    plain = wb.minimise(kernel, {"a": 1000.0}, start={"t": start}, bounds=box)
+    assert plain.active["t"].all()
     parts = wb.minimise(
-        kernel, {"a": 1.0}, start={"t": start}, bounds=box, callback=lambda done, total: told.append(done)
+        kernel, {"a": 1000.0}, start={"t": start}, bounds=box, callback=lambda done, total: told.append(done)
     )
     assert len(told) > 1
     np.testing.assert_array_equal(plain.variables["t"], parts.variables["t"])
