@@ -24,11 +24,12 @@ A driver is a loop over instances, or over blocks of them, that calls kernels:
 problem    int64: whatever the driver needs to know, under names that it defines
 workspace  float64: working memory of one thread
 
-Drivers call kernels and move pointers with the functions below. `translate` knows them; of Python, `shifted` only.
+Drivers call kernels and move pointers with the functions below, which `translate` knows; Python knows few of them.
 """
 
 from __future__ import annotations
 
+import struct
 from typing import Any, TypeVar
 
 from .signature import DoublePointer, IntegerPointer, signature_of
@@ -56,6 +57,18 @@ def integer_pointer_at(address: int) -> IntegerPointer:
 def doubles(pointer: IntegerPointer) -> DoublePointer:
     """The same memory, read as float64."""
     raise NotImplementedError("in compiled functions only")
+
+
+def bits_of(number: float) -> int:
+    """The bits of a float64 as an integer: those of numbers >= 0 are ordered as the numbers, NaN is above them all."""
+    bits: int = struct.unpack("q", struct.pack("d", number))[0]
+    return bits
+
+
+def of_bits(bits: int) -> float:
+    """The float64 of these bits."""
+    number: float = struct.unpack("d", struct.pack("q", bits))[0]
+    return number
 
 
 def prefetch(pointer: Pointer, index: int) -> None:

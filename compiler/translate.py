@@ -555,6 +555,8 @@ _BUILT_IN: dict[Any, Any] = {
     calling.call_prepare: _call_at(calling.PREPARE),
     calling.call_drive: _call_at(calling.DRIVE),
     calling.doubles: lambda body, node, pointer: body.builder.bitcast(pointer, DOUBLE.as_pointer()),
+    calling.bits_of: lambda body, node, number: body.builder.bitcast(body.convert(number, DOUBLE, node), INTEGER),
+    calling.of_bits: lambda body, node, bits: body.builder.bitcast(bits, DOUBLE),
     calling.atomic_load: _atomic_load,
     calling.atomic_store: _atomic_store,
     calling.atomic_add: _atomic_add,

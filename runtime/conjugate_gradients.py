@@ -75,7 +75,7 @@ class System:
             entries = pattern.nnz
             self.layout[SLOTS], self.layout[SLOT_STARTS] = address_of(pattern.sources), address_of(pattern.starts)
         self._keep = pattern.sources, pattern.starts, found, sources
-        layout, count = self.layout, len(found.entries) - 1
+        layout, count = self.layout, len(found.entries) // 2
         layout[DIAGONALS], layout[MARGIN] = count, found.margin
         layout[FORTH], layout[FORTH_RUNS] = address_of(found.forth), len(found.forth)
         layout[BACK], layout[BACK_RUNS] = address_of(found.back), len(found.back)

@@ -23,6 +23,7 @@ import math
 from ..compiler.calling import call_evaluate, call_prepare, double_pointer_at, doubles, integer_pointer_at, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
+from . import vectors
 from .linear_algebra import dot, largest
 from .trust_region import boundary_step, newton_step, spectrum
 
@@ -101,11 +102,11 @@ def lengthened(
 
 def take_step(y: DoublePointer, step: DoublePointer, n: int, trial: DoublePointer) -> bool:
     """trial <- y + step; whether that is another point than y."""
-    moved = False
-    for i in range(n):
-        trial[i] = y[i] + step[i]
-        moved = moved or trial[i] != y[i]
-    return moved
+    vectors.add(y, step, trial, n)
+    same = 0
+    while same < n and trial[same] == y[same]:
+        same += 1
+    return same < n
 
 
 def is_accepted(energy: float, finite: bool, ratio: float, judged: bool, flatter: bool) -> bool:

@@ -1,11 +1,11 @@
 """Incomplete factors of a matrix with few diagonals (images, grids, chains), applied by sweeps that LLVM vectorises.
 
 A symmetric matrix A = L + diag + L' is approximated by M = (P + L) P^-1 (P + L'), with a diagonal P of pivots that
-makes the rows of M sum to nearly what those of A do, once the diagonal of A is scaled to ones (modified incomplete
-Cholesky factorisation without fill: Gustafsson 1978, BIT 18; Meijerink and van der Vorst 1977). No pivot is below what
-stands under it in L, as holds for the exact pivots of diagonally dominant matrices: so sweeps cannot blow up, whatever
-A is. Conjugate gradients on S A S between the two factors, S = P^-1/2, take one sweep back and one forth a step and no
-product with A (Eisenstat 1981, SIAM Journal on Scientific and Statistical Computing 2): with l = S L S,
+makes the rows of M sum to nearly what those of A do (modified incomplete Cholesky factorisation without fill:
+Gustafsson 1978, BIT 18; Meijerink and van der Vorst 1977). No pivot is below what stands under it in L, as holds for
+the exact pivots of diagonally dominant matrices: so sweeps cannot blow up, whatever A is. Conjugate gradients on S A S
+between the two factors, S = P^-1/2, take one sweep back and one forth a step and no product with A (Eisenstat 1981,
+SIAM Journal on Scientific and Statistical Computing 2): with l = S L S,
 
     (1 + l)^-1 S A S (1 + l')^-1 p = t + (1 + l)^-1 (p + (diag/P - 2) t),     t = (1 + l')^-1 p.
 
@@ -30,6 +30,7 @@ from ..compiler.calling import integer_pointer_at, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, streaming
 from . import vectors
+from .linear_algebra import largest
 
 Integers = NDArray[np.int64]
 
@@ -55,8 +56,8 @@ class Sweeps:
 
     order        (n,) the row at each place
     forth, back  (R, 2 + W): first place, end, and for each diagonal how far on the place lies that a place needs
-    entries      (1 + W, n): which entry of the pattern is the number on the diagonal, then on each of those below it
-    missing      where in (1 + 2 W, n), flat, the matrix has none; above the diagonal behind below it
+    entries      (1 + 2 W, n): which entries of the pattern are on the diagonal, on each of those below it, and above
+    missing      where in there, flat, the matrix has none
     margin       how many numbers a run may read before the first place and behind the last: zeros there
     one_by_one   the rows of a run need each other
     """
@@ -82,11 +83,12 @@ def find_sweeps(indptr: NDArray[Any], indices: NDArray[Any]) -> Sweeps | None:
     count = len(offsets)
     if count > MOST_DIAGONALS or len(lower) < SPARSEST * n * count:
         return None
-    entries = np.full((1 + count, n), -1, np.int64)
+    entries = np.full((1 + 2 * count, n), -1, np.int64)
     on_diagonal = np.flatnonzero(indices == all_rows)
     entries[0, all_rows[on_diagonal]] = on_diagonal
     which = np.searchsorted(offsets, distances)
     entries[1 + which, rows] = lower
+    entries[1 + count + which, rows - distances] = lower  # the matrix is symmetric
     before, after = np.full((2, count, n), -1, np.int64)  # the rows that each row needs on the way forth, and back
     before[which, rows] = rows - distances
     after[which, rows - distances] = rows
@@ -104,7 +106,7 @@ def find_sweeps(indptr: NDArray[Any], indices: NDArray[Any]) -> Sweeps | None:
     reach = [(r[:, :1] + r[:, 2:]).min() for r in (forth, back)], [(r[:, 1:2] + r[:, 2:]).max() for r in (forth, back)]
     margin = max(0, -int(min(reach[0])), int(max(reach[1])) - n)
     entries = np.ascontiguousarray(entries[:, order])
-    missing = np.flatnonzero(np.concatenate([entries, after[:, order]]) < 0)
+    missing = np.flatnonzero(entries < 0)
     return Sweeps(order, forth, back, np.maximum(entries, 0), missing, margin, one_by_one)
 
 
@@ -174,45 +176,33 @@ def factorise(
     scale     (n) <- S = P^-1/2, with margins, as all that follow
     inverse, below, sizes   working memory
     """
-    n, count = layout[ROWS], layout[DIAGONALS]
-    forth_table, back_table = integer_pointer_at(layout[FORTH]), integer_pointer_at(layout[BACK])
-    vectors.gather(given, integer_pointer_at(layout[SOURCES]), numbers, (1 + count) * n)
-    at = _clear(layout, numbers, 0, (1 + count) * n)
-    _load_diagonal(numbers, shift, inverse, n)
-    top = vectors.highest(inverse, n)
-    _scale_diagonal(numbers, 1e-8 * top if top > 0.0 else 1.0, scale, inverse, below, sizes, n)
-    for r in range(layout[FORTH_RUNS]):
-        run = shifted(forth_table, r * (2 + count))
-        begin, length = run[0], run[1] - run[0]
-        for k in range(count):
-            lower = shifted(numbers, (1 + k) * n + begin)
-            needed = begin + run[2 + k]
-            here, there = shifted(scale, begin), shifted(scale, needed)
-            _scale_and_add(here, there, lower, shifted(below, needed), shifted(sizes, needed), length)
-    if layout[ONE_BY_ONE] != 0:
-        _pivots_one_by_one(layout, numbers, inverse, below, sizes)
+    n, count, table = layout[ROWS], layout[DIAGONALS], integer_pointer_at(layout[FORTH])
+    _load(layout, given, numbers)
+    uppers, other = shifted(numbers, (1 + count) * n), scale
+    if count > 1:
+        other = shifted(uppers, n)
     else:
-        for r in range(layout[FORTH_RUNS]):
-            run = shifted(forth_table, r * (2 + count))
-            begin, length = run[0], run[1] - run[0]
-            for k in range(count):
-                lower, needed = shifted(numbers, (1 + k) * n + begin), begin + run[2 + k]
-                _take_fill(lower, shifted(inverse, needed), shifted(below, needed), shifted(inverse, begin), length)
-            _invert(shifted(inverse, begin), shifted(sizes, begin), length)
-    _finish(inverse, numbers, scale, n)
+        vectors.zero(scale, n)
+    _begin(numbers, shift, uppers, other, inverse, below, sizes, n)
+    for k in range(2, count):
+        _add_column(shifted(uppers, k * n), below, sizes, n)
+    top = largest(inverse, n)
+    least = 1e-8 * top if top > 0.0 else 1.0
+    if layout[ONE_BY_ONE] != 0:
+        _pivots_one_by_one(layout, least, numbers, scale, inverse, below, sizes)
+        return top
     for r in range(layout[FORTH_RUNS]):
-        run = shifted(forth_table, r * (2 + count))
+        run = shifted(table, r * (2 + count))
         begin, length = run[0], run[1] - run[0]
+        first, pivots, scales = shifted(numbers, begin), shifted(inverse, begin), shifted(scale, begin)
         for k in range(count):
-            lower = shifted(numbers, (1 + k) * n + begin)
-            _scale_entries(shifted(inverse, begin), shifted(inverse, begin + run[2 + k]), lower, length)
-    for r in range(layout[BACK_RUNS]):
-        run = shifted(back_table, r * (2 + count))
+            lower, needed = shifted(first, (1 + k) * n), begin + run[2 + k]
+            _take_fill(lower, shifted(inverse, needed), shifted(below, needed), pivots, length)
+        _invert(first, least, shifted(sizes, begin), pivots, scales, length)
         for k in range(count):
-            begin, end = max(run[0], -run[2 + k]), min(run[1], n - run[2 + k])
-            at_lower, at_upper = (1 + k) * n + begin + run[2 + k], (1 + count + k) * n + begin
-            vectors.copy(shifted(numbers, at_lower), shifted(numbers, at_upper), end - begin)
-    _clear(layout, numbers, at, (1 + 2 * count) * n)
+            lower, needed = shifted(first, (1 + k) * n), begin + run[2 + k]
+            upper = shifted(numbers, (1 + count + k) * n + needed)
+            _scale_entries(scales, shifted(scale, needed), lower, upper, length)
     return top
 
 
@@ -220,17 +210,11 @@ def discs(
     layout: IntegerPointer, given: DoublePointer, numbers: DoublePointer, beside: DoublePointer
 ) -> tuple[float, float]:
     """The lowest and the largest number of Gershgorin's discs: a lower bound of the eigenvalues, one of their sizes."""
-    n, count, table = layout[ROWS], layout[DIAGONALS], integer_pointer_at(layout[FORTH])
-    vectors.gather(given, integer_pointer_at(layout[SOURCES]), numbers, (1 + count) * n)
-    _clear(layout, numbers, 0, (1 + count) * n)
+    n, count = layout[ROWS], layout[DIAGONALS]
+    _load(layout, given, numbers)
     vectors.zero(beside, n)
-    for r in range(layout[FORTH_RUNS]):
-        run = shifted(table, r * (2 + count))
-        begin, length = run[0], run[1] - run[0]
-        for k in range(count):
-            lower = shifted(numbers, (1 + k) * n + begin)
-            _add_size(lower, shifted(beside, begin), length)
-            _add_size(lower, shifted(beside, begin + run[2 + k]), length)
+    for k in range(2 * count):
+        _add_size(shifted(numbers, (1 + k) * n), beside, n)
     upper = shifted(numbers, n)
     _ends_of_discs(numbers, beside, upper, n)
     return -vectors.highest(numbers, n), vectors.highest(upper, n)
@@ -250,57 +234,39 @@ def _ends_of_discs(diagonal: DoublePointer, beside: DoublePointer, upper: Double
         diagonal[i] = beside[i] - diagonal[i]
 
 
-def _clear(layout: IntegerPointer, numbers: DoublePointer, first: int, end: int) -> int:
-    """Zero the missing numbers below `end`, from the first of the list on; where in the list this ends."""
-    missing, at = integer_pointer_at(layout[MISSING]), first
-    while at < layout[MISSINGS] and missing[at] < end:
-        numbers[missing[at]] = 0.0
-        at += 1
-    return at
+def _load(layout: IntegerPointer, given: DoublePointer, numbers: DoublePointer) -> None:
+    """numbers <- the diagonal of A, the entries below it, above it."""
+    missing = integer_pointer_at(layout[MISSING])
+    size = (1 + 2 * layout[DIAGONALS]) * layout[ROWS]
+    vectors.gather(given, integer_pointer_at(layout[SOURCES]), numbers, size)
+    for k in range(layout[MISSINGS]):
+        numbers[missing[k]] = 0.0
 
 
 @streaming
-def _load_diagonal(diagonal: DoublePointer, shift: float, sizes: DoublePointer, n: int) -> None:
-    """Add the shift; sizes <- magnitudes."""
-    for i in range(n):
-        diagonal[i] += shift
-        sizes[i] = abs(diagonal[i])
-
-
-@streaming
-def _scale_diagonal(
+def _begin(
     diagonal: DoublePointer,
-    least: float,
-    scale: DoublePointer,
+    shift: float,
+    upper: DoublePointer,
+    other: DoublePointer,
     pivots: DoublePointer,
     below: DoublePointer,
     sizes: DoublePointer,
     n: int,
 ) -> None:
-    """Scale the diagonal to ones, by what no number of it is below; begin the pivots, and the sums of entries."""
+    """Add the shift; pivots <- magnitudes; begin the sums of negative numbers below each pivot, and of magnitudes."""
     for i in range(n):
-        size = max(pivots[i], least)
-        scale[i] = 1.0 / math.sqrt(size)
-        diagonal[i] /= size
+        diagonal[i] += shift
         pivots[i] = abs(diagonal[i])
-        sizes[i] = 0.0
-        below[i] = 0.0
+        below[i] = min(upper[i], 0.0) + min(other[i], 0.0)
+        sizes[i] = abs(upper[i]) + abs(other[i])
 
 
 @streaming
-def _scale_and_add(
-    scale: DoublePointer,
-    needed: DoublePointer,
-    lower: DoublePointer,
-    below: DoublePointer,
-    sizes: DoublePointer,
-    n: int,
-) -> None:
-    """Scale entries; add to each column's sums of the negative ones, and of magnitudes."""
+def _add_column(upper: DoublePointer, below: DoublePointer, sizes: DoublePointer, n: int) -> None:
     for i in range(n):
-        lower[i] *= scale[i] * needed[i]
-        below[i] += min(lower[i], 0.0)
-        sizes[i] += abs(lower[i])
+        below[i] += min(upper[i], 0.0)
+        sizes[i] += abs(upper[i])
 
 
 @streaming
@@ -314,28 +280,34 @@ def _take_fill(
 
 
 @streaming
-def _invert(pivots: DoublePointer, sizes: DoublePointer, n: int) -> None:
+def _invert(
+    diagonal: DoublePointer, least: float, sizes: DoublePointer, pivots: DoublePointer, scale: DoublePointer, n: int
+) -> None:
+    """Invert the pivots; scale <- their roots."""
     for i in range(n):
-        pivots[i] = 1.0 / max(max(pivots[i], sizes[i]), LEAST_PIVOT)
+        lowest = max(max(sizes[i], LEAST_PIVOT * abs(diagonal[i])), least)
+        inverse = 1.0 / max(pivots[i], lowest)
+        pivots[i] = inverse
+        scale[i] = math.sqrt(inverse)
+        diagonal[i] = diagonal[i] * inverse - 2.0
 
 
 @streaming
-def _finish(inverse: DoublePointer, diagonal: DoublePointer, scale: DoublePointer, n: int) -> None:
+def _scale_entries(
+    scale: DoublePointer, needed: DoublePointer, lower: DoublePointer, upper: DoublePointer, n: int
+) -> None:
+    """Both entries of each pair; where the matrix has none, `upper` may be that of another pair."""
     for i in range(n):
-        diagonal[i] = diagonal[i] * inverse[i] - 2.0
-        inverse[i] = math.sqrt(inverse[i])
-        scale[i] *= inverse[i]
-
-
-@streaming
-def _scale_entries(scale: DoublePointer, needed: DoublePointer, lower: DoublePointer, n: int) -> None:
-    for i in range(n):
-        lower[i] *= scale[i] * needed[i]
+        value = lower[i] * (scale[i] * needed[i])
+        upper[i] = value if lower[i] != 0.0 else upper[i]
+        lower[i] = value
 
 
 def _pivots_one_by_one(
     layout: IntegerPointer,
+    least: float,
     numbers: DoublePointer,
+    scale: DoublePointer,
     inverse: DoublePointer,
     below: DoublePointer,
     sizes: DoublePointer,
@@ -347,7 +319,16 @@ def _pivots_one_by_one(
             lower, needed = numbers[(1 + k) * n + i], i + run[2 + k]
             negative = min(lower, 0.0)
             pivot -= (lower * lower + MODIFIED * negative * (below[needed] - negative)) * inverse[needed]
-        inverse[i] = 1.0 / max(max(pivot, sizes[i]), LEAST_PIVOT)
+        lowest = max(max(sizes[i], LEAST_PIVOT * abs(numbers[i])), least)
+        inverse[i] = 1.0 / max(pivot, lowest)
+        scale[i] = math.sqrt(inverse[i])
+        numbers[i] = numbers[i] * inverse[i] - 2.0
+        for k in range(count):
+            needed = i + run[2 + k]
+            if needed >= 0:
+                value = numbers[(1 + k) * n + i] * (scale[i] * scale[needed])
+                numbers[(1 + k) * n + i] = value
+                numbers[(1 + count + k) * n + needed] = value
 
 
 def forth(layout: IntegerPointer, numbers: DoublePointer, x: DoublePointer) -> None:

@@ -62,6 +62,13 @@ def scatter_products(a: DoublePointer, b: DoublePointer, places: IntegerPointer,
 
 
 @streaming
+def add(a: DoublePointer, b: DoublePointer, out: DoublePointer, n: int) -> None:
+    """out <- a + b."""
+    for i in range(n):
+        out[i] = a[i] + b[i]
+
+
+@streaming
 def add_products(a: DoublePointer, b: DoublePointer, c: DoublePointer, out: DoublePointer, n: int) -> None:
     """out <- a + b c."""
     for i in range(n):

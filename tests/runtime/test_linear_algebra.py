@@ -13,6 +13,7 @@ from wiberg.runtime.linear_algebra import (
     cholesky,
     cholesky_solve,
     inverse_quadratic,
+    largest,
     lowest_eigenvalue,
     lowest_eigenvector,
     rotate,
@@ -27,6 +28,10 @@ SIZES = [*range(1, 30), 47, 64, 101, 200]
 
 def _cholesky(h: DoublePointer, n: int, u: DoublePointer) -> float:
     return 1.0 if cholesky(h, n, u) else 0.0
+
+
+def _largest(a: DoublePointer, n: int) -> float:
+    return largest(a, n)
 
 
 def _solve(u: DoublePointer, n: int, b: DoublePointer) -> None:
@@ -73,8 +78,8 @@ def _compiled(function):
     return lambda *given: call(*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in given))
 
 
-CHOLESKY, SOLVE, TRIDIAGONALISE, ROTATE, ROTATE_BACK, LOWEST, SHIFTED = (
-    _compiled(f) for f in (_cholesky, _solve, _tridiagonalise, _rotate, _rotate_back, _lowest, _shifted_solve)
+CHOLESKY, SOLVE, TRIDIAGONALISE, ROTATE, ROTATE_BACK, LOWEST, SHIFTED, LARGEST = (
+    _compiled(f) for f in (_cholesky, _solve, _tridiagonalise, _rotate, _rotate_back, _lowest, _shifted_solve, _largest)
 )
 
 
@@ -319,3 +324,19 @@ def test_same_bits_wherever_a_matrix_lies_and_nothing_written_beside_it(n):
         results = np.triu(u.reshape(n, n)), x, diagonal, off[: n - 1], turned, found
         seen.add(b"".join(np.ascontiguousarray(r).tobytes() for r in results))
     assert len(seen) == 1
+
+
+# ---------------------------------------------------------------------------------------------- lengths
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_infinity_norm_is_numpys_and_infinite_where_a_number_is_nan(n):
+    random = np.random.default_rng(n)
+    a = random.standard_normal(n) * 10.0 ** random.integers(-300, 300, n)
+    assert LARGEST(a, n) == np.abs(a).max()
+    for bad in (np.nan, -np.nan, np.inf, -np.inf):
+        for place in {0, n // 2, n - 1}:
+            spoiled = a.copy()
+            spoiled[place] = bad
+            assert LARGEST(spoiled, n) == np.inf
+    assert LARGEST(np.full(n, -0.0), n) == 0.0
