@@ -110,6 +110,13 @@ class Layout:
                 f"(size,){each} or (B{members}, size), in the order {', '.join(self.names)}"
             )
         known = self._solved(packed.shape[-1]) if extents is None else extents
+        names = zip(self._declaration.extents, self._declaration.extent_names, strict=True)
+        unknown = [shown for generated, shown in names if generated in self._extents_used - set(known)]
+        if unknown:
+            raise InputError(
+                f"energy {self._declaration.name!r}: unpack cannot tell {' and '.join(unknown)} from one size; "
+                f"pack {plural(self._role)} of these shapes first"
+            )
         result: dict[str, Any] = {}
         begin = 0
         lead = packed.shape[:-1]
@@ -125,11 +132,14 @@ class Layout:
             )
         return result
 
+    @property
+    def _extents_used(self) -> set[str]:
+        return {str(n) for s in self._symbols for e in s.axes for n, _ in e.terms}
+
     def _solved(self, size: int) -> Mapping[str, int]:
-        names = {str(n) for s in self._symbols for e in s.axes for n, _ in e.terms}
-        if len(names) != 1:
+        if len(self._extents_used) != 1:
             return self._extents
-        (only,) = names
+        (only,) = self._extents_used
         return {only: next((k for k in range(size + 2) if self.size({only: k}) >= size), 0)}
 
     def size(self, extents: Mapping[str, int]) -> int:

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+import sympy as sp
 import wiberg as wb
 from energies_table import TABLE, draw
 from wiberg.compiler.derive import KINDS
@@ -274,6 +275,16 @@ def test_packing_refuses_shapes_that_do_not_fit(kernels):
         layout.pack({"p": [1.0], "q": [1.0]})
     with pytest.raises(wb.WibergError):
         layout.unpack(np.zeros(5), {"n0": 1, "n1": 1})
+
+
+def test_unpacking_before_anything_was_packed_says_which_extents_are_unknown():
+    n, m = sp.symbols("rows columns", integer=True, positive=True)
+    i, j, y = sp.Idx("i", n), sp.Idx("j", m), sp.IndexedBase("y", shape=(n, m))
+    layout = wb.compile(wb.Energy(sp.Sum(y[i, j] ** 2, i, j), variables=[y]), backend="reference").variables
+    with pytest.raises(wb.InputError, match="rows and columns"):
+        layout.unpack(np.zeros(6))
+    layout.pack({"y": np.zeros((2, 3))})
+    assert layout.unpack(np.zeros(6))["y"].shape == (2, 3)
 
 
 def test_shapes_of_a_layout_are_those_declared(kernels):

@@ -7,6 +7,8 @@ import wiberg as wb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wiberg.compiler.derive import scheduled
+from wiberg.compiler.expression import Affine, name
+from wiberg.compiler.rows import _common_axis, _Use
 
 n, m = sp.symbols("n m", integer=True, positive=True)
 i, j = sp.Idx("i", n), sp.Idx("j", m)
@@ -81,6 +83,14 @@ def test_what_is_read_at_its_own_row_and_at_the_first_is_not_shrunk():
     assert wb.compile(energy).value(point, {"a": 0.5}) == pytest.approx((values * values[0]).sum(), rel=1e-13)
 
 
+def test_a_row_is_shared_only_where_every_use_is_at_it():
+    r, c, first = name("r"), name("c"), Affine(())
+    own, other, hidden = (_Use(subscripts, False, False) for subscripts in ((r, c), (first, c), None))
+    assert _common_axis([own, own], "r") == 0 and _common_axis([_Use((c, r), True, True)], "r") == 1
+    for uses in ([own, other], [other, own], [own, hidden], [own, _Use((c, r), True, False)]):
+        assert _common_axis(uses, "r") is None
+
+
 SHIFTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)).filter(any), min_size=1, max_size=3, unique=True)
 
 
@@ -95,7 +105,7 @@ def test_compiled_stencils_have_the_numbers_of_the_interpreter(shifts, height, w
     np.testing.assert_allclose(kernel.gradient(y, w, x), reference.gradient(y, w, x), rtol=1e-11, atol=1e-12)
     got, expected = kernel.hessian(y, w, x), reference.hessian(y, w, x)
     np.testing.assert_allclose(got.toarray(), expected.toarray(), rtol=1e-11, atol=1e-12)
-    for name in ("hvp", "cross_adjoint"):
-        ours, theirs = (getattr(k, name)(direction, y, w, x) for k in (kernel, reference))
+    for kind in ("hvp", "cross_adjoint"):
+        ours, theirs = (getattr(k, kind)(direction, y, w, x) for k in (kernel, reference))
         ours, theirs = (v["a"] if isinstance(v, dict) else v for v in (ours, theirs))
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-11)
