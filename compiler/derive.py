@@ -88,6 +88,11 @@ def _gradient(energy: Energy) -> Program:
     return gradient(program, _variables(program))
 
 
+def _weight_gradient(energy: Energy) -> Program:
+    program = value(energy)
+    return gradient(program, inputs_of(program, "weight"), prefix="weight_gradient")
+
+
 def _hessian(energy: Energy) -> Program:
     program = value(energy)
     return second(program, _variables(program), _variables(program), prefix="hessian")
@@ -180,6 +185,7 @@ KINDS: dict[str, Kind] = {
     ),
     "sparse_hvp": Kind(_slot_product, ("hvp",), "the sparse Hessian times v, y being the numbers of the Hessian"),
     "candidates": Kind(lower_candidates, ("candidates",), "the declared candidates"),
+    "weight_gradient": Kind(_weight_gradient, ("weight_gradient",), "the gradient in the weights, the variables held"),
 }
 
 
@@ -349,7 +355,7 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
             places[array.name] = Place(at_slot, ((len(array.axes), one),))
             at_slot = sizes.plus(at_slot, sizes.volume(array.axes))
     for b, other in weights_at.items():
-        places[f"cross_adjoint_{b}"] = Place(other, ((ranks[b], one),))
+        places[f"cross_adjoint_{b}"] = places[f"weight_gradient_{b}"] = Place(other, ((ranks[b], one),))
     for b, other in data_at.items():
         places[f"data_adjoint_{b}"] = Place(other, ((ranks[b], one),))
     along = {a.replace("y", "v", 1): offset for a, offset in at.items()}

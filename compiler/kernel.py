@@ -199,6 +199,14 @@ class Kernel:
         """d energy / d variables: (m,) or (B, m)."""
         return self._out("gradient", y, w, x, ("m",))
 
+    def weight_gradient(self, y: Values, w: Values | None = None, x: Values | None = None) -> Floats:
+        """d energy / d weights with the variables held: (p,) or (B, p), all weights flattened in declared order.
+
+        At a minimum it is the derivative of the lowest energy by the weights (the envelope theorem), of each instance
+        also where the weights are shared.
+        """
+        return self._out("weight_gradient", y, w, x, ("p",))
+
     def hessian(self, y: Values, w: Values | None = None, x: Values | None = None) -> Any:
         """Second derivatives in the variables, symmetric to the bit.
 

@@ -6,6 +6,7 @@ from .implicit import UnconvergedWarning, implicit_gradient, implicit_jacobian
 from .learner import Learner
 from .loss import Loss, absolute_error, squared_error
 from .optimiser import SGD
+from .output import Output
 from .weight import Weight
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "History",
     "Learner",
     "Loss",
+    "Output",
     "UnconvergedWarning",
     "Weight",
     "absolute_error",

@@ -24,7 +24,7 @@ import warnings
 from array import array
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,6 +51,9 @@ from .damped import (
 )
 from .minimum_norm import ill_posed, split, turn_jacobian
 
+if TYPE_CHECKING:
+    from .output import Output, OutputSolution
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
@@ -68,8 +71,8 @@ class UnconvergedWarning(UserWarning):
 
 
 def implicit_gradient(
-    kernel: Kernel,
-    solution: Solution,
+    kernel: Kernel | Output,
+    solution: Solution | OutputSolution,
     loss_gradient: Mapping[str, ArrayLike],
     damping: float = 0.1,
     unconverged: str = "zero",
@@ -78,13 +81,13 @@ def implicit_gradient(
 
     Parameters
     ----------
-    kernel : Kernel
-        The kernel that was minimised.
-    solution : Solution
+    kernel : Kernel or Output
+        What was minimised.
+    solution : Solution or OutputSolution
         What `minimise` returned; it remembers weights and data.
     loss_gradient : dict of array_like
-        dl/dy for each variable by name, with the shapes of `solution.variables`. A variable that is left out has
-        derivative 0.
+        dl/dy for each variable by name, with the shapes of `solution.variables`; of an output dl/dP, too. What is left
+        out has derivative 0.
     damping : float
         lambda of eq. 10, >= 0, in the units of the Hessian.
     unconverged : {"zero", "nan", "use", "raise"}
@@ -111,9 +114,14 @@ def implicit_gradient(
     -----
     |u| <= |dl/dy| / damping for every instance, whatever its Hessian.
     """
+    if not isinstance(kernel, Kernel) and hasattr(kernel, "pull"):
+        from .output import output_gradient  # here: most minima are wanted for themselves
+
+        return output_gradient(kernel, cast(Any, solution), loss_gradient, damping, unconverged)
     strength = check_damping(damping, "implicit_gradient")
     check_policy(unconverged, "implicit_gradient")
     check_owner(kernel, solution, "implicit_gradient")
+    kernel, solution = cast(Kernel, kernel), cast(Solution, solution)
     slopes = packed_slopes(kernel, solution, loss_gradient, "implicit_gradient")
     if solution.inputs.p == 0:
         return {}
@@ -138,8 +146,8 @@ def implicit_gradient(
     return unpacked(kernel, solution.inputs, gradient)
 
 
-def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) -> Floats:
-    """dy*/dw of every instance, all variables and all weights flattened in declared order.
+def implicit_jacobian(kernel: Kernel | Output, solution: Solution | OutputSolution, damping: float = 0.1) -> Floats:
+    """dy*/dw of every instance, all variables and all weights flattened in declared order; of an output dP/dw.
 
     Parameters
     ----------
@@ -158,8 +166,13 @@ def implicit_jacobian(kernel: Kernel, solution: Solution, damping: float = 0.1) 
     InputError, InputTypeError, NumericalError
         As for `implicit_gradient`.
     """
+    if not isinstance(kernel, Kernel) and hasattr(kernel, "pull"):
+        from .output import output_jacobian  # here: as above
+
+        return output_jacobian(kernel, cast(Any, solution), damping)
     strength = check_damping(damping, "implicit_jacobian")
     check_owner(kernel, solution, "implicit_jacobian")
+    kernel, solution = cast(Kernel, kernel), cast(Solution, solution)
     inputs, packed = solution.inputs, solution.y
     count, n, p = len(packed), inputs.m, inputs.p
     out, codes = np.empty((count, n, p)), np.full(count, USED, dtype=np.int64)
@@ -389,7 +402,7 @@ def check_policy(unconverged: Any, who: str) -> None:
         raise InputError(f"{who}: unknown unconverged={unconverged!r}{hint}; one of {', '.join(map(repr, POLICIES))}")
 
 
-def check_owner(kernel: Kernel, solution: Solution, who: str) -> None:
+def check_owner(kernel: Any, solution: Any, who: str) -> None:
     if not isinstance(kernel, Kernel):
         raise InputTypeError(f"{who}: kernel must be what wb.compile returned (got {type(kernel).__name__})")
     if not isinstance(solution, Solution):

@@ -2,8 +2,12 @@
 
 For the minima y_b of B instances and a damping lambda:
 
-    loss      = mean of l(y_b) over the instances that count
-    gradient  = 1/B sum_b dl(y_b)/dy . dy_b/dw              the damped derivative (implicit.py)
+    loss      = mean of l_b over the instances that count  +  R(w)
+    gradient  = 1/B sum_b (dl_b/dy . dy_b/dw + dl_b/dE dE_b/dw + dl_b/dw)  +  dR/dw
+
+with the damped derivative dy_b/dw (implicit.py), the direct part of a loss that reads weights or the energy of the
+minimum itself (dE/dw with the minimum held: the envelope theorem), and a regulariser R. What an output (output.py)
+makes of the minima is pulled back to them first.
 
 Instances that `unconverged=` leaves out add nothing to the sum and still count in B. Of a family, the loss of an
 instance is a function of all its members, and the instance counts where all of them do. Nothing here changes anything:
@@ -13,21 +17,26 @@ what is not finite is refused before a step is taken.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.kernel import Kernel
-from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
+from ..compiler.evaluate import run
+from ..energies.errors import InputError, NumericalError
 from ..runtime.solution import Solution
 from .batches import Batch, place
 from .damped import LEFT_OUT, NOT_FINITE, SHIFTED, USED
-from .implicit import damped_gradient, not_finite, refuse_singular, unconverged_summary, unusable
-from .loss import Loss
+from .implicit import damped_gradient, not_finite, packed_slopes, refuse_singular, unconverged_summary, unusable
+from .model import Minima, Model
+from .output import OutputSolution, blocked_sum, instances_of, masked, minima_slopes
+from .weight import Coordinates
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+Used = NDArray[np.bool_] | None
+"""Which instances count, (B,); None: all."""
 
 
 class Judgement(NamedTuple):
@@ -51,14 +60,24 @@ class Judgement(NamedTuple):
 
 
 def judge(
-    kernel: Kernel, loss: Loss, batch: Batch, solution: Solution, *, step: int, damping: float, unconverged: str
+    model: Model,
+    batch: Batch,
+    minima: Minima,
+    coordinates: Coordinates,
+    weights: Mapping[str, Floats],
+    *,
+    step: int,
+    damping: float,
+    unconverged: str,
 ) -> Judgement:
     """Judge the minima of the batch that step number `step` was given.
 
     Parameters
     ----------
-    solution : Solution
-        The minima of `batch` at the weights before the step, which are shared by all instances.
+    minima : Solution or OutputSolution
+        Of `batch` at the weights before the step, which are shared by all instances.
+    coordinates, weights
+        Those weights, by name, and where each of them is in the gradient.
     damping, unconverged
         As for `implicit_gradient`; "nan" raises like "raise".
 
@@ -69,119 +88,145 @@ def judge(
     NumericalError
         For a loss that is not finite; with unconverged="raise" or "nan"; with damping = 0 at a singular Hessian.
     """
-    who, count = f"fit: {place(batch, step)}", len(solution.y)
+    who = f"fit: {place(batch, step)}"
+    parts = model.solutions(minima)
+    count = instances_of(minima) if isinstance(minima, Solution) else minima.batch or 1
     if count == 0:
         raise InputError(f"{who}: the batch has no instances")
-    members = solution.inputs.members
-    marked = unusable(solution)
-    failed = int(np.count_nonzero(marked))
-    codes = np.full(count, USED, dtype=np.int64)
-    if failed:
-        _leave_out(solution, marked, codes, unconverged=unconverged, who=who, step=step)
-        codes[np.repeat((codes != USED).reshape(-1, members).any(axis=1), members)] = LEFT_OUT
-    values, slopes = _loss_at(kernel, loss, batch, solution, who=who)
-    _check_finite(values, slopes, codes.reshape(-1, members)[:, 0], who=who, step=step)
-    slopes = _by_member(kernel, loss, solution, slopes)
-    gradient = damped_gradient(kernel, solution, slopes, damping, codes)
-    if damping == 0.0:
-        refuse_singular(kernel, solution, codes, who)
-    used = codes == USED
-    shifted = 0
-    if np.count_nonzero(used) < count:
-        shifted = int(np.count_nonzero(codes == SHIFTED))
-        failed = int(np.count_nonzero(marked | (codes == NOT_FINITE)))
-        used |= codes == SHIFTED
-        values = values[used.reshape(-1, members).all(axis=1)]
+    codes = [np.full(len(part.y), USED, dtype=np.int64) for part in parts]
+    marked = [unusable(part) for part in parts]
+    failed = sum(int(np.count_nonzero(mark)) for mark in marked)
+    used = _leave_out(parts, marked, codes, count, unconverged=unconverged, who=who, step=step) if failed else None
+    judged = _loss_at(model, batch, minima, weights, count, who=who)
+    _check_finite(judged, used, who=who, step=step)
+    gradient = np.zeros(coordinates.start.size)
+    slopes = _to_minima(model, minima, judged, used, gradient, coordinates, who=who)
+    for kernel, part, slope, code in zip(model.kernels, parts, slopes, codes, strict=True):
+        own = damped_gradient(kernel, part, slope, damping, code)
+        if damping == 0.0:
+            refuse_singular(kernel, part, code, who)
+        gradient[coordinates.places(kernel.weights.names)] += own
+    values, shifted = judged.values, 0
+    if failed or any(np.count_nonzero(code == USED) < len(code) for code in codes):
+        used = np.ones(count, dtype=bool) if used is None else used
+        for part, code in zip(parts, codes, strict=True):
+            used &= _by_instance((code == USED) | (code == SHIFTED), part).all(axis=1)
+        failed = sum(int(np.count_nonzero(m | (c == NOT_FINITE))) for m, c in zip(marked, codes, strict=True))
+        shifted = sum(int(np.count_nonzero(code == SHIFTED)) for code in codes)
+        values = values[used]
+    dominated = sum(int(np.count_nonzero(part.reals[:, 1] < damping)) for part in parts)
     mean = float(np.add.reduce(values)) / len(values) if len(values) else math.nan
-    dominated = np.count_nonzero(solution.reals[:, 1] < damping)
-    return Judgement(mean, gradient / (count // members), failed / count, shifted / count, dominated / count)
+    gradient /= count
+    if model.loss.regulariser is not None:
+        penalty, own = model.loss.regulariser.evaluate(weights)
+        mean += penalty
+        gradient[coordinates.places(model.loss.regulariser.weights)] += own
+    rows = sum(len(code) for code in codes)
+    return Judgement(mean, gradient, failed / rows, shifted / rows, dominated / rows)
 
 
-def check_loss(kernel: Kernel, loss: Loss, who: str) -> None:
-    """Refuse a loss that reads what is no variable of the energy, or is one with other axes."""
-    if not isinstance(loss, Loss):
-        raise InputTypeError(
-            f"{who}: loss must be a wb.Loss (got {type(loss).__name__}); for example "
-            f"wb.Loss((t - mu)**2, variables=[t], targets=[mu])"
-        )
-    shapes, over = kernel.energy.shapes, kernel.energy.over
-    names = [str(variable) for variable in kernel.energy.variables]
-    if loss.energy.over:
-        raise InputError(
-            f"{who}: loss {loss.name!r} is a family itself; a loss is one number, of all members: its variables have "
-            "the axes of the family in front"
-        )
-    for variable in loss.energy.variables:
-        given, rank = len(loss.energy.shapes[str(variable)]), len(shapes.get(str(variable), ())) + len(over)
-        if str(variable) in names and given != rank:
-            remedy = "use the same symbol in both"
-            if over:
-                axes = ", ".join([*map(str, over), *(["..."] if shapes[str(variable)] else [])])
-                remedy = f"in a loss it has the axes of over= in front: {variable}[{axes}]"
-            raise InputError(
-                f"{who}: loss {loss.name!r} reads {variable} with {given} axes, but the energy declares it with "
-                f"{rank - len(over)}{f' and is a family over {len(over)}' if over else ''}; {remedy}"
-            )
-        if str(variable) not in names:
-            raise NameMissingError(
-                f"{who}: loss {loss.name!r} reads {variable}, which is no variable of the energy"
-                f"{nearest(str(variable), names)}; variables: {', '.join(names)}"
-            )
+def _by_instance(rows: NDArray[Any], part: Solution) -> NDArray[Any]:
+    """Numbers of all members as (B, members)."""
+    return rows.reshape(-1, max(1, part.inputs.members))
 
 
-def _loss_at(kernel: Kernel, loss: Loss, batch: Batch, solution: Solution, *, who: str) -> tuple[Floats, Floats]:
-    """The loss (B,) and its derivative by its own variables, (B, m of the loss), at the minima."""
-    inputs = loss.bind(batch.targets, batch.data, solution)
-    count = len(solution.y) // solution.inputs.members
+class _Judged(NamedTuple):
+    """Losses (B,), and their derivatives by what the loss reads: arrays (B, ...) by name, and by weights (B, p)."""
+
+    values: Floats
+    slopes: dict[str, Floats]
+    direct: Floats | None
+
+
+def _loss_at(
+    model: Model, batch: Batch, minima: Minima, weights: Mapping[str, Any], count: int, *, who: str
+) -> _Judged:
+    loss = model.loss
+    inputs = loss.bind(batch.targets, batch.data, minima, weights)
     if inputs.batch is not None and inputs.batch not in (1, count):
         raise InputError(
             f"{who}: targets have {inputs.batch} instances and the minima {count}; unbatched arrays are shared"
         )
-    packed, columns = solution.y.reshape(count, -1), _columns_of_loss(kernel, loss, solution)
-    return loss.evaluate(inputs, packed if columns is None else np.ascontiguousarray(packed[:, columns]))
+    layout = loss.kernel.variables
+    arrays = [np.asarray(minima.energy if n == loss.minimum else minima.variables[n]) for n in layout.names]
+    columns = [array.reshape(count, -1) for array in arrays]
+    packed = np.ascontiguousarray(columns[0]) if len(columns) == 1 else np.concatenate(columns, axis=1)
+    values, rows, direct = loss.evaluate(inputs, packed)
+    slopes, begin = {}, 0
+    for name, array in zip(layout.names, arrays, strict=True):
+        end = begin + array.size // count
+        slopes[name] = rows[:, begin:end].reshape(array.shape)
+        begin = end
+    return _Judged(values, slopes, direct)
 
 
-def _by_member(kernel: Kernel, loss: Loss, solution: Solution, slopes: Floats) -> Floats:
-    """dl/dy as (rows, m), from that by the loss's own variables."""
-    columns = _columns_of_loss(kernel, loss, solution)
-    if columns is None:
-        return slopes.reshape(solution.y.shape)
-    spread = np.zeros((len(slopes), solution.y.size // len(slopes)))
-    spread[:, columns] = slopes
-    return spread.reshape(solution.y.shape)
-
-
-def _columns_of_loss(kernel: Kernel, loss: Loss, solution: Solution) -> NDArray[np.int64] | None:
-    """Where the loss's variables are among those of an instance, packed member by member; None if they are the same."""
-    wanted, members = loss.kernel.variables.names, solution.inputs.members
-    if wanted == kernel.variables.names and (members == 1 or len(wanted) == 1):
-        return None
-    width = solution.y.shape[1]
-    ends, parts = 0, {}
-    for name, array in solution.variables.items():
-        size = np.size(array) // len(solution.y)
-        parts[name] = (np.arange(members)[:, None] * width + np.arange(ends, ends + size)).ravel()
-        ends += size
-    return np.concatenate([parts[name] for name in wanted])
+def _to_minima(
+    model: Model,
+    minima: Minima,
+    judged: _Judged,
+    used: Used,
+    gradient: Floats,
+    coordinates: Coordinates,
+    *,
+    who: str,
+) -> list[Floats]:
+    """dl/dy of each kernel, (rows, m); what reaches the weights directly is added to `gradient`, over the batch."""
+    loss, slopes = model.loss, judged.slopes
+    if judged.direct is not None:
+        gradient[coordinates.places(loss.kernel.weights.names)] += blocked_sum(masked(judged.direct, used))
+    if loss.minimum is not None:
+        (part,), (kernel,) = model.solutions(minima), model.kernels
+        _, rows = run(kernel.entry("weight_gradient"), part.inputs, part.y, count=len(part.y))
+        by_energy = masked(slopes.pop(loss.minimum), used).reshape(-1, 1)
+        counted = np.where(by_energy == 0.0, 0.0, by_energy * rows)
+        gradient[coordinates.places(kernel.weights.names)] += blocked_sum(counted)
+    if not slopes:
+        return [np.zeros(part.y.shape) for part in model.solutions(minima)]
+    if not isinstance(minima, OutputSolution):
+        return [packed_slopes(minima.kernel, minima, slopes, who)]
+    each, direct = minima_slopes(minima, {n: masked(array, used) for n, array in slopes.items()}, who, used)
+    for name, slope in direct.items():
+        gradient[coordinates.places((name,))] += np.ravel(slope)
+    return [packed_slopes(part.kernel, part, own, who) for part, own in zip(minima.solutions, each, strict=True)]
 
 
 def _leave_out(
-    solution: Solution, marked: NDArray[np.bool_], codes: Codes, *, unconverged: str, who: str, step: int
-) -> None:
-    """Mark in `codes` the unconverged instances that do not count, or raise."""
-    if unconverged in ("raise", "nan"):
-        raise NumericalError(
-            f"{who}: {unconverged_summary(solution, marked)}; weights after "
-            f"{step} steps are kept; allow more iterations, or use unconverged='zero'"
-        )
-    codes[not_finite(solution) if unconverged == "use" else marked] = LEFT_OUT
+    parts: Sequence[Solution],
+    marked: Sequence[NDArray[np.bool_]],
+    codes: Sequence[Codes],
+    count: int,
+    *,
+    unconverged: str,
+    who: str,
+    step: int,
+) -> NDArray[np.bool_]:
+    """Mark in `codes` what does not count since a minimisation did not converge, or raise; which instances count."""
+    used = np.ones(count, dtype=bool)
+    for part, mark, code in zip(parts, marked, codes, strict=True):
+        if not mark.any():
+            continue
+        if unconverged in ("raise", "nan"):
+            raise NumericalError(
+                f"{who}: {unconverged_summary(part, mark)}; weights after "
+                f"{step} steps are kept; allow more iterations, or use unconverged='zero'"
+            )
+        code[not_finite(part) if unconverged == "use" else mark] = LEFT_OUT
+        used &= _by_instance(code == USED, part).all(axis=1)
+    for part, code in zip(parts, codes, strict=True):
+        if instances_of(part) == count:
+            code[np.repeat(~used, max(1, part.inputs.members))] = LEFT_OUT
+    return used
 
 
-def _check_finite(values: Floats, slopes: Floats, codes: Codes, *, who: str, step: int) -> None:
+def _check_finite(judged: _Judged, used: Used, *, who: str, step: int) -> None:
     """Raise if the loss or its gradient is not finite at an instance that counts."""
-    if np.count_nonzero(np.isfinite(values)) == len(values) and np.isfinite(slopes).all():
+    values, slopes = judged.values, [*judged.slopes.values(), *([] if judged.direct is None else [judged.direct])]
+    if np.isfinite(values).all() and all(np.isfinite(slope).all() for slope in slopes):
         return
-    bad = ~(np.isfinite(values) & np.isfinite(slopes).all(axis=1)) & (codes == USED)
+    finite = np.isfinite(values)
+    for slope in slopes:
+        finite &= np.isfinite(slope.reshape(len(values), -1)).all(axis=1)
+    bad = ~finite if used is None else ~finite & used
     if bad.any():
         instance = int(np.flatnonzero(bad)[0])
         what = (

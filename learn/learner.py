@@ -26,15 +26,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..compiler.kernel import Kernel
 from ..energies.errors import InputTypeError, NumericalError, nearest
-from ..runtime.minimise import minimise
-from ..runtime.solution import Solution
 from . import checkpoint, resume
 from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
 from .history import History, Record
 from .implicit import check_damping, check_policy
-from .judge import check_loss, judge
+from .judge import judge
 from .loss import Loss
+from .model import Minima, Model
 from .optimiser import SGD, Optimiser, State, from_description
+from .output import Output
 from .progress import progress_bar
 from .weight import Coordinates, Weight, coordinates_from_user
 
@@ -58,12 +58,13 @@ class Learner:
 
     Parameters
     ----------
-    kernel : Kernel
-        The compiled energy.
+    kernel : Kernel or Output
+        The compiled energy, or what is wanted of its minima.
     loss : Loss
-        Judges the minima; its variables are some or all of the energy's.
+        Judges the minima; its variables are some or all of the energy's, and results of an output.
     weights : dict
-        The start of every weight: numbers or arrays of the declared shapes, or `Weight` for other units.
+        The start of every weight, also of those that only output, loss or regulariser read: numbers or arrays of the
+        declared shapes, or `Weight` for other units.
     optimiser : SGD
         By default SGD(learning_rate=1e-3).
     damping : float
@@ -100,7 +101,7 @@ class Learner:
 
     def __init__(
         self,
-        kernel: Kernel,
+        kernel: Kernel | Output,
         loss: Loss,
         weights: Mapping[str, Any],
         optimiser: Optimiser | None = None,
@@ -113,8 +114,10 @@ class Learner:
         max_iterations: int = 100,
         **unknown: Any,
     ) -> None:
-        if not isinstance(kernel, Kernel):
-            raise InputTypeError(f"learner: kernel must be what wb.compile returned (got {type(kernel).__name__})")
+        if not isinstance(kernel, (Kernel, Output)):
+            raise InputTypeError(
+                f"learner: kernel must be what wb.compile returned, or a wb.Output (got {type(kernel).__name__})"
+            )
         who = f"learner of energy {kernel.name!r}"
         if optimiser is not None and (isinstance(optimiser, type) or not hasattr(optimiser, "rates")):
             raise InputTypeError(
@@ -122,7 +125,7 @@ class Learner:
                 f"{type(optimiser).__name__})"
             )
         _refuse_options(who, unknown, _OPTIONS)
-        check_loss(kernel, loss, who)
+        self._model = Model(kernel, loss, who)
         check_policy(unconverged, who)
         self.kernel, self.loss = kernel, loss
         self.damping, self.unconverged = check_damping(damping, who), unconverged
@@ -134,7 +137,7 @@ class Learner:
         }
         if bounds is not None:
             self.minimiser["bounds"] = _plain_bounds(bounds)
-        coordinates = coordinates_from_user(kernel.energy, weights)
+        coordinates = coordinates_from_user(self._model, weights)
         self._begin(
             coordinates,
             _State(
@@ -242,11 +245,13 @@ class Learner:
         """Take one step; returns the mean loss before it."""
         state = self._state
         check_batch(batch, state.steps)
+        weights = self._coordinates.unpack(state.weights)
         judged = judge(
-            self.kernel,
-            self.loss,
+            self._model,
             batch,
-            self._minimise(batch),
+            self._model.minimise(weights, batch, self.minimiser),
+            self._coordinates,
+            weights,
             step=state.steps,
             damping=self.damping,
             unconverged=self.unconverged,
@@ -255,20 +260,17 @@ class Learner:
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
             learnt, memory = self.optimiser.step(state.learnt, gradient, state.optimiser, self._rates)
             learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
-            weights = self._coordinates.shown(learnt)
+            shown = self._coordinates.shown(learnt)
         norm = math.sqrt(np.einsum("i,i", gradient, gradient))
-        if not (math.isfinite(norm) and np.isfinite(weights).all()):
-            self._refuse(batch, gradient, weights)
+        if not (math.isfinite(norm) and np.isfinite(shown).all()):
+            self._refuse(batch, gradient, shown)
         shares = judged.unconverged, judged.shifted, judged.dominated
-        self._record.write(state.steps, (judged.loss, norm, *shares), weights)
-        self._state = _State(state.steps + 1, learnt, weights, memory)
+        self._record.write(state.steps, (judged.loss, norm, *shares), shown)
+        self._state = _State(state.steps + 1, learnt, shown, memory)
         return judged.loss
 
-    def _minimise(self, batch: Batch) -> Solution:
-        weights = self._coordinates.unpack(self._state.weights)
-        return minimise(
-            self.kernel, weights, batch.data, start=batch.start, candidates=batch.candidates, **self.minimiser
-        )
+    def _minimise(self, batch: Batch) -> Minima:
+        return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, self.minimiser)
 
     def _refuse(self, batch: Batch, gradient: Floats, weights: Floats) -> None:
         """Raise for a step to weights that are not finite, or along such a gradient."""
@@ -296,8 +298,7 @@ class Learner:
         """
         state = self._state
         header = {
-            "energy": resume.describe(self.kernel.energy),
-            "loss": resume.describe(self.loss.energy),
+            **{what: resume.describe(energy) for what, energy in self._model.energies.items()},
             "optimiser": self.optimiser.describe(),
             "steps": state.steps,
             "weights": self._coordinates.describe(),
@@ -313,7 +314,7 @@ class Learner:
         checkpoint.save(path, checkpoint.Checkpoint(header, arrays))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], kernel: Kernel, loss: Loss) -> Learner:
+    def load(cls, path: str | os.PathLike[str], kernel: Kernel | Output, loss: Loss) -> Learner:
         """A learner that goes on where the one that was saved stopped.
 
         Parameters
@@ -330,14 +331,14 @@ class Learner:
         """
         file = checkpoint.load(path)
         header, arrays = file.header, file.arrays
-        resume.check_same(path, header["energy"], kernel.energy, "energy")
-        resume.check_same(path, header["loss"], loss.energy, "loss")
+        model = Model(kernel, loss, f"checkpoint {path}")
+        resume.check_all(path, header, model.energies)
         weights, start = header["weights"], arrays["start"]
         coordinates = Coordinates(
             tuple(weight["name"] for weight in weights),
             tuple(tuple(weight["shape"]) for weight in weights),
             tuple(weight["scale"] for weight in weights),
-            kernel.energy.positive,
+            model.positive,
             start,
         )
         learner = cls(

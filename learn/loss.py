@@ -24,7 +24,6 @@ from ..energies.errors import (
     InputError,
     InputTypeError,
     NameMissingError,
-    UnsupportedError,
     nearest,
 )
 
@@ -39,22 +38,27 @@ class Loss:
     expression : sympy expression
         The loss l(y, target) of one instance, a scalar.
     variables : sequence of Symbol or IndexedBase
-        Which variables of the energy it reads, by the same symbols; others have derivative 0.
+        Which variables of the energy it reads, by the same symbols, or which results of an `Output`; others have
+        derivative 0. Those of a family have its axes in front.
     targets : sequence of Symbol or IndexedBase
         What is given for each instance to learn from.
+    weights : sequence of Symbol or IndexedBase
+        Weights that the loss reads directly: of the energy, or its own. They are learnt along both ways.
     data : sequence of Symbol or IndexedBase
         Data of the energy that the loss reads too (sizes of boxes, masks).
+    energy : Symbol or IndexedBase, optional
+        Stands for the energy of the minimum; of a family with its axes.
     where : dict, optional
         Named intermediate arrays, as for `Energy`.
+    regulariser : sympy expression, optional
+        Of weights alone, added to the mean loss of every step: once, not for each instance.
     name : str
         For messages.
 
     Raises
     ------
     DeclarationError
-        As for `Energy`; also for a target that the expression does not use.
-    UnsupportedError
-        For `weights=`: a loss that depends on the weights directly is not supported yet.
+        As for `Energy`; also for a target that the expression does not use, and for a regulariser of something else.
 
     Examples
     --------
@@ -75,15 +79,21 @@ class Loss:
         targets: Sequence[Any] = (),
         weights: Sequence[Any] = (),
         data: Sequence[Any] = (),
+        energy: Any = None,
         where: Mapping[Any, Any] | None = None,
+        regulariser: Any = None,
         name: str = "loss",
     ) -> None:
-        if weights:
-            raise UnsupportedError(
-                f"loss {name!r}: weights= (a loss that depends on {', '.join(map(str, weights))} "
-                f"directly) is not supported yet; put a penalty on weights into the energy"
-            )
-        self.energy = Energy(expression, variables=variables, data=[*targets, *data], where=where or {}, name=name)
+        own = [] if energy is None else [energy]
+        self.energy = Energy(
+            expression,
+            variables=[*variables, *own],
+            weights=weights,
+            data=[*targets, *data],
+            where=where or {},
+            name=name,
+        )
+        self.minimum = None if energy is None else str(energy)
         self.targets = tuple(str(target) for target in targets)
         self.data = tuple(str(array) for array in data)
         used = {
@@ -96,6 +106,7 @@ class Loss:
                 raise DeclarationError(
                     f"loss {name!r}: target {target} does not appear in the expression; remove it or use it"
                 )
+        self.regulariser = None if regulariser is None else Regulariser(regulariser, name)
 
     @property
     def name(self) -> str:
@@ -112,9 +123,10 @@ class Loss:
         variables: Mapping[str, ArrayLike],
         targets: Mapping[str, ArrayLike] | None = None,
         data: Mapping[str, ArrayLike] | None = None,
+        weights: Mapping[str, ArrayLike] | None = None,
     ) -> float | Floats:
         """The loss of every instance: a float, or (B,) where an array has a batch axis."""
-        value: float | Floats = self.kernel.value(variables, {}, self._inputs(targets, data))
+        value: float | Floats = self.kernel.value(variables, weights or {}, self._inputs(targets, data))
         return value
 
     def gradient(
@@ -122,28 +134,43 @@ class Loss:
         variables: Mapping[str, ArrayLike],
         targets: Mapping[str, ArrayLike] | None = None,
         data: Mapping[str, ArrayLike] | None = None,
+        weights: Mapping[str, ArrayLike] | None = None,
     ) -> dict[str, Any]:
         """dl/dy of every instance, as a dict like `variables`."""
         arrays = self._inputs(targets, data)
-        packed = self.kernel.gradient(variables, {}, arrays)
-        return self.kernel.variables.unpack(packed, self.kernel.bind({}, arrays, variables).sizes)
+        packed = self.kernel.gradient(variables, weights or {}, arrays)
+        return self.kernel.variables.unpack(packed, self.kernel.bind(weights or {}, arrays, variables).sizes)
 
-    def evaluate(self, inputs: Any, packed: Floats) -> tuple[Floats, Floats]:
-        """Values (B,) and gradients (B, m) at packed variables; `inputs` from `bind`."""
+    def evaluate(self, inputs: Any, packed: Floats) -> tuple[Floats, Floats, Floats | None]:
+        """Values (B,), gradients (B, m) and those in the weights that it reads, (B, p) or None, at packed variables.
+
+        `inputs` are from `bind`.
+        """
         values, gradients = run(self.kernel.entry("value_gradient"), inputs, packed, count=len(packed))
-        return values, gradients
+        if not self.energy.weights:
+            return values, gradients, None
+        _, direct = run(self.kernel.entry("weight_gradient"), inputs, packed, count=len(packed))
+        return values, gradients, direct
 
-    def bind(self, targets: Mapping[str, ArrayLike] | None, data: Mapping[str, ArrayLike] | None, solution: Any) -> Any:
-        """Targets, and of `data` the arrays that the loss reads, as inputs of its kernel for a solution's minima."""
-        variables = None if self._targets_tell_extents else solution.variables
-        inputs = self.kernel.bind({}, self._inputs(targets, data), variables)
+    def bind(
+        self,
+        targets: Mapping[str, ArrayLike] | None,
+        data: Mapping[str, ArrayLike] | None,
+        solution: Any,
+        weights: Mapping[str, ArrayLike] | None = None,
+    ) -> Any:
+        """Targets, and what the loss reads of weights and data, as inputs of its kernel for a solution's minima."""
+        points = {**solution.variables, **({} if self.minimum is None else {self.minimum: solution.energy})}
+        variables = None if self._targets_tell_extents else points
+        own = {str(weight): (weights or {})[str(weight)] for weight in self.energy.weights}
+        inputs = self.kernel.bind(own, self._inputs(targets, data), variables)
         for symbol in self.kernel.declaration.variables:
-            shape = np.shape(solution.variables[symbol.name])[int(solution.batched) :]
+            shape = np.shape(points[symbol.name])[int(solution.batched) :]
             wanted = tuple(evaluate(axis, inputs.sizes) for axis in symbol.axes)
             if shape != wanted:
                 raise InputError(
                     f"loss {self.name!r}: {symbol.name} {symbol.shape_text} has shape {wanted} by the targets and data "
-                    f"of the loss, but the minima of energy {solution.kernel.name!r} have shape {shape}"
+                    f"of the loss, but the minima of energy {solution.name!r} have shape {shape}"
                 )
         return inputs
 
@@ -176,6 +203,47 @@ class Loss:
 
     def __repr__(self) -> str:
         return f"Loss({self.energy.expression}, name={self.name!r})"
+
+
+class Regulariser:
+    """A function of weights alone, R(w), with its derivative.
+
+    Attributes
+    ----------
+    energy : Energy
+        u R(w), whose value and gradient in the weights at u = 1 are those of R.
+    """
+
+    def __init__(self, expression: Any, name: str) -> None:
+        formula = sp.sympify(expression)
+        read: dict[str, Any] = {}
+        for atom in sorted(formula.free_symbols, key=str):
+            if isinstance(atom, sp.Indexed):
+                read[str(atom.base)] = atom.base
+        for atom in sorted(formula.atoms(sp.Symbol), key=str):
+            inside = any(atom in base.free_symbols for base in read.values())
+            if str(atom) not in read and not inside and not isinstance(atom, sp.Idx) and atom in formula.free_symbols:
+                read[str(atom)] = atom
+        if not read:
+            raise DeclarationError(f"loss {name!r}: the regulariser {formula} reads no weight")
+        unit = sp.Symbol("unit of the regulariser", real=True)
+        try:
+            self.energy = Energy(
+                unit * formula, variables=[unit], weights=list(read.values()), name=f"regulariser of {name}"
+            )
+        except DeclarationError as error:
+            raise DeclarationError(f"{error}; a regulariser is a formula of weights alone") from None
+        self.weights = tuple(read)
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The compiled u R(w)."""
+        return compile_energy(self.energy)
+
+    def evaluate(self, weights: Mapping[str, ArrayLike]) -> tuple[float, Floats]:
+        """R, and its derivative (p,) in the weights that it reads, flattened in that order."""
+        own, point = {name: weights[name] for name in self.weights}, {"unit of the regulariser": 1.0}
+        return float(self.kernel.value(point, own)), self.kernel.weight_gradient(point, own)
 
 
 def squared_error(variable: Any, target: Any) -> Loss:

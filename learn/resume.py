@@ -45,5 +45,16 @@ def check_same(path: str | os.PathLike[str], saved: Mapping[str, Any], energy: E
     )
 
 
+def check_all(path: str | os.PathLike[str], saved: Mapping[str, Any], energies: Mapping[str, Energy]) -> None:
+    """`check_same` for all formulas of a model, by what they are."""
+    for what, energy in energies.items():
+        if what not in saved:
+            raise CheckpointError(f"checkpoint {path} was made without {what} {energy.name!r}")
+        check_same(path, saved[what], energy, what)
+    for what, description in saved.items():
+        if isinstance(description, Mapping) and "formula" in description and what not in energies:
+            raise CheckpointError(f"checkpoint {path} was made with {what} {description['name']!r}, which is missing")
+
+
 def _terms(energy: Energy) -> list[str]:
     return sorted(str(term) for term in sp.Add.make_args(energy.expression))

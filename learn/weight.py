@@ -90,6 +90,17 @@ class Coordinates:
                 self._floors[here] = FLOOR * start[here]
         self._logarithms = logarithms if logarithms.any() else None
         self._bounded = bool(np.isfinite(self._floors).any())
+        self._places: dict[tuple[str, ...], Any] = {}
+
+    def places(self, names: tuple[str, ...]) -> Any:
+        """Where some weights, packed one after the other, lie in the flat array: a slice or indices."""
+        found = self._places.get(names)
+        if found is None:
+            numbers = np.concatenate([np.arange(self.start.size)[self._slices[name]] for name in names])
+            whole = len(numbers) > 0 and bool((np.diff(numbers) == 1).all())
+            found = slice(int(numbers[0]), int(numbers[-1]) + 1) if whole else numbers
+            self._places[names] = found
+        return found
 
     def learnt(self, weights: Floats) -> Floats:
         """What is learnt, from weights as shown."""

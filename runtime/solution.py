@@ -90,6 +90,12 @@ class Solution:
     minima: Minima | None = None
     trace: Trace | None = None
 
+    @property
+    def name(self) -> str:
+        """The energy's name, for messages."""
+        name: str = self.kernel.name
+        return name
+
     @cached_property
     def variables(self) -> dict[str, Any]:
         """Minimisers by name."""

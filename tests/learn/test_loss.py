@@ -55,10 +55,25 @@ def test_errors_name_the_loss_and_the_symbol(t_loss):
         t_loss.value({"t": 1.0}, {"mu": 1.0, "nu": 1.0})
     with pytest.raises(wb.DeclarationError, match=r"target mu does not appear"):
         Loss(t**2, variables=[t], targets=[mu])
-    with pytest.raises(wb.UnsupportedError, match=r"weights=.*w"):
-        Loss((t - weight) ** 2, variables=[t], weights=[weight])
     with pytest.raises(wb.DeclarationError, match=r"q"):
         Loss((t - sp.Symbol("q")) ** 2, variables=[t], targets=[])
+
+
+def test_a_loss_may_read_weights_directly():
+    loss = Loss((t - weight) ** 2, variables=[t], weights=[weight])
+    assert loss.value({"t": [1.0, 4.0]}, weights={str(weight): 3.0}).tolist() == [4.0, 1.0]
+    assert loss.gradient({"t": 4.0}, weights={str(weight): 3.0})["t"] == 2.0
+
+
+def test_a_regulariser_is_a_formula_of_weights():
+    m = sp.Symbol("m", integer=True, positive=True)
+    j, b = sp.Idx("j", m), sp.IndexedBase("b", shape=(m,))
+    loss = Loss((t - mu) ** 2, variables=[t], targets=[mu], regulariser=weight**2 / 2 + 3 * sp.Sum(b[j] ** 2, j))
+    value, slope = loss.regulariser.evaluate({str(weight): 2.0, "b": [1.0, -1.0]})
+    assert value == 8.0 and dict(zip(loss.regulariser.weights, (slope[-1:], slope[:2]), strict=True))
+    assert sorted(slope.tolist()) == [-6.0, 2.0, 6.0]
+    with pytest.raises(wb.DeclarationError, match="reads no weight"):
+        Loss((t - mu) ** 2, variables=[t], targets=[mu], regulariser=3.0)
 
 
 def test_builders_refuse_what_does_not_fit():
