@@ -229,6 +229,7 @@ def _results(
     if energy.weights:
         got["cross"] = rows(dense(kernel.cross(*batch)))
         got["cross_adjoint"] = _rows(kernel.cross_adjoint(v, *batch), len(points))
+        got["weight_gradient"] = rows(kernel.weight_gradient(*batch))
     if first.data:
         got["data_adjoint"] = _rows(kernel.data_adjoint(v, *batch), len(points))
     if kernel.structure != "dense":
@@ -308,6 +309,7 @@ class _Reference:
             "dense hessian": [self.variables, self.variables],
             "cross": [self.variables, self.weights],
             "cross_adjoint": [self.weights],
+            "weight_gradient": [self.weights],
             "data_adjoint": [self.data],
         }
         parts = label.get(kind)
@@ -366,16 +368,15 @@ class _Reference:
                     result[j, i] = result[i, j]
         return result
 
-    def gradient(self) -> Any:
+    def gradient(self, entries: Sequence[Entry]) -> Any:
+        """First derivatives, by a complex step where the formula allows it."""
         if formula.is_analytic(self.energy):
             try:
                 step = 1e-30
-                return np.array([self.value(formula.COMPLEX, {e: 1j * step}).imag / step for e in self.variables])
+                return np.array([self.value(formula.COMPLEX, {e: 1j * step}).imag / step for e in entries])
             except (OverflowError, ValueError, ZeroDivisionError):
                 pass
-        return np.array(
-            [float((self._precise({e: STEP}) - self._precise({e: -STEP})) / (2 * STEP)) for e in self.variables]
-        )
+        return np.array([float((self._precise({e: STEP}) - self._precise({e: -STEP})) / (2 * STEP)) for e in entries])
 
     def hessian(self) -> Any:
         variables: list[Direction] = [((e, 1.0),) for e in self.variables]
@@ -387,7 +388,7 @@ class _Reference:
         along = tuple((e, float(d)) for e, d in zip(self.variables, direction, strict=True))
         with mpmath.workdps(DIGITS):
             value = float(self._precise({}))
-            gradient = self.gradient()
+            gradient, by_weights = self.gradient(self.variables), self.gradient(self.weights)
             mixed = self._mixed([along], [*variables, *weights, *data])[0]
         hvp, cross, data_adjoint = np.split(mixed, [self.m, self.m + len(weights)])
         return {
@@ -399,6 +400,7 @@ class _Reference:
             "cross": cross,
             "cross_adjoint": cross,
             "data_adjoint": data_adjoint,
+            "weight_gradient": by_weights,
             "value+gradient+hessian": np.concatenate([[value], gradient, hvp]),
         }
 
@@ -407,7 +409,7 @@ class _Reference:
         along = tuple((e, float(d)) for e, d in zip(self.variables, direction, strict=True))
         with mpmath.workdps(DIGITS):
             value = float(self._precise({}))
-            gradient = self.gradient()
+            gradient, by_weights = self.gradient(self.variables), self.gradient(self.weights)
             hessian = self.hessian()
             cross = self._mixed(variables, weights)
             data_adjoint = self._mixed([along], data)[0]
@@ -420,6 +422,7 @@ class _Reference:
             "cross": cross,
             "cross_adjoint": direction @ cross if self.weights else np.empty(0),
             "data_adjoint": data_adjoint,
+            "weight_gradient": by_weights,
             "value+gradient+hessian": np.concatenate([[value], gradient, hessian.ravel()]),
         }
 

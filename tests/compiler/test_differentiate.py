@@ -105,7 +105,7 @@ def test_the_hessian_of_a_least_squares_energy_is_one_contraction(energies):
     assert sum(len(s.loops) == 3 for s in program.statements) == 1
 
 
-@pytest.mark.parametrize("kind", ["gradient", "hvp", "cross_adjoint", "data_adjoint"])
+@pytest.mark.parametrize("kind", ["gradient", "weight_gradient", "hvp", "cross_adjoint", "data_adjoint"])
 @pytest.mark.parametrize("name", ["pose", "fusion", "logistic", "springs", "lets"])
 def test_first_order_kinds_need_no_deeper_loops_than_the_value(name, kind, energies):
     deepest = max(len(s.loops) for s in value(energies[name]).statements)

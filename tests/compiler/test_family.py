@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sympy as sp
 import wiberg as wb
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from wiberg.compiler.common import split
 from wiberg.compiler.derive import derive
 from wiberg.compiler.evaluate import ready
@@ -205,7 +205,10 @@ def in_roles(energy, drawn):
 @given(wb.testing.families())
 def test_random_families_are_what_their_members_are(energy):
     kernel = wb.compile(energy, backend="reference")
-    (drawn,) = draw_point(kernel, np.random.default_rng(0), 1)
+    try:
+        (drawn,) = draw_point(kernel, np.random.default_rng(0), 1)
+    except wb.NumericalError:  # a formula that is finite hardly anywhere
+        reject()
     values, w, data = in_roles(energy, drawn)
     found = kernel.value(values, w, data), kernel.gradient(values, w, data), dense(kernel.hessian(values, w, data))
     for member in itertools.islice(np.ndindex(found[0].shape), 6):
@@ -368,7 +371,9 @@ def test_what_does_not_depend_on_the_family_is_in_a_program_of_its_own():
     assert not common.family
 
 
-@pytest.mark.parametrize("kind", ["value", "value_gradient", "hessian", "cross_adjoint", "data_adjoint"])
+@pytest.mark.parametrize(
+    "kind", ["value", "value_gradient", "weight_gradient", "hessian", "cross_adjoint", "data_adjoint"]
+)
 @pytest.mark.parametrize("seed", range(12))
 def test_the_two_programs_compute_what_the_one_did(seed, kind):
     with warnings.catch_warnings():

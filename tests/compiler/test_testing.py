@@ -49,6 +49,7 @@ def test_a_right_kernel_is_found_right(fusion):
 @pytest.mark.parametrize(("method", "position", "entry"), [
     ("gradient", (0, 1), "y[1]"), ("hessian", (1, 0, 1), "y[0], y[1]"), ("cross", (0, 1, 0), "y[1], alpha[0]"),
     ("hvp", (0, 0), "y[0]"), ("cross_adjoint", (1, 0), "alpha[0]"), ("data_adjoint", (0, 0, 1), "c[0, 1]"),
+    ("weight_gradient", (0, 0), "alpha[0]"),
 ])  # fmt: skip
 def test_a_flipped_sign_is_found_and_named(method, position, entry, fusion):
     report = check_derivatives(fusion.energy, trials=2, kernel=wrong(fusion, method, position, lambda v: -v))
@@ -100,7 +101,7 @@ def test_a_sign_flipped_in_the_text_of_a_kernel_is_found(monkeypatch, tmp_path):
 def test_the_report_names_the_worst_of_every_kind(fusion):
     report = check_derivatives(fusion.energy, trials=1, kernel=fusion)
     assert set(report.by_kind) == {"value", "gradient", "hessian", "hvp", "cross", "cross_adjoint", "data_adjoint",
-                                   "value+gradient+hessian"}  # fmt: skip
+                                   "weight_gradient", "value+gradient+hessian"}  # fmt: skip
     assert "all derivatives agree" in str(report)
 
 
@@ -183,7 +184,9 @@ def test_drawn_points_of_one_batch_have_equal_sizes():
     assert len({tuple(np.shape(a) for a in p.values()) for p in drawn}) == 1
 
 
-@pytest.mark.parametrize("method", ["value", "gradient", "hessian", "cross", "hvp", "cross_adjoint", "data_adjoint"])
+@pytest.mark.parametrize(
+    "method", ["value", "gradient", "hessian", "cross", "hvp", "cross_adjoint", "data_adjoint", "weight_gradient"]
+)
 def test_one_wrong_entry_shows_along_a_direction(method, fusion):
     """Whatever entry it is: no component of a random direction is 0."""
     generator = np.random.default_rng(0)
