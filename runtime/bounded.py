@@ -43,28 +43,12 @@ from ..compiler.evaluate import Prepared, run
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from ..compiler.slices import run_slices
-from .descend import (
-    ABYSS,
-    CONVERGED,
-    DOUBTFUL,
-    FAR,
-    FLAT,
-    HOPELESS,
-    ITERATION_LIMIT,
-    NOT_FINITE,
-    ROUNDING,
-    SADDLE,
-    STALLED,
-    UNBOUNDED,
-    first_radius,
-    is_accepted,
-    next_radius,
-    prepared_for,
-    shorter,
-)
+from .descend import DOUBTFUL, FLAT, HOPELESS, ROUNDING, first_radius, is_accepted, next_radius, prepared_for, shorter
 from .driver import run_driver
+from .first_evaluation import evaluate_first
 from .linear_algebra import dot, largest
 from .problem import Problem
+from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
 from .trust_region import boundary_step, newton_step, spectrum
 from .vectors import copy, zero
 
@@ -508,21 +492,13 @@ def descend_in_box(
     step = shifted(space, 2 * n * n + (SPACE_VECTORS + STEP_VECTORS) * n)
     trial, projected, pinned, below = shifted(step, n), shifted(step, 2 * n), shifted(step, 3 * n), shifted(step, 4 * n)
     above = shifted(below, n)
-    reals[0] = reals[1] = math.nan
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
     zero(pinned, n)
     for i in range(n):
         active[i] = 1 if low[i] >= high[i] else 0
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return
-    if not (energy < math.inf and dot(here, here, size) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+    )
+    if not goes_on:
         return
 
     measure_box(y, low, high, n, below)

@@ -45,26 +45,11 @@ from .bounded import (
 )
 from .conjugate_gradients import conjugate_gradients, precondition, system_of
 from .curvature import Curvature, curvature
-from .descend import (
-    ABYSS,
-    CONVERGED,
-    DOUBTFUL,
-    FAR,
-    HOPELESS,
-    ITERATION_LIMIT,
-    NOT_FINITE,
-    ROUNDING,
-    SADDLE,
-    STALLED,
-    UNBOUNDED,
-    first_radius,
-    is_accepted,
-    next_radius,
-    prepared_for,
-    shorter,
-)
+from .descend import DOUBTFUL, HOPELESS, ROUNDING, first_radius, is_accepted, next_radius, prepared_for, shorter
+from .first_evaluation import evaluate_first
 from .linear_algebra import largest
 from .problem import Problem
+from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
 
 Floats = NDArray[np.float64]
 
@@ -325,21 +310,13 @@ def descend_in_box_sparse(
     step, trial = shifted(memory, 3 * size), shifted(memory, 3 * size + n)
     projected, below, above = shifted(step, 2 * n), shifted(step, 3 * n), shifted(step, 4 * n)
     other, vectors_of_faces, work = shifted(step, 5 * n), shifted(step, 6 * n), shifted(step, VECTORS * n)
-    reals[0] = reals[1] = math.nan
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
     for i in range(n):
         active[i] = 1 if low[i] >= high[i] else 0
     vectors.zero(memory, 2 * size)  # a kernel leaves places out that no second derivative lands in
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return
-    if not (energy < math.inf and vectors.dot(here, here, size) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+    )
+    if not goes_on:
         return
 
     measure_box(y, low, high, n, below)

@@ -32,24 +32,13 @@ from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
 from . import vectors
-from .descend import (
-    ABYSS,
-    CONVERGED,
-    FAR,
-    ITERATION_LIMIT,
-    NOT_FINITE,
-    ROUNDING,
-    UNBOUNDED,
-    descend,
-    first_radius,
-    prepared_for,
-    take_step,
-    workspace_size,
-)
+from .descend import ROUNDING, descend, first_radius, prepared_for, take_step, workspace_size
+from .first_evaluation import evaluate_first
 from .linear_algebra import TINY, largest
 from .problem import Problem
 from .products import descend_products, raise_failures
 from .sparse import descend_sparse, is_coupled, is_sparse
+from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, NOT_FINITE, UNBOUNDED
 
 Integers = NDArray[np.int64]
 
@@ -241,28 +230,22 @@ def approach(
     memory: DoublePointer,
     gtol: float,
     max_iterations: int,
+    reals: DoublePointer,
     integers: IntegerPointer,
     stop: IntegerPointer,
 ) -> None:
     """L-BFGS for one instance from y, which becomes the best point; `memory` has `memory_size(n)` numbers.
 
-    integers <- iterations, evaluations, status: CONVERGED where Newton's method is to go on.
+    reals <- NaN;  integers <- iterations, evaluations, status: CONVERGED where Newton's method is to go on.
     """
     here, there, trial = memory, shifted(memory, n), shifted(memory, 2 * n)
     direction, step = shifted(memory, 3 * n), shifted(memory, 4 * n)
     steps, changes = shifted(memory, 5 * n), shifted(memory, (5 + PAIRS) * n)
     products, weights = shifted(changes, PAIRS * n), shifted(changes, PAIRS * n + PAIRS)
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return
-    if not (energy < math.inf and vectors.dot(here, here, n) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, n, y, here, reals, integers
+    )
+    if not goes_on:
         return
     status, iterations, evaluations, count, newest = CONVERGED, 0, 1, 0, 0
     enough = max(gtol, math.sqrt(gtol * largest(here, n)))
@@ -364,6 +347,7 @@ def _lbfgs_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
             memory,
             gtol,
             limit,
+            reals,
             integers,
             stop,
         )

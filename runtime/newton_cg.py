@@ -24,17 +24,10 @@ from ..compiler.signature import DoublePointer, IntegerPointer
 from . import vectors
 from .conjugate_gradients import conjugate_gradients, eigenvalue_bounds, precondition
 from .descend import (
-    ABYSS,
-    CONVERGED,
     DOUBTFUL,
-    FAR,
     FLAT,
     HOPELESS,
-    ITERATION_LIMIT,
-    NOT_FINITE,
     ROUNDING,
-    STALLED,
-    UNBOUNDED,
     first_radius,
     is_accepted,
     next_radius,
@@ -42,7 +35,9 @@ from .descend import (
     shorter,
     take_step,
 )
+from .first_evaluation import evaluate_first
 from .linear_algebra import largest
+from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 
 
 def descend_by_products(
@@ -77,19 +72,11 @@ def descend_by_products(
     """
     here, there, step, trial = memory, shifted(memory, size), shifted(memory, 2 * size), shifted(memory, 2 * size + n)
     down, work = shifted(step, 2 * n), shifted(step, 3 * n)
-    reals[0] = reals[1] = math.nan
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
     vectors.zero(memory, 2 * size)  # a kernel leaves places out that no second derivative lands in
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return
-    if not (energy < math.inf and vectors.dot(here, here, size) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+    )
+    if not goes_on:
         return
 
     iterations = refusals = doubtful = ended = 0

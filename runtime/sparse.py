@@ -19,8 +19,9 @@ from ..compiler.arrays import address_of
 from ..compiler.evaluate import Prepared, run
 from ..compiler.slices import run_slices
 from .curvature import curvature
-from .descend import ABYSS, CONVERGED, HOPELESS, ITERATION_LIMIT, NO_SCALE, ROUNDING, SADDLE, STALLED
+from .descend import HOPELESS, NO_SCALE, ROUNDING
 from .problem import Problem
+from .statuses import ABYSS, CONVERGED, ITERATION_LIMIT, SADDLE, STALLED
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
