@@ -1,10 +1,11 @@
 """The step within a box and a trust region, for a dense Hessian: it lowers the model g's + s'Hs/2, face by face.
 
-- On the free variables the exact step of trust_region.py. Where it leaves the box, the better of two by the model: its
-  projection, and the point where its line meets the first bound. Variables at a bound that the gradient of the model
-  pushes outwards are then held, those that it pushes inwards are free again, and so on until nothing changes. What the
-  model pushes inwards but the step outwards is pinned to its bound until the model has fallen. It falls each time, so
-  that this ends; for a convex quadratic at the solution (`descend_faces`).
+- On the free variables the exact step of trust_region.py; where rounding kept it short, `lengthened` as in descend.py.
+  Where it leaves the box, the better of two by the model: its projection, and the point where its line meets the first
+  bound. Variables at a bound that the gradient of the model pushes outwards are then held, those that it pushes inwards
+  are free again, and so on until nothing changes. What the model pushes inwards but the step outwards is pinned to its
+  bound until the model has fallen. It falls each time, so that this ends; for a convex quadratic at the solution
+  (`descend_faces`).
 - The model must fall at least a tenth as far as at a point of sufficient decrease on the path P(y - t g) (Cauchy);
   otherwise the search begins there (`box_step`). Hence every limit of such steps is a critical point: Conn, Gould and
   Toint (1988), SIAM Journal on Numerical Analysis 25; Lin and More (1999), SIAM Journal on Optimization 9.
@@ -20,7 +21,7 @@ import math
 from ..compiler.calling import shifted
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from .box_geometry import follow, hold_stopped, is_held
-from .descend import FLAT, first_radius
+from .descend import FLAT, first_radius, lengthened
 from .linear_algebra import dot
 from .trust_region import boundary_step, newton_step, spectrum
 from .vectors import copy, zero
@@ -143,13 +144,18 @@ def descend_faces(
         if not room > 0.0:
             break
         gather_block(h, g, s, free, n, count, block, c)
-        definite = newton_step(block, c, count, space, p)
-        length = math.sqrt(dot(p, p, count))
-        if not (definite and length <= room and length < math.inf):
+        newton = whole  # which is written below only
+        definite = newton_step(block, c, count, space, newton)
+        length = math.sqrt(dot(newton, newton, count))
+        definite = definite and length < math.inf
+        if definite and length <= room:
+            copy(newton, p, count)
+        else:
             if not room < math.inf:
                 break
             lowest, bound = spectrum(block, count, space)
-            boundary_step(space, c, count, lowest, bound, room, p, work)
+            predicted = boundary_step(space, c, count, lowest, bound, room, p, work)
+            lengthened(block, c, count, room, newton, length if definite else 0.0, p, predicted)
         reach = follow(s, p, 1.0, free, below, above, n, whole, part)
         there = model(h, g, whole, n, r_whole)
         if 0.0 < reach < 1.0:
