@@ -37,13 +37,11 @@ from .first_evaluation import evaluate_first
 from .linear_algebra import TINY, largest
 from .problem import Problem
 from .products import descend_products, raise_failures
+from .quasi_newton import PAIRS, apply_inverse
 from .sparse import descend_sparse, is_coupled, is_sparse
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, NOT_FINITE, UNBOUNDED
 
 Integers = NDArray[np.int64]
-
-PAIRS = 10
-"""Pairs that are remembered."""
 
 DECREASE, FLATTENING = 1e-4, 0.9
 """What a step must reach: this part of the decrease that the slope promises, and a slope below this part of it."""
@@ -104,33 +102,6 @@ def _run(problem: Problem, *, newton: bool) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- compiled
-
-
-def apply_inverse(
-    steps: DoublePointer,
-    changes: DoublePointer,
-    products: DoublePointer,
-    weights: DoublePointer,
-    newest: int,
-    count: int,
-    n: int,
-    q: DoublePointer,
-) -> None:
-    """q <- B q from the `count` pairs that end with `newest`, each in its row of PAIRS that are used in turn.
-
-    `products` are those of the step and the change of each pair; `weights` is working memory.
-    """
-    for age in range(count):
-        row = (newest - age + PAIRS) % PAIRS
-        weights[row] = vectors.dot(shifted(steps, row * n), q, n) / products[row]
-        vectors.add_scaled(-weights[row], shifted(changes, row * n), q, n)
-    if count > 0:
-        change = shifted(changes, newest * n)
-        vectors.scale(products[newest] / vectors.dot(change, change, n), q, n)
-    for age in range(count - 1, -1, -1):
-        row = (newest - age + PAIRS) % PAIRS
-        missing = weights[row] - vectors.dot(shifted(changes, row * n), q, n) / products[row]
-        vectors.add_scaled(missing, shifted(steps, row * n), q, n)
 
 
 def between(

@@ -10,8 +10,8 @@ else (when a step is accepted, how the radius follows, statuses) is as in descen
 
 H is never put together, nor factorised. Where it is sparse, a kernel computes its numbers once for a point
 (compiler/slots.py), and conjugate_gradients.py works with those and a preconditioner made of them (sparse.py). Else
-another kernel makes each product from the point itself, without a preconditioner (products.py). Whether the end is a
-minimum is asked afterwards.
+another kernel makes each product from the point itself, and the products of one step precondition the next
+(products.py). Whether the end is a minimum is asked afterwards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..compiler.calling import call_evaluate, double_pointer_at, doubles, intege
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from . import vectors
-from .conjugate_gradients import conjugate_gradients, eigenvalue_bounds, precondition
+from .conjugate_gradients import conjugate_gradients, eigenvalue_bounds, forget, precondition
 from .descend import (
     DOUBTFUL,
     FLAT,
@@ -79,6 +79,7 @@ def descend_by_products(
     if not goes_on:
         return
 
+    forget(system, work)
     iterations = refusals = doubtful = ended = 0
     status, evaluations = ITERATION_LIMIT, 1
     fresh = True
