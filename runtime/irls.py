@@ -31,6 +31,7 @@ from .descend import DOUBTFUL, FLAT, HOPELESS, ROUNDING, prepared_for, take_step
 from .first_evaluation import evaluate_first
 from .linear_algebra import EPSILON, cholesky, cholesky_solve, dot, largest
 from .problem import Problem
+from .sparse import is_sparse
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
 from .trust_region import spectrum
 
@@ -272,6 +273,11 @@ def irls_slice() -> Native:
 def minimise_irls(problem: Problem) -> None:
     """Minimise every instance of a batch, as `problem.Problem` says; keeps where each began in `problem.began`."""
     kernel, inputs, y = problem.kernel, problem.inputs, problem.y
+    if is_sparse(kernel, inputs):
+        from .sparse_irls import minimise_sparse_irls  # here: most energies have few unknowns
+
+        minimise_sparse_irls(problem)
+        return
     kinds = ("value_gradient_reweighted", "value_gradient_hessian", "value")
     entries = [kernel.entry(kind) for kind in kinds]
     kernel.refuse_too_large(inputs)

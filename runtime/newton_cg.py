@@ -56,6 +56,7 @@ def descend_by_products(
     memory: DoublePointer,
     gtol: float,
     forcing: float,
+    flattening: float,
     max_iterations: int,
     reals: DoublePointer,
     integers: IntegerPointer,
@@ -67,6 +68,7 @@ def descend_by_products(
     product    multiplies the slots; without slots (size = n), the Hessian at y
     system     the layout of conjugate_gradients.py
     forcing    the residual of a step at most, as a part of the gradient; 0 solves it as far as gtol asks
+    flattening what a step must leave of the gradient at most, where rounding hides the decrease of the energy
     reals <- gradient norm, lower bound of the Hessian's eigenvalues;  integers <- iterations, evaluations, status.
     The bound is NaN where the status is not CONVERGED, or where it does not show that the end is a minimum.
     """
@@ -140,7 +142,9 @@ def descend_by_products(
         judged = predicted > noise
         ratio = -change / predicted
         in_doubt = finite and not judged
-        flatter = in_doubt and change <= noise and (trial_norm < 0.9 * gradient_norm or largest(there, n) <= gtol)
+        flatter = (
+            in_doubt and change <= noise and (trial_norm < flattening * gradient_norm or largest(there, n) <= gtol)
+        )
         doubtful += 1 if in_doubt else 0
         if not is_accepted(trial_energy, finite, ratio, judged, flatter):
             refusals += 1
@@ -172,11 +176,11 @@ def descend_by_products(
 
 # What `newton_slice` reads from its problem: two kernels, gradient (and slots of the Hessian) and the product, each as
 # (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its own); then
-# addresses and sizes. LIMITS are the steps that each instance may try, FIRST is added to the instances. GTOL and
-# FORCING are float64.
+# addresses and sizes. LIMITS are the steps that each instance may try, FIRST is added to the instances. GTOL,
+# FORCING and FLATTENING are float64.
 DERIVATIVES, PRODUCT = 0, 4
 TABLE, EXTENTS, UNKNOWNS, SIZE, SCRATCH, SYSTEM = range(8, 14)
-VARIABLES, REALS, INTEGERS, LIMITS, FIRST, GTOL, FORCING = range(14, 21)
+VARIABLES, REALS, INTEGERS, LIMITS, FIRST, GTOL, FORCING, FLATTENING = range(14, 22)
 
 
 def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -204,6 +208,7 @@ def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
             shifted(room, problem[SCRATCH]),
             doubles(problem)[GTOL],
             doubles(problem)[FORCING],
+            doubles(problem)[FLATTENING],
             integer_pointer_at(problem[LIMITS])[instance],
             shifted(double_pointer_at(problem[REALS]), instance * 2),
             shifted(integer_pointer_at(problem[INTEGERS]), instance * 3),

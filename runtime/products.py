@@ -21,7 +21,7 @@ from .conjugate_gradients import Remembering
 from .lanczos import lanczos_slice, memory_size
 from .newton_cg import GTOL, newton_slice
 from .problem import Problem
-from .sparse import forcing_of, leave_saddles
+from .sparse import FLATTER, forcing_of, leave_saddles
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -66,13 +66,14 @@ def _descend(problem: Problem, limits: Integers, instances: range) -> None:
     scratch = max(entry.needs(inputs)[1] for entry in entries)
     n, system = inputs.m, Remembering(inputs.m)
     packed = struct.pack(
-        f"={GTOL}q2d",
+        f"={GTOL}q3d",
         *(number for p in prepared for number in p.fields),
         *(inputs.table_address, inputs.extents_address, n, n, scratch, system.address),
         *(address_of(problem.y), address_of(problem.reals), address_of(problem.integers), address_of(limits)),
         instances.start,
         problem.gtol,
         forcing_of(kernel),
+        FLATTER,
     )
     numbers = array("q", packed)
     workspace = sum(p.own for p in prepared) + scratch + 5 * n + system.memory
