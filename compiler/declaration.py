@@ -20,6 +20,7 @@ KIND_NAMES = (
     "value", "gradient", "hessian", "value_gradient", "value_gradient_hessian", "cross", "hvp", "cross_adjoint",
     "data_adjoint", "many_values", "sparse_hessian", "value_gradient_sparse_hessian", "sparse_cross", "sparse_hvp",
     "candidates", "weight_gradient", "value_gradient_reweighted", "reweighting_adjoint",
+    "value_gradient_sparse_reweighted", "sparse_reweighted_product",
 )  # fmt: skip
 """All kinds of kernels. The k-th finds what its members have in common behind the inputs, in row k of the table."""
 

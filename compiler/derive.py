@@ -133,6 +133,16 @@ def _gradient_reweighted(energy: Energy) -> Program:
     return second(gradient(program, variables), variables, variables, of="majoriser", prefix="hessian")
 
 
+def _sparse_reweighted(energy: Energy) -> tuple[Program, Support]:
+    program = fixed_majoriser(value(energy), energy)
+    return sparse_second(program, _variables(program), _variables(program), of="majoriser")
+
+
+def _gradient_sparse_reweighted(energy: Energy) -> Program:
+    program = _sparse_reweighted(energy)[0]
+    return gradient(program, _variables(program))
+
+
 def _reweighting_adjoint(energy: Energy) -> Program:
     program = tangent(anchored_majoriser(value(energy), energy), of="majoriser")
     roots = (*map(anchor, _variables(program)), *inputs_of(program, "weight"))
@@ -201,6 +211,14 @@ REWEIGHTING: dict[str, Kind] = {
         "d/dz and d/dw (v . gradient at y of the least squares with the weights of z); v holds v and then z",
         accumulate=True,
     ),
+    "value_gradient_sparse_reweighted": Kind(
+        _gradient_sparse_reweighted,
+        ("value", "gradient", "slot"),
+        "the energy, its gradient and the numbers of the sparse Hessian of its reweighted least squares",
+    ),
+    "sparse_reweighted_product": Kind(
+        lambda e: slot_product(*_sparse_reweighted(e)), ("hvp",), "that sparse Hessian times v, y being its numbers"
+    ),
 }
 """The kinds that robust least squares have besides (irls.py); other energies have none of them: UnsupportedError."""
 
@@ -211,7 +229,9 @@ assert tuple(_ALL) == KIND_NAMES
 
 
 def find_structure(energy: Energy, derivative: str) -> Structure:
-    """The structure of the "hessian" or of the "cross" derivative."""
+    """The structure of the "hessian", of the "reweighted" one (irls.py), or of the "cross" derivative."""
+    if derivative == "reweighted":
+        return Structure(find_structure(energy, "hessian").name, _sparse_reweighted(energy)[1])
     program = value(energy)
     builder, variables = Builder(program), _variables(program)
     if program.family and _lands_by_member(program, derivative):
@@ -329,7 +349,7 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
     """Where the inputs and outputs of a kind of kernel lie."""
     if kind.startswith(COMMON):
         return _common_memory(program)
-    plain = lower(energy) if kind in ("many_values", "sparse_hvp") else program
+    plain = lower(energy) if kind in ("many_values", "sparse_hvp", "sparse_reweighted_product") else program
     inputs = [a for a in plain.arrays.values() if a.role in ("weight", "data")]
     table = {a.name: row for row, a in enumerate(inputs)}
     at, m = offsets(plain, "variable")

@@ -324,7 +324,7 @@ class Kernel:
         return found
 
     def pattern(self, derivative: str, inputs: Inputs, instance: int = 0) -> Pattern:
-        """The entries of a sparse "hessian" or "cross" for bound inputs, worked out or remembered."""
+        """The entries of a sparse "hessian", "reweighted" or "cross" for bound inputs, worked out or remembered."""
         patterns = self._patterns.get(derivative)
         if patterns is None:
             support = self._structure(derivative).support

@@ -22,9 +22,9 @@ from ..compiler.kernel import LARGEST_DENSE
 from ..compiler.slices import run_slices
 from ..energies.errors import NumericalError
 from ..runtime.conjugate_gradients import Plain
-from ..runtime.descend import CONVERGED
-from ..runtime.descend import NOT_FINITE as LEAVE_OUT
 from ..runtime.products import find_curvature
+from ..runtime.statuses import CONVERGED
+from ..runtime.statuses import NOT_FINITE as LEAVE_OUT
 from .damped import NOT_FINITE, SHIFTED, SINGULAR, SINGULAR_AT, USED
 from .sparse import BROKEN, DONE, SKIPPED, damped_slice, summed_adjoint
 

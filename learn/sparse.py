@@ -8,7 +8,7 @@ point, to rounding. Where they take long, and with damping = 0 at a Hessian that
 matrix is factorised. Sums over instances run over blocks of 64, in order, as in damped.py.
 
 Of minima on bounds, all this is said of the free block: rows and columns of held variables are left out of a matrix
-that is factorised, and set to 0, as their right-hand sides are, for conjugate gradients (bounded_newton_cg.py).
+that is factorised, and set to 0, as their right-hand sides are, for conjugate gradients (held_slots.py).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ..compiler.evaluate import BLOCK, Prepared, run
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
-from ..runtime.bounded_newton_cg import ends_of, hold_slots
 from ..runtime.conjugate_gradients import conjugate_gradients, precondition, system_of
 from ..runtime.curvature import curvature
 from ..runtime.descend import prepared_for
+from ..runtime.held_slots import ends_of, hold_slots
 from ..runtime.linear_algebra import largest
 from ..runtime.range_space import range_parts
 from ..runtime.vectors import copy, dot, scale, zero

@@ -134,6 +134,7 @@ def _unrolled(
     check_owner(kernel, solution, who)
     if solution.problem.began is None:
         raise InputError(f"{who}: the solution of energy {kernel.name!r} must come from minimise(..., method='irls')")
+    kernel.refuse_too_large(solution.inputs)
     last = _checked(reweightings, who)
     slopes = packed_slopes(kernel, solution, loss_gradient, who).copy()
     codes = np.full(len(slopes), USED, dtype=np.int64)

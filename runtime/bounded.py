@@ -5,28 +5,17 @@
 A variable is held where it stands at a bound and the gradient pushes it outwards; the others are free. What must vanish
 is the projected gradient P(y - g) - y, P the projection onto the box.
 
-The step minimises the model g's + s'Hs/2 over box and trust region (`box_step`), without an evaluation of the energy:
-
-- On the free variables the exact step of trust_region.py. Where it leaves the box, the better of two by the model: its
-  projection, and the point where its line meets the first bound. Variables at a bound that the gradient of the model
-  pushes outwards are then held, those that it pushes inwards are free again, and so on until nothing changes. What the
-  model pushes inwards but the step outwards is pinned to its bound until the model has fallen. It falls each time, so
-  that this ends; for a convex quadratic at the solution.
-- The model must fall at least a tenth as far as at a point of sufficient decrease on the path P(y - t g) (Cauchy);
-  otherwise the search begins there. Hence every limit is a critical point: Conn, Gould and Toint (1988), SIAM Journal
-  on Numerical Analysis 25; Lin and More (1999), SIAM Journal on Optimization 9.
-- Once the held variables are those of the solution, it is Newton's method on the others, and quadratic.
-
-A step onto bounds where the energy is not finite is tried again, nine tenths of the way to them.
+Each step minimises the model over box and trust region (bounded_trust_region.py), without an evaluation of the energy.
+Once the held variables are those of the solution, it is Newton's method on the others, and quadratic.
 
 All points that are evaluated lie in the box, and variables at a bound equal it to the bit. When a step is accepted, how
-the radius follows, and statuses are as in descend.py, for the projected gradient.
+the radius follows, and statuses are as in descend.py, for the projected gradient. A step onto bounds where the energy
+is not finite is tried again, nine tenths of the way to them.
 
 Second-order conditions. Where the projected gradient is within gtol, negative curvature is looked for among all
-variables but those that the gradient holds by more than gtol. It is followed along the lowest eigenvector, both ways,
-projected and up to the first bound (`escape_step`). If the model falls in none of these, the variables at a bound that
-stop it are taken as held as well, and the rest is asked again. So at the end the Hessian of the free block has no
-negative curvature; with multipliers of 0, where a full test has no fast algorithm, not every way down need be found.
+variables but those that the gradient holds by more than gtol (`escape_step`). At the end the Hessian of the free block
+has no negative curvature; with multipliers of 0, where a full test has no fast algorithm, not every way down need be
+found.
 """
 
 from __future__ import annotations
@@ -41,443 +30,25 @@ from ..compiler.arrays import address_of
 from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
 from ..compiler.evaluate import Prepared, run
 from ..compiler.native import Native, native
-from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
+from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
-from .descend import (
-    ABYSS,
-    CONVERGED,
-    DOUBTFUL,
-    FAR,
-    FLAT,
-    HOPELESS,
-    ITERATION_LIMIT,
-    NOT_FINITE,
-    ROUNDING,
-    SADDLE,
-    STALLED,
-    UNBOUNDED,
-    first_radius,
-    is_accepted,
-    next_radius,
-    prepared_for,
-    shorter,
+from .bounded_trust_region import (
+    SPACE_VECTORS,
+    STEP_VECTORS,
+    box_step,
+    escape_step,
+    free_curvature,
+    model,
+    radius_here,
 )
+from .box_geometry import is_unsettled, mark_active, measure_box, project_gradient, stop_short, take_bounded_step
+from .descend import DOUBTFUL, HOPELESS, ROUNDING, is_accepted, next_radius, prepared_for, shorter
 from .driver import run_driver
+from .first_evaluation import evaluate_first
 from .linear_algebra import dot, largest
 from .problem import Problem
-from .trust_region import boundary_step, newton_step, spectrum
+from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
 from .vectors import copy, zero
-
-ENOUGH = 0.1
-"""The part of Cauchy's decrease that a step must promise, and the part of its slope that Cauchy's point must fall."""
-
-SAME = 1e-12
-"""Relative change of the model below which it has not fallen."""
-
-
-# ---------------------------------------------------------------------------------------------- the box
-
-
-def project_gradient(g: DoublePointer, below: DoublePointer, above: DoublePointer, n: int, out: DoublePointer) -> float:
-    """out <- P(y - g) - y for the distances to the bounds, low - y and high - y; returns its infinity norm."""
-    for i in range(n):
-        out[i] = min(max(-g[i], below[i]), above[i])
-    return largest(out, n)
-
-
-def measure_box(y: DoublePointer, low: DoublePointer, high: DoublePointer, n: int, below: DoublePointer) -> None:
-    """below <- low - y, and n numbers further on high - y."""
-    for i in range(n):
-        below[i] = low[i] - y[i]
-        below[n + i] = high[i] - y[i]
-
-
-def take_bounded_step(
-    y: DoublePointer,
-    s: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    low: DoublePointer,
-    high: DoublePointer,
-    n: int,
-    trial: DoublePointer,
-) -> bool:
-    """trial <- y + s, at a bound to the bit and never beyond; whether that is another point than y."""
-    moved = False
-    for i in range(n):
-        value = min(max(y[i] + s[i], low[i]), high[i])
-        if s[i] != 0.0 and s[i] <= below[i]:
-            value = low[i]
-        elif s[i] != 0.0 and s[i] >= above[i]:
-            value = high[i]
-        trial[i] = value
-        moved = moved or value != y[i]
-    return moved
-
-
-def stop_short(s: DoublePointer, below: DoublePointer, above: DoublePointer, n: int) -> bool:
-    """Let a step that ends on bounds end nine tenths of the way to them; whether it does."""
-    found = False
-    for i in range(n):
-        if s[i] != 0.0 and (s[i] <= below[i] or s[i] >= above[i]):
-            s[i] *= 0.9
-            found = True
-    return found
-
-
-def is_held(slope: float, below: float, above: float, s: float) -> bool:
-    """Whether a variable that has moved by s is fixed, or at a bound and pushed outwards by a slope."""
-    return below >= above or (s <= below and slope > 0.0) or (s >= above and slope < 0.0)
-
-
-# ---------------------------------------------------------------------------------------------- the model
-
-
-@vectorised
-def model(h: DoublePointer, g: DoublePointer, s: DoublePointer, n: int, r: DoublePointer) -> float:
-    """r <- g + Hs, the gradient of the model at s; returns its change g's + s'Hs/2."""
-    change = 0.0
-    for i in range(n):
-        r[i] = g[i] + dot(shifted(h, i * n), s, n)
-        change += 0.5 * s[i] * (g[i] + r[i])
-    return change
-
-
-@vectorised
-def gather_block(
-    h: DoublePointer,
-    g: DoublePointer,
-    s: DoublePointer,
-    free: DoublePointer,
-    n: int,
-    count: int,
-    block: DoublePointer,
-    c: DoublePointer,
-) -> None:
-    """The model of the free variables, `count` of them, where the others have moved by s: Hessian and gradient."""
-    a = 0
-    for i in range(n):
-        if free[i] > 0.0:
-            row, total, b = i * n, g[i], 0
-            for j in range(n):
-                if free[j] > 0.0:
-                    block[a * count + b] = h[row + j]
-                    b += 1
-                else:
-                    total += h[row + j] * s[j]
-            c[a] = total
-            a += 1
-
-
-def cauchy_step(
-    h: DoublePointer,
-    g: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    n: int,
-    radius: float,
-    s: DoublePointer,
-    r: DoublePointer,
-) -> float:
-    """s <- a point of sufficient decrease of the model on the path P(y - t g); returns the model's change."""
-    for i in range(n):
-        s[i] = 0.0 if is_held(g[i], below[i], above[i], 0.0) else -g[i]
-    size = math.sqrt(dot(s, s, n))
-    if not size > 0.0:
-        return 0.0
-    model(h, g, s, n, r)
-    curved = dot(s, r, n) - dot(s, g, n)
-    t = radius / size
-    if curved > 0.0:
-        t = min(t, size / curved * size)
-    if not t < math.inf:
-        t = 1.0
-    for _ in range(60):
-        for i in range(n):
-            s[i] = min(max(-t * g[i], below[i]), above[i])
-        change = model(h, g, s, n, r)
-        if change <= ENOUGH * dot(g, s, n):
-            return change
-        t *= 0.25
-    for i in range(n):
-        s[i] = 0.0
-    return 0.0
-
-
-# ---------------------------------------------------------------------------------------------- steps
-
-# Working memory of the steps: two matrices with 5n numbers for `spectrum`, and vectors of n numbers.
-SPACE_VECTORS, STEP_VECTORS = 5, 14
-
-
-def follow(
-    s: DoublePointer,
-    p: DoublePointer,
-    sign: float,
-    free: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    n: int,
-    whole: DoublePointer,
-    part: DoublePointer,
-) -> float:
-    """whole <- the projection of the point `sign` p of the free variables, part <- where the line from s to it meets
-    the first bound; returns which part of the line that is, 1 where it stays in the box."""
-    reach, a = 1.0, 0
-    for i in range(n):
-        if free[i] > 0.0:
-            target = sign * p[a]
-            a += 1
-            if target < below[i]:
-                reach = min(reach, (below[i] - s[i]) / (target - s[i]))
-            elif target > above[i]:
-                reach = min(reach, (above[i] - s[i]) / (target - s[i]))
-    reach = max(reach, 0.0)
-    a = 0
-    for i in range(n):
-        whole[i] = part[i] = s[i]
-        if free[i] > 0.0:
-            target = sign * p[a]
-            a += 1
-            whole[i] = min(max(target, below[i]), above[i])
-            part[i] = min(max(s[i] + reach * (target - s[i]), below[i]), above[i])
-            if target < below[i] and (below[i] - s[i]) / (target - s[i]) <= reach:
-                part[i] = below[i]
-            elif target > above[i] and (above[i] - s[i]) / (target - s[i]) <= reach:
-                part[i] = above[i]
-    return reach
-
-
-def hold_stopped(
-    s: DoublePointer,
-    p: DoublePointer,
-    sign: float,
-    reach: float,
-    free: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    n: int,
-    pinned: DoublePointer,
-) -> bool:
-    """Pin the variables whose bounds stop the line from s to the point `sign` p at `reach`; whether there are any."""
-    found, a = False, 0
-    for i in range(n):
-        if free[i] > 0.0:
-            target = sign * p[a]
-            a += 1
-            bound = below[i] if target < below[i] else above[i]
-            if (target < below[i] or target > above[i]) and (bound - s[i]) / (target - s[i]) <= reach:
-                pinned[i] = 1.0
-                found = True
-    return found
-
-
-def descend_faces(
-    h: DoublePointer,
-    g: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    n: int,
-    radius: float,
-    s: DoublePointer,
-    memory: DoublePointer,
-) -> float:
-    """Lower the model from s, face by face of the box, within the radius; returns its change g's + s'Hs/2."""
-    block, space = memory, shifted(memory, n * n)
-    r = shifted(space, n * n + SPACE_VECTORS * n)
-    c, p, work = shifted(r, n), shifted(r, 2 * n), shifted(r, 3 * n)
-    free, pinned, whole, part = shifted(r, 7 * n), shifted(r, 8 * n), shifted(r, 9 * n), shifted(r, 10 * n)
-    r_whole, r_part = shifted(r, 11 * n), shifted(r, 12 * n)
-    for i in range(n):
-        free[i] = pinned[i] = 0.0
-    change, settled = model(h, g, s, n, r), False
-    for _ in range(2 * n + 10):
-        count, outside, same = 0, 0.0, True
-        for i in range(n):
-            state = 0.0 if pinned[i] > 0.0 or is_held(r[i], below[i], above[i], s[i]) else 1.0
-            same = same and state == free[i]
-            free[i] = state
-            if state > 0.0:
-                count += 1
-            else:
-                outside += s[i] * s[i]
-        if count == 0 or (settled and same):
-            break
-        room = math.sqrt(max(0.0, radius * radius - outside))
-        if not room > 0.0:
-            break
-        gather_block(h, g, s, free, n, count, block, c)
-        definite = newton_step(block, c, count, space, p)
-        length = math.sqrt(dot(p, p, count))
-        if not (definite and length <= room and length < math.inf):
-            if not room < math.inf:
-                break
-            lowest, bound = spectrum(block, count, space)
-            boundary_step(space, c, count, lowest, bound, room, p, work)
-        reach = follow(s, p, 1.0, free, below, above, n, whole, part)
-        there = model(h, g, whole, n, r_whole)
-        if 0.0 < reach < 1.0:
-            at_bound = model(h, g, part, n, r_part)
-            if not there <= at_bound:
-                whole, part, r_whole, r_part, there = part, whole, r_part, r_whole, at_bound
-        settled = reach == 1.0
-        if there < change + SAME * change:
-            copy(whole, s, n)
-            copy(r_whole, r, n)
-            change = there
-            zero(pinned, n)
-        elif settled or not hold_stopped(s, p, 1.0, reach, free, below, above, n, pinned):
-            break
-    return change
-
-
-def box_step(
-    h: DoublePointer,
-    g: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    n: int,
-    radius: float,
-    s: DoublePointer,
-    memory: DoublePointer,
-) -> float:
-    """s <- a step within box and radius on which the model falls well; returns the model's change, 0 if there is none.
-
-    `memory` has 2 n*n + (SPACE_VECTORS + STEP_VECTORS) n numbers.
-    """
-    r = shifted(memory, 2 * n * n + SPACE_VECTORS * n)
-    other = shifted(r, 13 * n)
-    zero(s, n)
-    change = descend_faces(h, g, below, above, n, radius, s, memory)
-    cauchy = cauchy_step(h, g, below, above, n, radius, other, r)
-    if change > ENOUGH * cauchy:
-        copy(other, s, n)
-        change = descend_faces(h, g, below, above, n, radius, s, memory)
-    return change
-
-
-def radius_here(
-    h: DoublePointer,
-    g: DoublePointer,
-    y: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    n: int,
-    radius: float,
-    noise: float,
-    memory: DoublePointer,
-) -> float:
-    """The radius for a new point: as it was, but finite where the Hessian of the free variables is not positive
-    definite, and long enough there for a decrease that can be told from rounding."""
-    block, space = memory, shifted(memory, n * n)
-    r = shifted(space, n * n + SPACE_VECTORS * n)
-    c, p, free, s = shifted(r, n), shifted(r, 2 * n), shifted(r, 7 * n), shifted(r, 9 * n)
-    count = 0
-    for i in range(n):
-        s[i] = 0.0
-        free[i] = 0.0 if is_held(g[i], below[i], above[i], 0.0) else 1.0
-        count += 1 if free[i] > 0.0 else 0
-    gather_block(h, g, s, free, n, count, block, c)
-    if count == 0 or (newton_step(block, c, count, space, p) and dot(p, p, count) < math.inf):
-        return radius
-    lowest, bound = spectrum(block, count, space)
-    if not radius < math.inf:
-        radius = first_radius(y, n, math.sqrt(dot(c, c, count)), bound)
-    if lowest < -FLAT * bound:
-        radius = max(radius, math.sqrt(200.0 * noise / -lowest))
-    return radius
-
-
-def escape_step(
-    h: DoublePointer,
-    g: DoublePointer,
-    y: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    n: int,
-    gtol: float,
-    radius: float,
-    noise: float,
-    fresh: bool,
-    s: DoublePointer,
-    pinned: DoublePointer,
-    memory: DoublePointer,
-) -> tuple[float, float]:
-    """s <- a step along negative curvature from a critical point; returns the model's change and the radius.
-
-    The change is 0 where there is none; `pinned` then marks variables at a bound that count as held, see the top of
-    this file. At a fresh point the radius is made long enough.
-    """
-    block, space = memory, shifted(memory, n * n)
-    r = shifted(space, n * n + SPACE_VECTORS * n)
-    c, p, work, free = shifted(r, n), shifted(r, 2 * n), shifted(r, 3 * n), shifted(r, 7 * n)
-    whole, part, origin = shifted(r, 9 * n), shifted(r, 10 * n), shifted(r, 11 * n)
-    zero(pinned, n)
-    zero(origin, n)
-    zero(s, n)
-    while True:
-        count = 0
-        for i in range(n):
-            strong = below[i] >= above[i] or abs(g[i]) > gtol
-            held = pinned[i] > 0.0 or (strong and is_held(g[i], below[i], above[i], 0.0))
-            free[i] = 0.0 if held else 1.0
-            count += 0 if held else 1
-        if count == 0:
-            return 0.0, radius
-        gather_block(h, g, origin, free, n, count, block, c)
-        lowest, bound = spectrum(block, count, space)
-        if not lowest < -FLAT * bound:
-            return 0.0, radius
-        if fresh:
-            first = first_radius(y, n, math.sqrt(dot(c, c, count)), bound)
-            radius = max(radius if radius < math.inf else 0.0, max(first, math.sqrt(200.0 * noise / -lowest)))
-        boundary_step(space, c, count, lowest, bound, radius, p, work)
-        best = furthest = 0.0
-        direction = 1.0
-        for way in range(2):
-            sign = 1.0 - 2.0 * way
-            reach = follow(origin, p, sign, free, below, above, n, whole, part)
-            change = model(h, g, whole, n, r)
-            if change < best:
-                best = change
-                copy(whole, s, n)
-            change = model(h, g, part, n, r)
-            if change < best:
-                best = change
-                copy(part, s, n)
-            if reach > furthest:
-                furthest, direction = reach, sign
-        if best < -noise or not hold_stopped(origin, p, direction, furthest, free, below, above, n, pinned):
-            return best, radius
-        zero(s, n)
-
-
-# ---------------------------------------------------------------------------------------------- the descent
-
-
-def is_unsettled(g: DoublePointer, below: DoublePointer, above: DoublePointer, n: int, gtol: float) -> bool:
-    """Whether a variable has nearly reached the bound it is pushed to, so that P(y - g) - y is small, but g is not."""
-    found = False
-    for i in range(n):
-        strong = abs(g[i]) > gtol and not is_held(g[i], below[i], above[i], 0.0)
-        found = found or strong
-    return found
-
-
-def mark_active(
-    g: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    pinned: DoublePointer,
-    n: int,
-    gtol: float,
-    active: IntegerPointer,
-) -> None:
-    """active <- 1 for variables that are held, pinned, or pushed by more than gtol over a bound within gtol."""
-    for i in range(n):
-        near = (g[i] > gtol and below[i] >= -gtol) or (g[i] < -gtol and above[i] <= gtol)
-        held = near or pinned[i] > 0.0 or is_held(g[i], below[i], above[i], 0.0)
-        active[i] = 1 if held else 0
 
 
 def descend_in_box(
@@ -508,21 +79,13 @@ def descend_in_box(
     step = shifted(space, 2 * n * n + (SPACE_VECTORS + STEP_VECTORS) * n)
     trial, projected, pinned, below = shifted(step, n), shifted(step, 2 * n), shifted(step, 3 * n), shifted(step, 4 * n)
     above = shifted(below, n)
-    reals[0] = reals[1] = math.nan
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
     zero(pinned, n)
     for i in range(n):
         active[i] = 1 if low[i] >= high[i] else 0
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return
-    if not (energy < math.inf and dot(here, here, size) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+    )
+    if not goes_on:
         return
 
     measure_box(y, low, high, n, below)
@@ -635,24 +198,6 @@ def descend_in_box(
             status = SADDLE
     reals[0] = gradient_size
     integers[0], integers[1], integers[2] = iterations, evaluations, status
-
-
-def free_curvature(h: DoublePointer, active: IntegerPointer, n: int, memory: DoublePointer) -> float:
-    """The lowest eigenvalue of the free variables' block of H, infinite where nothing is free."""
-    count = 0
-    for i in range(n):
-        if active[i] == 0:
-            for j in range(n):
-                if active[j] == 0:
-                    memory[count] = h[i * n + j]
-                    count += 1
-    if count == 0:
-        return math.inf
-    free = 0
-    for i in range(n):
-        free += 1 - active[i]
-    lowest, _ = spectrum(memory, free, shifted(memory, n * n))
-    return lowest
 
 
 def workspace_numbers(n: int) -> int:

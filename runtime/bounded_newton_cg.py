@@ -1,14 +1,8 @@
 """Newton's method within a box for many unknowns with a sparse Hessian: bounded.py by conjugate gradients.
 
-The model is lowered face by face as there, but for how a face is searched: by preconditioned conjugate gradients on the
-free variables, up to the trust region or a direction of no positive curvature, as in newton_cg.py. The numbers of the
-Hessian (slots) that belong to a row or column of a held variable are set to 0 in a copy; conjugate gradients whose
-right-hand side is 0 there then stay on the face (`hold_slots`). A face is left when its residual is as small as
-newton_cg.py asks for. A refused step is shortened along its line, which stays in the box.
-
-Negative curvature at the end is looked for by curvature.py among the free variables, together with those at a bound
-whose multipliers are within gtol. It is followed both ways, projected. If neither way leads down, the latter count as
-held, and the rest is asked again.
+The model is lowered face by face as there, but each face is searched by conjugate gradients
+(bounded_conjugate_gradients.py). A refused step is shortened along its line, which stays in the box. Saddles are looked
+for, and left, where the descent has ended (bounded_saddles.py).
 """
 
 from __future__ import annotations
@@ -16,276 +10,27 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..compiler.arrays import address_of
 from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
-from ..compiler.evaluate import Prepared, run, run_one
+from ..compiler.evaluate import Prepared, run
 from ..compiler.native import Native, native
-from ..compiler.pattern import Pattern
-from ..compiler.signature import DoublePointer, IntegerPointer, streaming
+from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
 from . import vectors
-from .bounded import (
-    ENOUGH,
-    SAME,
-    follow,
-    hold_stopped,
-    is_held,
-    is_unsettled,
-    mark_active,
-    measure_box,
-    project_gradient,
-    stop_short,
-    take_bounded_step,
-)
-from .conjugate_gradients import conjugate_gradients, precondition, system_of
-from .curvature import Curvature, curvature
-from .descend import (
-    ABYSS,
-    CONVERGED,
-    DOUBTFUL,
-    FAR,
-    HOPELESS,
-    ITERATION_LIMIT,
-    NOT_FINITE,
-    ROUNDING,
-    SADDLE,
-    STALLED,
-    UNBOUNDED,
-    first_radius,
-    is_accepted,
-    next_radius,
-    prepared_for,
-    shorter,
-)
+from .bounded_conjugate_gradients import FACE_VECTORS, cauchy_step_of_slots, descend_faces_of_slots, model_of_slots
+from .bounded_saddles import has_left_saddle
+from .bounded_trust_region import ENOUGH
+from .box_geometry import is_unsettled, mark_active, measure_box, project_gradient, stop_short, take_bounded_step
+from .conjugate_gradients import precondition, system_of
+from .descend import DOUBTFUL, HOPELESS, ROUNDING, first_radius, is_accepted, next_radius, prepared_for, shorter
+from .first_evaluation import evaluate_first
+from .held_slots import ends_of
 from .linear_algebra import largest
 from .problem import Problem
-
-Floats = NDArray[np.float64]
-
-FACES = 20
-"""Faces that are searched for one step."""
-
-
-# ---------------------------------------------------------------------------------------------- held slots
-
-
-class Ends:
-    """Row and column of the entry that each slot belongs to, (size,) int64; 0 for slots that belong to none."""
-
-    def __init__(self, pattern: Pattern, size: int) -> None:
-        rows = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr))
-        columns = np.asarray(pattern.indices, np.int64)
-        if pattern.starts is not None:
-            counts = np.diff(pattern.starts)
-            rows, columns = np.repeat(rows, counts), np.repeat(columns, counts)
-        self.rows, self.columns = np.zeros((2, size), np.int64)
-        self.rows[pattern.sources] = np.minimum(rows, columns)  # the same for both halves
-        self.columns[pattern.sources] = np.maximum(rows, columns)
-
-    @property
-    def addresses(self) -> tuple[int, int]:
-        return address_of(self.rows), address_of(self.columns)
-
-
-_ends: WeakKeyDictionary[Pattern, Ends] = WeakKeyDictionary()
-
-
-def ends_of(pattern: Pattern, size: int) -> Ends:
-    """The ends of the slots of a pattern, made when they are first asked for."""
-    found = _ends.get(pattern)
-    if found is None:
-        found = _ends[pattern] = Ends(pattern, size)
-    return found
-
-
-@streaming
-def hold_slots(
-    slots: DoublePointer,
-    rows: IntegerPointer,
-    columns: IntegerPointer,
-    free: DoublePointer,
-    size: int,
-    out: DoublePointer,
-) -> None:
-    """out <- the slots, 0 for those in a row or column of a variable that is not free (1.0, else 0.0)."""
-    for k in range(size):
-        out[k] = slots[k] * free[rows[k]] * free[columns[k]]
-
-
-# ---------------------------------------------------------------------------------------------- the model
-
-
-@streaming
-def _finish_model(g: DoublePointer, s: DoublePointer, r: DoublePointer, n: int) -> float:
-    """r <- g + r for r = Hs; returns g's + s'Hs/2."""
-    change = 0.0
-    for i in range(n):
-        change += s[i] * (g[i] + 0.5 * r[i])
-        r[i] += g[i]
-    return change
-
-
-def model_of_slots(
-    product: int,
-    slots: DoublePointer,
-    table: IntegerPointer,
-    extents: IntegerPointer,
-    instance: int,
-    prepared: DoublePointer,
-    scratch: DoublePointer,
-    g: DoublePointer,
-    s: DoublePointer,
-    n: int,
-    r: DoublePointer,
-) -> float:
-    """r <- g + Hs, the gradient of the model at s; returns its change g's + s'Hs/2."""
-    call_evaluate(product, slots, s, table, extents, instance, prepared, scratch, r)
-    return _finish_model(g, s, r, n)
-
-
-def cauchy_step_of_slots(
-    product: int,
-    slots: DoublePointer,
-    table: IntegerPointer,
-    extents: IntegerPointer,
-    instance: int,
-    prepared: DoublePointer,
-    scratch: DoublePointer,
-    g: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    n: int,
-    longest: float,
-    fallback: float,
-    s: DoublePointer,
-    r: DoublePointer,
-) -> float:
-    """s <- a point of sufficient decrease of the model on the path P(y - t g); returns the model's change.
-
-    The path is begun at most `longest` from y; `fallback` from it where that and the model leave it open.
-    """
-    for i in range(n):
-        s[i] = 0.0 if is_held(g[i], below[i], above[i], 0.0) else -g[i]
-    squares = vectors.dot(s, s, n)
-    call_evaluate(product, slots, s, table, extents, instance, prepared, scratch, r)
-    curved = vectors.dot(s, r, n)
-    t = longest / math.sqrt(squares)
-    if curved > 0.0:
-        t = min(t, squares / curved)
-    if not t < math.inf:
-        t = fallback / math.sqrt(squares)
-    for _ in range(60):
-        for i in range(n):
-            s[i] = min(max(-t * g[i], below[i]), above[i])
-        change = model_of_slots(product, slots, table, extents, instance, prepared, scratch, g, s, n, r)
-        if change <= ENOUGH * vectors.dot(g, s, n):
-            return change
-        t *= 0.25
-    vectors.zero(s, n)
-    return 0.0
-
-
-FACE_VECTORS = 10
-"""Vectors of n numbers that `descend_faces_of_slots` works with."""
-
-
-def descend_faces_of_slots(
-    system: IntegerPointer,
-    rows: IntegerPointer,
-    columns: IntegerPointer,
-    product: int,
-    slots: DoublePointer,
-    held: DoublePointer,
-    size: int,
-    table: IntegerPointer,
-    extents: IntegerPointer,
-    instance: int,
-    prepared: DoublePointer,
-    scratch: DoublePointer,
-    g: DoublePointer,
-    below: DoublePointer,
-    above: DoublePointer,
-    n: int,
-    radius: float,
-    fallback: float,
-    enough: float,
-    s: DoublePointer,
-    memory: DoublePointer,
-    work: DoublePointer,
-    stop: IntegerPointer,
-) -> tuple[float, float, bool]:
-    """Lower the model from s, face by face of the box, until its gradient on the free variables is within `enough`.
-
-    held       room for `size` slots; `work` is the system's memory, `memory` has FACE_VECTORS n numbers
-    radius     of each face's step, measured by the preconditioner; `fallback` as for `conjugate_gradients`
-    Returns the change g's + s'Hs/2, the length of the longest of those steps, and whether one ended at the radius or
-    without curvature.
-    """
-    r, free, pinned, down = memory, shifted(memory, n), shifted(memory, 2 * n), shifted(memory, 3 * n)
-    whole, part, r_whole = shifted(memory, 4 * n), shifted(memory, 5 * n), shifted(memory, 6 * n)
-    r_part, delta, target = shifted(memory, 7 * n), shifted(memory, 8 * n), shifted(memory, 9 * n)
-    change = model_of_slots(product, slots, table, extents, instance, prepared, scratch, g, s, n, r)
-    longest, far = 0.0, False
-    vectors.zero(pinned, n)
-    for _ in range(FACES):
-        for i in range(n):
-            free[i] = 0.0 if pinned[i] > 0.0 or is_held(r[i], below[i], above[i], s[i]) else 1.0
-            down[i] = -r[i] * free[i]
-        residual = math.sqrt(vectors.dot(down, down, n))
-        if stop[0] != 0 or not residual > enough:
-            break
-        hold_slots(slots, rows, columns, free, size, held)
-        precondition(system, held, 0.0, work)
-        ended, length, _left = conjugate_gradients(
-            system,
-            work,
-            product,
-            held,
-            table,
-            extents,
-            instance,
-            prepared,
-            scratch,
-            0.0,
-            down,
-            radius,
-            fallback,
-            0.5 * enough / residual,
-            10 * n + 100,
-            delta,
-            stop,
-        )
-        far = far or ended == 1 or ended == 2
-        longest = max(longest, length)
-        count = 0
-        for i in range(n):
-            if free[i] > 0.0:
-                target[count] = s[i] + delta[i]
-                count += 1
-        reach = follow(s, target, 1.0, free, below, above, n, whole, part)
-        lower = model_of_slots(product, slots, table, extents, instance, prepared, scratch, g, whole, n, r_whole)
-        if 0.0 < reach < 1.0:
-            at_bound = model_of_slots(product, slots, table, extents, instance, prepared, scratch, g, part, n, r_part)
-            if not lower <= at_bound:
-                whole, part, r_whole, r_part, lower = part, whole, r_part, r_whole, at_bound
-        if lower < change + SAME * change:
-            vectors.copy(whole, s, n)
-            vectors.copy(r_whole, r, n)
-            change = lower
-            if far and reach == 1.0:
-                break
-        elif reach == 1.0 or not hold_stopped(s, target, 1.0, reach, free, below, above, n, pinned):
-            break
-    return change, longest, far
-
-
-# ---------------------------------------------------------------------------------------------- the descent
+from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 
 # Vectors of n numbers that `descend_in_box_sparse` works with.
 VECTORS = 6 + FACE_VECTORS
@@ -318,28 +63,20 @@ def descend_in_box_sparse(
 ) -> None:
     """Minimise one instance from y in the box, which becomes the best point.
 
-    As `bounded.descend_in_box`, with kernels and system as for `newton_cg.descend_sparse`; `memory` has 3 size +
+    As `bounded.descend_in_box`, with kernels and system as for `newton_cg.descend_by_products`; `memory` has 3 size +
     VECTORS n numbers and the system's. The curvature is left NaN.
     """
     here, there, held = memory, shifted(memory, size), shifted(memory, 2 * size)
     step, trial = shifted(memory, 3 * size), shifted(memory, 3 * size + n)
     projected, below, above = shifted(step, 2 * n), shifted(step, 3 * n), shifted(step, 4 * n)
     other, vectors_of_faces, work = shifted(step, 5 * n), shifted(step, 6 * n), shifted(step, VECTORS * n)
-    reals[0] = reals[1] = math.nan
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
     for i in range(n):
         active[i] = 1 if low[i] >= high[i] else 0
     vectors.zero(memory, 2 * size)  # a kernel leaves places out that no second derivative lands in
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return
-    if not (energy < math.inf and vectors.dot(here, here, size) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+    )
+    if not goes_on:
         return
 
     measure_box(y, low, high, n, below)
@@ -483,6 +220,8 @@ def descend_in_box_sparse(
     integers[0], integers[1], integers[2] = iterations, evaluations, status
 
 
+# ---------------------------------------------------------------------------------------------- the slice
+
 # What `bounded_newton_slice` reads from its problem: two kernels, gradient and slots of the Hessian and the product
 # with the slots, each as in newton_cg.py; then addresses and sizes. STRIDE is that of LOW and HIGH, 0 for shared ones;
 # FIRST is added to the instances; GTOL is a float64.
@@ -535,9 +274,6 @@ def bounded_newton_slice() -> Native:
     return native(_bounded_newton_slice)
 
 
-# ---------------------------------------------------------------------------------------------- Python
-
-
 def minimise_bounded_sparse(problem: Problem) -> None:
     """Minimise every instance of a batch within its box, as `problem.Problem` says.
 
@@ -548,7 +284,7 @@ def minimise_bounded_sparse(problem: Problem) -> None:
     integers, y = problem.integers, problem.y
     _descend(problem, problem.max_iterations, range(len(y)))
     for instance in map(int, np.flatnonzero(integers[:, 2] <= STALLED)):
-        while _escaped(problem, instance):
+        while has_left_saddle(problem, instance):
             before = integers[instance, :2].copy()
             _descend(problem, problem.max_iterations - int(before[0]), range(instance, instance + 1))
             integers[instance, :2] += before
@@ -582,70 +318,3 @@ def _descend(problem: Problem, limit: int, instances: range) -> None:
     for entry in entries:
         if entry.failures:
             raise entry.failures.pop()
-
-
-def free_curvature(matrix: Any, free: NDArray[np.bool_]) -> Curvature:
-    """The curvature of the free block of a CSR array; its direction has a place for every variable."""
-    if not free.any():
-        return Curvature(math.inf, 0.0, None)
-    places = np.flatnonzero(free)
-    found = curvature(matrix[places][:, places])
-    if found.downwards is None:
-        return found
-    downwards = np.zeros(len(free))
-    downwards[places] = found.downwards
-    return found._replace(downwards=downwards)
-
-
-def _escaped(problem: Problem, instance: int) -> bool:
-    """Whether an instance was at a saddle, and y has left it for a lower energy.
-
-    Writes the curvature of the free block, which variables are held as the top of this file says, ITERATION_LIMIT where
-    no step was left, and SADDLE where no step down was found although that curvature is negative.
-    """
-    kernel, inputs, integers, box = problem.kernel, problem.inputs, problem.integers, problem.box
-    assert box is not None and problem.active is not None
-    y = problem.y[instance]
-    low, high = (side[instance if len(side) > 1 else 0] for side in (box.low, box.high))
-    pattern, slots = kernel.hessian_slots(inputs, y, instance)
-    matrix = pattern.matrix(pattern.fill(slots))
-    gradient = run_one(kernel.entry("gradient"), inputs, y, instance)[1]
-    active = problem.active[instance]
-    weak = (low < high) & ((y <= low) | (y >= high)) & (np.abs(gradient) <= problem.gtol)
-    found = free_curvature(matrix, active == 0)
-    wide = free_curvature(matrix, (active == 0) | weak) if weak.any() else found
-    if integers[instance, 2] == CONVERGED and wide.downwards is not None:
-        if _step_down(problem, instance, wide.downwards, matrix, (low, high)):
-            return True
-        if weak.any():
-            active[weak] = 1
-            found = free_curvature(matrix, active == 0)
-        if found.downwards is not None:
-            if wide is not found and _step_down(problem, instance, found.downwards, matrix, (low, high)):
-                return True
-            at_limit = integers[instance, 0] >= problem.max_iterations
-            integers[instance, 2] = ITERATION_LIMIT if at_limit else SADDLE
-    problem.reals[instance, 1] = found.lowest
-    return False
-
-
-def _step_down(problem: Problem, instance: int, way: Floats, matrix: Any, bounds: tuple[Floats, Floats]) -> bool:
-    """Move y along a direction of negative curvature, one way or the other, projected, if the energy falls."""
-    kernel, inputs, integers, y = problem.kernel, problem.inputs, problem.integers, problem.y[instance]
-    curved = -float(way @ (matrix @ way))
-    if integers[instance, 0] >= problem.max_iterations or not curved > 0.0:
-        return False
-    integers[instance, 0] += 1
-    energy = kernel.value_at(inputs, y, instance)
-    length = max(1e-3 * (np.abs(y).max() or 1.0), math.sqrt(200.0 * ROUNDING * abs(energy) / curved))
-    for _ in range(HOPELESS):
-        for sign in (1.0, -1.0):
-            trial = np.clip(y + sign * length * way, *bounds)
-            moved = float(np.sum((trial - y) ** 2))
-            if moved > 0.0:
-                integers[instance, 1] += 1
-                if kernel.value_at(inputs, trial, instance) < energy - 1e-4 * curved * moved:
-                    problem.y[instance] = trial
-                    return True
-        length /= 4.0
-    return False

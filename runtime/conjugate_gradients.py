@@ -3,8 +3,9 @@
 Two preconditioners M = E E': the factors of sweeps.py where H has a few diagonals, else the diagonal of H. The steps
 are those of the plain method for E^-1 (H + shift) E'^-1, so that |E' x|, the length of x that M measures, is an
 ordinary norm. With the diagonal, products are made by a kernel from the slots; with sweeps they are part of the sweeps.
-Where only products are at hand (`Plain`), M = 1, and a kernel makes them from the point itself, which then stands in
-for the slots.
+Where only products are at hand, a kernel makes them from the point itself, which then stands in for the slots. There
+M = 1 (`Plain`), or the inverse of what the last products of the solve before say of the inverse of H (`Remembering`,
+quasi_newton.py); M itself is not split then, and the steps are those of the method for M^-1 (H + shift).
 
 `System` is what depends on the pattern alone; it is made once for each pattern.
 """
@@ -21,6 +22,7 @@ from ..compiler.calling import call_evaluate, integer_pointer_at, shifted
 from ..compiler.pattern import Pattern
 from ..compiler.signature import DoublePointer, IntegerPointer, streaming, vectorised
 from . import sweeps, vectors
+from .quasi_newton import count_pairs, forget_pairs, keep_pair, pairs_size, precondition_by_pairs, use_pairs
 from .sweeps import (
     BACK,
     BACK_RUNS,
@@ -42,8 +44,8 @@ the first product says."""
 
 # What `layout` holds behind what sweeps.py reads. With the diagonal, STARTS says where the sources of a row begin.
 # ENTRIES is 0 where each number comes from one slot; else the numbers of the pattern are summed first, from SLOTS
-# between SLOT_STARTS.
-STARTS, ENTRIES, SLOTS, SLOT_STARTS, SIZE = range(12, 17)
+# between SLOT_STARTS. REMEMBERS is 1 where products are kept for the next solve.
+STARTS, ENTRIES, SLOTS, SLOT_STARTS, REMEMBERS, SIZE = range(12, 18)
 
 VECTORS = 5
 """Vectors that `conjugate_gradients` works with."""
@@ -98,6 +100,15 @@ class Plain(System):
         self.memory = (1 + VECTORS) * n
 
 
+class Remembering(Plain):
+    """No more is known of the Hessian of n unknowns, but each solve is preconditioned by the products of the last."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.layout[REMEMBERS] = 1
+        self.memory += pairs_size(n)
+
+
 _systems: WeakKeyDictionary[Pattern, System] = WeakKeyDictionary()
 
 
@@ -121,6 +132,16 @@ def _scale(layout: IntegerPointer, memory: DoublePointer) -> DoublePointer:
 
 def _vector(layout: IntegerPointer, memory: DoublePointer, which: int) -> DoublePointer:
     return shifted(_scale(layout, memory), (1 + which) * (layout[ROWS] + 2 * layout[MARGIN]))
+
+
+def _pairs(layout: IntegerPointer, memory: DoublePointer) -> DoublePointer:
+    return shifted(memory, (1 + VECTORS) * layout[ROWS])
+
+
+def forget(layout: IntegerPointer, memory: DoublePointer) -> None:
+    """Let the next solve be the first of a descent, whatever `memory` has been used for."""
+    if layout[REMEMBERS] != 0:
+        forget_pairs(_pairs(layout, memory), layout[ROWS])
 
 
 def precondition(layout: IntegerPointer, slots: DoublePointer, shift: float, memory: DoublePointer) -> float:
@@ -316,7 +337,9 @@ def conjugate_gradients(
 
     Returns how it ended, |x|, and the product of x and its residual: 0 the residual is below tolerance |b|, 1 at the
     boundary, 2 no curvature was left, 3 after `limit` steps or at numbers that are not finite. Without any curvature at
-    first, x is `fallback` long. `precondition` has been called for the same H and shift; `memory` is the system's.
+    first, x is `fallback` long. Where products are remembered, M is multiplied by a number for which the direction that
+    comes first is as long as it is, so that the radius of one solve is one for the next. `precondition` has been called
+    for the same H and shift; `memory` is the system's.
     """
     n = layout[ROWS]
     x, r, p, q = (
@@ -327,10 +350,24 @@ def conjugate_gradients(
     )
     _enter(layout, memory, b, r)
     vectors.zero(x, n)
-    vectors.copy(r, p, n)
     wanted = tolerance * math.sqrt(vectors.dot(b, b, n))
     rr = vectors.dot(r, r, n)
     enough = tolerance * tolerance * rr
+    z, pairs, count, kept, measure = r, r, 0, 0, 1.0  # z = M^-1 r, which r is where M is split
+    if layout[REMEMBERS] != 0:
+        pairs = _pairs(layout, memory)
+        count = count_pairs(pairs, n)
+        if count > 0:
+            z = _vector(layout, memory, T)
+            squares = precondition_by_pairs(pairs, count, n, r, z)
+            measure = math.sqrt(squares / vectors.dot(z, z, n))
+            if 0.0 < squares < math.inf and 0.0 < measure < math.inf:
+                rr, enough = squares, math.inf
+            else:
+                z, count, measure = r, 0, 1.0
+    radius *= measure
+    fallback *= measure
+    vectors.copy(z, p, n)
     xx, xp, pp = 0.0, 0.0, rr
     usual = 1.0
     ended, k = 3, 0
@@ -343,14 +380,21 @@ def conjugate_gradients(
             if size <= wanted:
                 ended = 0
                 break
-            if not size < math.inf:
+            if not size < math.inf or not rr > 0.0:
                 break
-            enough = rr * min(0.25, (0.5 * wanted / size) * (wanted / size))
+            if count == 0:
+                enough = rr * min(0.25, (0.5 * wanted / size) * (wanted / size))
         curved = _multiply(layout, memory, product, slots, table, extents, instance, prepared, scratch, shift, p, q)
         if k == 0 and layout[SOURCES] == 0:
-            usual = math.sqrt(vectors.dot(q, q, n) / pp)
-            fallback = max(fallback, math.sqrt(rr) / usual) if usual > 0.0 else fallback
+            usual = math.sqrt(vectors.dot(q, q, n) / vectors.dot(p, p, n))
+            if usual > 0.0:
+                fallback = max(fallback, measure * math.sqrt(vectors.dot(r, r, n)) / usual)
+            if count > 0:
+                usual = 1.0
         flat = not curved > FLATTEST * usual * pp
+        if layout[REMEMBERS] != 0 and not flat:
+            keep_pair(pairs, kept, p, q, curved, n)
+            kept += 1
         length = rr / curved if not flat else 0.0
         further = xx + 2.0 * length * xp + length * length * pp
         if flat or further >= radius * radius:
@@ -363,13 +407,17 @@ def conjugate_gradients(
             ended = 2 if flat else 1
             break
         following = _advance(length, p, q, x, r, n)
+        if count > 0:
+            following = precondition_by_pairs(pairs, count, n, r, z)
         xx = further
         ratio = following / rr
         rr = following
         xp = ratio * (xp + length * pp)
         pp = rr + ratio * ratio * pp
-        vectors.turn(r, ratio, p, n)
+        vectors.turn(z, ratio, p, n)
         k += 1
+    if layout[REMEMBERS] != 0:
+        use_pairs(pairs, kept, n)
     left = vectors.dot(r, x, n)
     _leave(layout, memory, x, out)
-    return ended, math.sqrt(xx), left
+    return ended, math.sqrt(xx) / measure, left

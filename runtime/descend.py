@@ -24,10 +24,10 @@ from ..compiler.calling import call_evaluate, call_prepare, double_pointer_at, d
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from . import vectors
+from .first_evaluation import evaluate_first
 from .linear_algebra import dot, largest
+from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
 from .trust_region import boundary_step, newton_step, spectrum
-
-CONVERGED, STALLED, ITERATION_LIMIT, NOT_FINITE, UNBOUNDED, SADDLE = 0, 1, 2, 3, 4, 5
 
 ROUNDING = 1e-13
 """Differences below this part of the energy are rounding: 450 units in the last place, for sums of many terms."""
@@ -37,11 +37,6 @@ FLAT = 1e-12
 
 DOUBTFUL, HOPELESS = 6, 16
 """How many steps from a point may be refused: below the rounding of the energy, and at all. The last is 1e-30 long."""
-
-FAR = 1e12
-ABYSS = -1e150
-"""An instance is unbounded this far from its start, or at this energy. Derivatives above 1e154 count as infinite."""
-
 
 NO_SCALE = 1e-30
 """Variables below this say nothing about the scale of a problem: a start this near to 0 is meant as 0."""
@@ -152,18 +147,10 @@ def descend(
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
     work, trial = shifted(space, n * n + 5 * n), shifted(space, n * n + 9 * n)
     inner, newton = shifted(trial, n), shifted(trial, 2 * n)
-    reals[0] = reals[1] = math.nan
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return
-    if not (energy < math.inf and dot(here, here, size) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+    )
+    if not goes_on:
         return
 
     status = iterations = refusals = doubtful = 0

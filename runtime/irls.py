@@ -27,24 +27,12 @@ from ..compiler.evaluate import Prepared
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from ..compiler.slices import run_slices
-from .descend import (
-    ABYSS,
-    CONVERGED,
-    DOUBTFUL,
-    FAR,
-    FLAT,
-    HOPELESS,
-    ITERATION_LIMIT,
-    NOT_FINITE,
-    ROUNDING,
-    SADDLE,
-    STALLED,
-    UNBOUNDED,
-    prepared_for,
-    take_step,
-)
+from .descend import DOUBTFUL, FLAT, HOPELESS, ROUNDING, prepared_for, take_step
+from .first_evaluation import evaluate_first
 from .linear_algebra import EPSILON, cholesky, cholesky_solve, dot, largest
 from .problem import Problem
+from .sparse import is_sparse
+from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
 from .trust_region import spectrum
 
 FIRST_SHIFT, SHIFTS = 1e-8, 12
@@ -174,18 +162,10 @@ def descend(
     """
     size = n + n * n
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
-    reals[0] = reals[1] = math.nan
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return False
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return False
-    if not (energy < math.inf and dot(here, here, size) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+    )
+    if not goes_on:
         return False
     status, iterations, evaluations, doubtful = ITERATION_LIMIT, 0, 1, 0
     gradient_size = largest(here, n)
@@ -293,6 +273,11 @@ def irls_slice() -> Native:
 def minimise_irls(problem: Problem) -> None:
     """Minimise every instance of a batch, as `problem.Problem` says; keeps where each began in `problem.began`."""
     kernel, inputs, y = problem.kernel, problem.inputs, problem.y
+    if is_sparse(kernel, inputs):
+        from .sparse_irls import minimise_sparse_irls  # here: most energies have few unknowns
+
+        minimise_sparse_irls(problem)
+        return
     kinds = ("value_gradient_reweighted", "value_gradient_hessian", "value")
     entries = [kernel.entry(kind) for kind in kinds]
     kernel.refuse_too_large(inputs)

@@ -25,8 +25,9 @@ from ..compiler.calling import call_evaluate, double_pointer_at, integer_pointer
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, streaming
 from . import vectors
-from .descend import CONVERGED, FLAT, STALLED, prepared_for
+from .descend import FLAT, prepared_for
 from .linear_algebra import EPSILON, largest, lowest_eigenvalue, lowest_eigenvector
+from .statuses import CONVERGED, STALLED
 
 UNLUCKY = 1e-6
 """How much smaller than usual the part of the start vector may be that points to the lowest eigenvalue."""

@@ -32,29 +32,16 @@ from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
 from . import vectors
-from .descend import (
-    ABYSS,
-    CONVERGED,
-    FAR,
-    ITERATION_LIMIT,
-    NOT_FINITE,
-    ROUNDING,
-    UNBOUNDED,
-    descend,
-    first_radius,
-    prepared_for,
-    take_step,
-    workspace_size,
-)
+from .descend import ROUNDING, descend, first_radius, prepared_for, take_step, workspace_size
+from .first_evaluation import evaluate_first
 from .linear_algebra import TINY, largest
 from .problem import Problem
 from .products import descend_products, raise_failures
+from .quasi_newton import PAIRS, apply_inverse
 from .sparse import descend_sparse, is_coupled, is_sparse
+from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, NOT_FINITE, UNBOUNDED
 
 Integers = NDArray[np.int64]
-
-PAIRS = 10
-"""Pairs that are remembered."""
 
 DECREASE, FLATTENING = 1e-4, 0.9
 """What a step must reach: this part of the decrease that the slope promises, and a slope below this part of it."""
@@ -115,33 +102,6 @@ def _run(problem: Problem, *, newton: bool) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- compiled
-
-
-def apply_inverse(
-    steps: DoublePointer,
-    changes: DoublePointer,
-    products: DoublePointer,
-    weights: DoublePointer,
-    newest: int,
-    count: int,
-    n: int,
-    q: DoublePointer,
-) -> None:
-    """q <- B q from the `count` pairs that end with `newest`, each in its row of PAIRS that are used in turn.
-
-    `products` are those of the step and the change of each pair; `weights` is working memory.
-    """
-    for age in range(count):
-        row = (newest - age + PAIRS) % PAIRS
-        weights[row] = vectors.dot(shifted(steps, row * n), q, n) / products[row]
-        vectors.add_scaled(-weights[row], shifted(changes, row * n), q, n)
-    if count > 0:
-        change = shifted(changes, newest * n)
-        vectors.scale(products[newest] / vectors.dot(change, change, n), q, n)
-    for age in range(count - 1, -1, -1):
-        row = (newest - age + PAIRS) % PAIRS
-        missing = weights[row] - vectors.dot(shifted(changes, row * n), q, n) / products[row]
-        vectors.add_scaled(missing, shifted(steps, row * n), q, n)
 
 
 def between(
@@ -241,28 +201,22 @@ def approach(
     memory: DoublePointer,
     gtol: float,
     max_iterations: int,
+    reals: DoublePointer,
     integers: IntegerPointer,
     stop: IntegerPointer,
 ) -> None:
     """L-BFGS for one instance from y, which becomes the best point; `memory` has `memory_size(n)` numbers.
 
-    integers <- iterations, evaluations, status: CONVERGED where Newton's method is to go on.
+    reals <- NaN;  integers <- iterations, evaluations, status: CONVERGED where Newton's method is to go on.
     """
     here, there, trial = memory, shifted(memory, n), shifted(memory, 2 * n)
     direction, step = shifted(memory, 3 * n), shifted(memory, 4 * n)
     steps, changes = shifted(memory, 5 * n), shifted(memory, (5 + PAIRS) * n)
     products, weights = shifted(changes, PAIRS * n), shifted(changes, PAIRS * n + PAIRS)
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return
-    if not (energy < math.inf and vectors.dot(here, here, n) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, n, y, here, reals, integers
+    )
+    if not goes_on:
         return
     status, iterations, evaluations, count, newest = CONVERGED, 0, 1, 0, 0
     enough = max(gtol, math.sqrt(gtol * largest(here, n)))
@@ -364,6 +318,7 @@ def _lbfgs_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
             memory,
             gtol,
             limit,
+            reals,
             integers,
             stop,
         )

@@ -20,31 +20,26 @@ from ..compiler.calling import call_evaluate, double_pointer_at, doubles, intege
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from .descend import (
-    ABYSS,
-    CONVERGED,
     DERIVATIVES,
     ENERGIES,
     EXTENTS,
-    FAR,
     FLAT,
     GTOL,
     INTEGERS,
-    ITERATION_LIMIT,
     MAX_ITERATIONS,
-    NOT_FINITE,
     REALS,
     ROUNDING,
     SCRATCH,
-    STALLED,
     TABLE,
-    UNBOUNDED,
     UNKNOWNS,
     VALUE,
     VARIABLES,
     prepared_for,
 )
+from .first_evaluation import evaluate_first
 from .linear_algebra import dot, largest, lowest_eigenvector, rotate_back
 from .semidefinite import combine, null_part, project, row_space, solve_in_range
+from .statuses import CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 from .trust_region import newton_step, spectrum
 
 
@@ -95,18 +90,10 @@ def solve_quadratic(
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
     hessian, trial = shifted(here, n), shifted(space, n * n + 5 * n)
     coefficients, part = shifted(trial, n), shifted(trial, 2 * n)
-    reals[0] = reals[1] = math.nan
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return
-    if not (energy < math.inf and dot(here, here, size) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+    )
+    if not goes_on:
         return
 
     gradient_size, hessian_size = largest(here, n), _row_sum(hessian, n)

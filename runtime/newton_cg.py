@@ -10,8 +10,8 @@ else (when a step is accepted, how the radius follows, statuses) is as in descen
 
 H is never put together, nor factorised. Where it is sparse, a kernel computes its numbers once for a point
 (compiler/slots.py), and conjugate_gradients.py works with those and a preconditioner made of them (sparse.py). Else
-another kernel makes each product from the point itself, without a preconditioner (products.py). Whether the end is a
-minimum is asked afterwards.
+another kernel makes each product from the point itself, and the products of one step precondition the next
+(products.py). Whether the end is a minimum is asked afterwards.
 """
 
 from __future__ import annotations
@@ -22,19 +22,12 @@ from ..compiler.calling import call_evaluate, double_pointer_at, doubles, intege
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from . import vectors
-from .conjugate_gradients import conjugate_gradients, eigenvalue_bounds, precondition
+from .conjugate_gradients import conjugate_gradients, eigenvalue_bounds, forget, precondition
 from .descend import (
-    ABYSS,
-    CONVERGED,
     DOUBTFUL,
-    FAR,
     FLAT,
     HOPELESS,
-    ITERATION_LIMIT,
-    NOT_FINITE,
     ROUNDING,
-    STALLED,
-    UNBOUNDED,
     first_radius,
     is_accepted,
     next_radius,
@@ -42,7 +35,9 @@ from .descend import (
     shorter,
     take_step,
 )
+from .first_evaluation import evaluate_first
 from .linear_algebra import largest
+from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 
 
 def descend_by_products(
@@ -61,6 +56,7 @@ def descend_by_products(
     memory: DoublePointer,
     gtol: float,
     forcing: float,
+    flattening: float,
     max_iterations: int,
     reals: DoublePointer,
     integers: IntegerPointer,
@@ -72,26 +68,20 @@ def descend_by_products(
     product    multiplies the slots; without slots (size = n), the Hessian at y
     system     the layout of conjugate_gradients.py
     forcing    the residual of a step at most, as a part of the gradient; 0 solves it as far as gtol asks
+    flattening what a step must leave of the gradient at most, where rounding hides the decrease of the energy
     reals <- gradient norm, lower bound of the Hessian's eigenvalues;  integers <- iterations, evaluations, status.
     The bound is NaN where the status is not CONVERGED, or where it does not show that the end is a minimum.
     """
     here, there, step, trial = memory, shifted(memory, size), shifted(memory, 2 * size), shifted(memory, 2 * size + n)
     down, work = shifted(step, 2 * n), shifted(step, 3 * n)
-    reals[0] = reals[1] = math.nan
-    integers[0] = integers[1] = 0
-    integers[2] = NOT_FINITE
     vectors.zero(memory, 2 * size)  # a kernel leaves places out that no second derivative lands in
-    start_size = largest(y, n)
-    if not start_size < math.inf:
-        return
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
-    integers[1] = 1
-    if energy < ABYSS:
-        integers[2] = UNBOUNDED
-        return
-    if not (energy < math.inf and vectors.dot(here, here, size) < math.inf):
+    goes_on, energy, start_size = evaluate_first(
+        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+    )
+    if not goes_on:
         return
 
+    forget(system, work)
     iterations = refusals = doubtful = ended = 0
     status, evaluations = ITERATION_LIMIT, 1
     fresh = True
@@ -152,7 +142,9 @@ def descend_by_products(
         judged = predicted > noise
         ratio = -change / predicted
         in_doubt = finite and not judged
-        flatter = in_doubt and change <= noise and (trial_norm < 0.9 * gradient_norm or largest(there, n) <= gtol)
+        flatter = (
+            in_doubt and change <= noise and (trial_norm < flattening * gradient_norm or largest(there, n) <= gtol)
+        )
         doubtful += 1 if in_doubt else 0
         if not is_accepted(trial_energy, finite, ratio, judged, flatter):
             refusals += 1
@@ -184,11 +176,11 @@ def descend_by_products(
 
 # What `newton_slice` reads from its problem: two kernels, gradient (and slots of the Hessian) and the product, each as
 # (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its own); then
-# addresses and sizes. LIMITS are the steps that each instance may try, FIRST is added to the instances. GTOL and
-# FORCING are float64.
+# addresses and sizes. LIMITS are the steps that each instance may try, FIRST is added to the instances. GTOL,
+# FORCING and FLATTENING are float64.
 DERIVATIVES, PRODUCT = 0, 4
 TABLE, EXTENTS, UNKNOWNS, SIZE, SCRATCH, SYSTEM = range(8, 14)
-VARIABLES, REALS, INTEGERS, LIMITS, FIRST, GTOL, FORCING = range(14, 21)
+VARIABLES, REALS, INTEGERS, LIMITS, FIRST, GTOL, FORCING, FLATTENING = range(14, 22)
 
 
 def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -216,6 +208,7 @@ def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
             shifted(room, problem[SCRATCH]),
             doubles(problem)[GTOL],
             doubles(problem)[FORCING],
+            doubles(problem)[FLATTENING],
             integer_pointer_at(problem[LIMITS])[instance],
             shifted(double_pointer_at(problem[REALS]), instance * 2),
             shifted(integer_pointer_at(problem[INTEGERS]), instance * 3),

@@ -1,7 +1,8 @@
 """Minimising with products of the Hessian and vectors alone: memory is linear in the number of unknowns.
 
-The compiled loop is that of newton_cg.py, without a preconditioner. Each instance that ends with a small gradient is
-asked for its curvature by lanczos.py; where that is negative, a step along it leaves the saddle (sparse.py).
+The compiled loop is that of newton_cg.py; the products of one step precondition the next (quasi_newton.py). Each
+instance that ends with a small gradient is asked for its curvature by lanczos.py; where that is negative, a step along
+it leaves the saddle (sparse.py).
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 from ..compiler.arrays import address_of
 from ..compiler.evaluate import Prepared, run
 from ..compiler.slices import run_slices
-from .conjugate_gradients import Plain
+from .conjugate_gradients import Remembering
 from .lanczos import lanczos_slice, memory_size
 from .newton_cg import GTOL, newton_slice
 from .problem import Problem
-from .sparse import forcing_of, leave_saddles
+from .sparse import FLATTER, forcing_of, leave_saddles
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -63,15 +64,16 @@ def _descend(problem: Problem, limits: Integers, instances: range) -> None:
     entries = [kernel.entry(kind) for kind in ("value_gradient", "hvp")]
     prepared = [Prepared(entry, inputs) for entry in entries]
     scratch = max(entry.needs(inputs)[1] for entry in entries)
-    n, system = inputs.m, Plain(inputs.m)
+    n, system = inputs.m, Remembering(inputs.m)
     packed = struct.pack(
-        f"={GTOL}q2d",
+        f"={GTOL}q3d",
         *(number for p in prepared for number in p.fields),
         *(inputs.table_address, inputs.extents_address, n, n, scratch, system.address),
         *(address_of(problem.y), address_of(problem.reals), address_of(problem.integers), address_of(limits)),
         instances.start,
         problem.gtol,
         forcing_of(kernel),
+        FLATTER,
     )
     numbers = array("q", packed)
     workspace = sum(p.own for p in prepared) + scratch + 5 * n + system.memory

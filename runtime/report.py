@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ..compiler.nonfinite import NotFinite, by_role, first_not_finite, instance_of
 from ..energies.display import printable
-from .descend import ABYSS, FAR, FLAT, ROUNDING
+from .descend import FLAT, ROUNDING
 from .run import run_problem
 from .solution import Solution, Status
+from .statuses import ABYSS, FAR
 
 if TYPE_CHECKING:
     from .problem import Problem

@@ -7,9 +7,9 @@ from time import perf_counter
 
 import numpy as np
 
-from .descend import NOT_FINITE
 from .methods import METHODS
 from .problem import Problem
+from .statuses import NOT_FINITE
 
 PART_SECONDS = 0.1
 """How long a part should last between two reports."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..energies.errors import InputError, InputTypeError, NumericalError, UnsupportedError
-from .descend import CONVERGED, ITERATION_LIMIT, NOT_FINITE, SADDLE, STALLED, UNBOUNDED
+from .statuses import CONVERGED, ITERATION_LIMIT, NOT_FINITE, SADDLE, STALLED, UNBOUNDED
 
 if TYPE_CHECKING:
     from .minima import Minima

@@ -19,8 +19,9 @@ from ..compiler.arrays import address_of
 from ..compiler.evaluate import Prepared, run
 from ..compiler.slices import run_slices
 from .curvature import curvature
-from .descend import ABYSS, CONVERGED, HOPELESS, ITERATION_LIMIT, NO_SCALE, ROUNDING, SADDLE, STALLED
+from .descend import HOPELESS, NO_SCALE, ROUNDING
 from .problem import Problem
+from .statuses import ABYSS, CONVERGED, ITERATION_LIMIT, SADDLE, STALLED
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -61,17 +62,21 @@ def descend_sparse(problem: Problem, limits: Integers) -> None:
     def downwards(instance: int) -> tuple[Floats, float] | None:
         if integers[instance, 2] != CONVERGED or not math.isnan(reals[instance, 1]):
             return None
-        matrix = _hessian(kernel, inputs, y, instance)
+        matrix = hessian_at(kernel, inputs, y, instance)
         found = curvature(matrix)
         reals[instance, 1] = found.lowest
         if found.downwards is None:
             return None
         return found.downwards, -float(found.downwards @ (matrix @ found.downwards))
 
-    _descend(problem, limits, range(len(y)))
-    leave_saddles(problem, limits, downwards, lambda rest, some: _descend(problem, rest, some))
+    def descend(rest: Integers, some: range) -> None:
+        forcing = forcing_of(kernel)
+        descend_by_slots(problem, rest, some, matrix=HESSIAN, gtol=problem.gtol, forcing=forcing, flattening=FLATTER)
+
+    descend(limits, range(len(y)))
+    leave_saddles(problem, limits, downwards, descend)
     for instance in np.flatnonzero(integers[:, 2] == STALLED):
-        reals[instance, 1] = curvature(_hessian(kernel, inputs, y, int(instance))).lowest
+        reals[instance, 1] = curvature(hessian_at(kernel, inputs, y, int(instance))).lowest
 
 
 # ---------------------------------------------------------------------------------------------- descending
@@ -82,23 +87,42 @@ def forcing_of(kernel: Any) -> float:
     return 0.0 if kernel.quadratic else 0.1
 
 
-def _descend(problem: Problem, limits: Integers, instances: range) -> None:
-    """Run the compiled loop for some instances; those of one pattern together."""
+FLATTER = 0.9
+"""What a step must leave of the gradient at most, where rounding hides the decrease of the energy."""
+
+HESSIAN = "hessian", "value_gradient_sparse_hessian", "sparse_hvp"
+"""A pattern, what writes the numbers that belong to it, and what multiplies them."""
+
+
+def descend_by_slots(
+    problem: Problem,
+    limits: Integers,
+    instances: range,
+    *,
+    matrix: tuple[str, str, str],
+    gtol: float,
+    forcing: float,
+    flattening: float,
+) -> None:
+    """Run the compiled loop with a sparse matrix for some instances; those of one pattern together.
+
+    The last two are those of `newton_cg.descend_by_products`.
+    """
     from .conjugate_gradients import system_of  # here: most energies have few unknowns
     from .newton_cg import GTOL, newton_slice
 
     kernel, inputs = problem.kernel, problem.inputs
-    entries = [kernel.entry(kind) for kind in ("value_gradient_sparse_hessian", "sparse_hvp")]
+    entries = [kernel.entry(kind) for kind in matrix[1:]]
     prepared = [Prepared(entry, inputs) for entry in entries]
     n, size, own = inputs.m, entries[0].needs(inputs)[2], sum(p.own for p in prepared)
     scratch = max(entry.needs(inputs)[1] for entry in entries)
     kernels = [number for p in prepared for number in p.fields]
     outputs = address_of(problem.y), address_of(problem.reals), address_of(problem.integers)
-    for pattern, some in kernel.patterns("hessian", inputs, instances):
+    for pattern, some in kernel.patterns(matrix[0], inputs, instances):
         system = system_of(pattern)
         fixed = (inputs.table_address, inputs.extents_address, n, size, scratch, system.address)
         numbers_of = (*kernels, *fixed, *outputs, address_of(limits), some[0])
-        packed = struct.pack(f"={GTOL}q2d", *numbers_of, problem.gtol, forcing_of(kernel))
+        packed = struct.pack(f"={GTOL}q3d", *numbers_of, gtol, forcing, flattening)
         numbers = array("q", packed)
         key = ("newton-cg", entries[0].evaluate.address, inputs.extents.tobytes())
         workspace = own + scratch + 2 * size + 3 * n + system.memory
@@ -111,7 +135,8 @@ def _descend(problem: Problem, limits: Integers, instances: range) -> None:
 # ---------------------------------------------------------------------------------------------- curvature, saddles
 
 
-def _hessian(kernel: Any, inputs: Any, y: Floats, instance: int) -> Any:
+def hessian_at(kernel: Any, inputs: Any, y: Floats, instance: int) -> Any:
+    """The sparse Hessian of one instance as a CSR array."""
     pattern, slots = kernel.hessian_slots(inputs, y[instance], instance)
     return pattern.matrix(pattern.fill(slots))
 

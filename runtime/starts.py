@@ -29,9 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.evaluate import run
-from .descend import NOT_FINITE, ROUNDING, STALLED
+from .descend import ROUNDING
 from .problem import Problem
 from .run import Report, run_problem
+from .statuses import NOT_FINITE, STALLED
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

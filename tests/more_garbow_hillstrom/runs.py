@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from wiberg.runtime.methods import GENERAL_METHODS
 
-from .problem import Problem
+from .boxes import Box
+from .problem import ABSOLUTE, RELATIVE, Problem
 
 GTOL = 1e-8
 OURS = GENERAL_METHODS
@@ -92,3 +93,53 @@ def by_scipy(problem: Problem, method: str, factor: int = 1, limit: int = 3000) 
     return Run(
         float(found.fun), int(found.nit), int(found.nfev), str(found.status), problem.reached(found.fun) is not None
     )
+
+
+# ---------------------------------------------------------------------------------------------- within a box
+
+
+def in_box_by_wiberg(problem: Problem, box: Box, limit: int = 3000) -> Run:
+    """As `by_wiberg`; solved is whether the status says so."""
+    import wiberg as wb
+
+    bounds = {"y": (box.low, box.high)}
+    found = wb.minimise(
+        problem.kernel,
+        None,
+        problem.data,
+        start={"y": problem.start},
+        bounds=bounds,
+        gtol=GTOL,
+        max_iterations=limit,
+    )
+    usable = found.status in (wb.Status.CONVERGED, wb.Status.STALLED)
+    return Run(found.energy, found.iterations, found.evaluations, found.status.name, usable)
+
+
+def in_box_by_scipy(problem: Problem, box: Box, method: str, limit: int = 3000) -> Run:
+    """`method` is 'L-BFGS-B', 'TNC' or 'trust-constr', which gets a Hessian; only the gradient ends them, if it can."""
+    from scipy.optimize import Bounds, minimize
+
+    functions, start = Functions(problem), box.project(problem.start).ravel()
+    options = {
+        "L-BFGS-B": {"maxiter": limit, "maxfun": 10**6, "ftol": 0.0, "gtol": GTOL},
+        "TNC": {"maxfun": 10**5, "ftol": 0.0, "xtol": 0.0, "gtol": GTOL},
+        "trust-constr": {"maxiter": limit, "gtol": 1e-15, "xtol": 1e-10, "barrier_tol": 1e-12},
+    }[method]
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        found = minimize(
+            functions.value,
+            start,
+            jac=functions.gradient,
+            hess=functions.hessian if method == "trust-constr" else None,
+            bounds=Bounds(box.low.ravel(), box.high.ravel()),
+            method=method,
+            options=options,
+        )
+    return Run(float(found.fun), int(found.nit), int(found.nfev), str(found.status), bool(np.isfinite(found.fun)))
+
+
+def is_as_low(run: Run, lowest: float) -> bool:
+    """Whether a run ended at this energy: to 1e-6 of it, or 1e-10 above."""
+    return run.solved and run.energy <= lowest + max(RELATIVE * abs(lowest), ABSOLUTE)

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
-from wiberg.runtime.bounded import (
+from wiberg.runtime.bounded_trust_region import (
     ENOUGH,
     SPACE_VECTORS,
     STEP_VECTORS,
     box_step,
     cauchy_step,
     escape_step,
-    project_gradient,
 )
+from wiberg.runtime.box_geometry import project_gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow, which machine code does not mention
 

@@ -7,8 +7,8 @@ import wiberg as wb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wiberg.runtime import lanczos
-from wiberg.runtime.descend import CONVERGED
 from wiberg.runtime.products import find_curvature
+from wiberg.runtime.statuses import CONVERGED
 
 n = sp.Symbol("n", integer=True, positive=True)
 i, j = sp.Idx("i", n), sp.Idx("j", n)

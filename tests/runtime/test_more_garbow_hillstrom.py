@@ -43,6 +43,14 @@ def test_solved_from_the_standard_start(problem):
 
 
 @each
+def test_solved_by_products_from_the_standard_start(problem):
+    """Powell badly scaled and Meyer need the products of the step before: without, more than 3,000 steps."""
+    run = by_wiberg(problem, "newton-cg")
+    assert run.solved, run
+    assert run.steps <= 300
+
+
+@each
 def test_minimiser_is_that_of_the_table(problem):
     found = wb.minimise(problem.kernel, None, problem.data, start={"y": problem.start}, max_iterations=1000)
     at = problem.reached(found.energy).at
