@@ -95,7 +95,7 @@ def rows() -> Iterator[Row]:
         wb.minimise(batch, {"cameras": cameras}, rest, start=start),
     )
     assert ours.converged.all() and np.allclose(ours.energy.ravel(), theirs.energy, rtol=1e-12)
-    y, flat = ours.variables, {"a": ours.variables["a"].reshape(-1, BASES)}
+    y, flat, box = ours.variables, {"a": ours.variables["a"].reshape(-1, BASES)}, {"a": (-0.05, 0.05)}
     pairs = {
         "value, gradient and Hessian": (
             lambda: family.value_gradient_hessian(y, weights, data),
@@ -104,6 +104,16 @@ def rows() -> Iterator[Row]:
         "minimise": (
             lambda: wb.minimise(family, weights, data, start=start),
             lambda: wb.minimise(batch, {"cameras": cameras}, rest, start=start),
+        ),
+        "minimise by IRLS": (
+            lambda: wb.minimise(family, weights, data, start=start, method="irls"),
+            lambda: wb.minimise(batch, {"cameras": cameras}, rest, start=start, method="irls"),
+        ),
+        "minimise within bounds, reported": (
+            lambda: wb.minimise(family, weights, data, start=start, bounds=box, callback=lambda done, total: None),
+            lambda: wb.minimise(
+                batch, {"cameras": cameras}, rest, start=start, bounds=box, callback=lambda done, total: None
+            ),
         ),
         "minimise, gathering in it": (
             lambda: wb.minimise(family, weights, data, start=start),

@@ -35,7 +35,7 @@ from .arrays import (
     shape_of,
     spread_rows,
 )
-from .declaration import KIND_NAMES, Declaration, Symbol
+from .declaration import CHOSEN, FAMILY_ROWS, Declaration, Symbol
 
 Shapes = tuple[tuple[int, ...], ...]
 MOST_PLANS = 1000  # sets of shapes that are remembered
@@ -87,20 +87,28 @@ class Inputs:
     """Bound weights and data. It owns the arrays whose addresses `table` holds; the rest is as in `Plan`.
 
     arrays   contiguous arrays: weights, then data, in declared order
-    table    (A, 2) int64: address, and distance from one instance to the next; of a family, a row for each kind of
-             kernel more, for what its members have in common (`keep`)
+    table    (A, 2) int64: address, and distance from one instance to the next; of a family, `FAMILY_ROWS` more, for
+             which rows are meant (`rows`), and what members have in common (`keep`)
     """
 
-    __slots__ = ("_kept", "_table", "arrays", "batch", "plan", "table_address")
+    __slots__ = ("_chosen", "_kept", "_table", "arrays", "batch", "plan", "table_address")
 
-    def __init__(self, arrays: tuple[Any, ...], plan: Plan) -> None:
+    def __init__(
+        self,
+        arrays: tuple[Any, ...],
+        plan: Plan,
+        chosen: NDArray[np.int64] | None = None,
+        kept: dict[str, Floats] | None = None,
+    ) -> None:
         table, row = plan.distances[:], 0
         for one in arrays:  # a loop, because it is faster than slices and map
             table[row] = address_of(one)
             row += 2
         self.arrays, self._table, self.plan, self.batch = arrays, table, plan, plan.batch
         self.table_address = table.buffer_info()[0]
-        self._kept: dict[str, Floats] | None = None
+        self._kept, self._chosen = kept, chosen
+        if chosen is not None:
+            table[self._place(CHOSEN)] = address_of(chosen)
 
     @property
     def table(self) -> NDArray[np.int64]:
@@ -111,34 +119,51 @@ class Inputs:
     m, p, q = _of_plan("m"), _of_plan("p"), _of_plan("q")
     family, members = _of_plan("family"), _of_plan("members")
 
-    def has(self, kind: str) -> bool:
-        """Whether what the members have in common is there for a kind of kernel."""
-        return self._kept is not None and kind in self._kept
+    def _place(self, what: str) -> int:
+        return 2 * (len(self.arrays) + FAMILY_ROWS.index(what))
 
-    def kept(self, kind: str) -> Floats:
-        """What the members have in common for a kind of kernel, which is there."""
-        assert self._kept is not None
-        return self._kept[kind]
+    def kept(self, kind: str) -> Floats | None:
+        """What the members have in common for a kind of kernel, (1, size) or (batch, size), if it is there."""
+        return None if self._kept is None else self._kept.get(kind)
 
     def keep(self, kind: str, common: Floats) -> None:
-        """Let a kind of kernel find what its members have in common: (1, size) or (batch, size)."""
+        """Let a kind of kernel find what its members have in common, also for `rows` of these inputs."""
         if self._kept is None:
             self._kept = {}
         kept = self._kept.setdefault(kind, common)  # another thread may have been faster
-        place = 2 * (len(self.arrays) + KIND_NAMES.index(kind))
+        place = self._place(kind)
         self._table[place + 1] = kept.shape[1] if len(kept) > 1 else 0
         self._table[place] = address_of(kept)
 
     def rows(self, rows: slice | NDArray[np.int64]) -> Inputs:
-        """The inputs of some instances; a slice copies nothing. What is shared stays shared."""
+        """The inputs of some instances; a slice copies nothing. What is shared stays shared.
+
+        Of a family some rows, in any order and any number of times: nothing is copied, kernels read which are meant,
+        and `batch` stays that of all. Slices have ends that are not negative.
+        """
+        if self.family:
+            return self._chosen_rows(rows)
         arrays = tuple([a[rows] if b and len(a) != 1 else a for a, b in zip(self.arrays, self.batched, strict=True)])
         if self.batch in (None, 1):
             return Inputs(arrays, self.plan)
         count = len(range(self.batch)[rows]) if isinstance(rows, slice) else len(rows)
         return Inputs(arrays, replace(self.plan, batch=count))
 
+    def _chosen_rows(self, rows: slice | NDArray[np.int64]) -> Inputs:
+        if isinstance(rows, slice) and rows == slice(None):
+            return self
+        if self._kept is None:
+            self._kept = {}
+        chosen = np.arange(rows.stop)[rows] if isinstance(rows, slice) else np.array(rows, np.int64)
+        return Inputs(self.arrays, self.plan, chosen if self._chosen is None else self._chosen[chosen], self._kept)
+
+    def instance(self, row: int) -> int:
+        """Which instance a row belongs to: itself, or of a family that whose member it is."""
+        number = row if self._chosen is None else int(self._chosen[row])
+        return number // int(self.members)
+
     def __reduce__(self) -> Any:
-        return Inputs, (self.arrays, self.plan)
+        return Inputs, (self.arrays, self.plan, self._chosen)
 
 
 class Binder:
@@ -222,7 +247,7 @@ class Binder:
         ]
         family = tuple(max(0, evaluate(values.stop, extents)) for _, values in declaration.family)
         if family:
-            distances += [0] * len(KIND_NAMES)
+            distances += [0] * len(FAMILY_ROWS)
             extents |= {index: size - 1 for (index, _), size in zip(declaration.family, family, strict=True)}
         count = len(declaration.weights)
         weights_batched = any(b and shape[0] != 1 for b, shape in zip(batched[:count], shapes[:count], strict=True))

@@ -8,8 +8,8 @@ table      int64, for each input array (weights, then data, in declared order) t
            the distance in numbers from one instance to the next (0: shared by all instances)
 extents    int64, the extents of the energy in the order of its signature
 instance   which instance of the batch; only arrays with a distance are affected. Of a family (family.py) which row:
-           instance * members + member, so that drivers that loop over rows need to know nothing of families; what
-           members have in common is found through further rows of the table
+           instance * members + member, so that drivers that loop over rows need to know nothing of families. Further
+           rows of the table lead to what members have in common, and to the numbers of rows that are meant instead
 prepared   numbers that depend on weights alone, written by `prepare`; once for a call where weights are shared, once
            for each instance where they are not
 scratch    working memory of `evaluate`, one for each thread

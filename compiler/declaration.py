@@ -22,7 +22,13 @@ KIND_NAMES = (
     "candidates", "weight_gradient", "value_gradient_reweighted", "reweighting_adjoint",
     "value_gradient_sparse_reweighted", "sparse_reweighted_product",
 )  # fmt: skip
-"""All kinds of kernels. The k-th finds what its members have in common behind the inputs, in row k of the table."""
+"""All kinds of kernels."""
+
+CHOSEN = "chosen"
+
+FAMILY_ROWS = (CHOSEN, *KIND_NAMES)
+"""What stands in the table of a family behind the inputs: which rows are meant where it is not all of them (an address
+of their numbers, or 0), and for each kind of kernel what its members have in common."""
 
 ADJOINTS = frozenset({"cross_adjoint", "data_adjoint", "reweighting_adjoint"})
 """Kinds of kernels that add to their output."""

@@ -21,7 +21,7 @@ from functools import lru_cache
 from ..energies.energy import Energy
 from . import sizes
 from .common import PREFIX, split
-from .declaration import ADJOINTS, COMMON, COUNT, KIND_NAMES
+from .declaration import ADJOINTS, CHOSEN, COMMON, COUNT, FAMILY_ROWS, KIND_NAMES
 from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
 from .emit import Emitted, Memory, Place, emit
 from .expression import Affine, constant, name
@@ -391,7 +391,8 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
     steps = dict.fromkeys(at, m) if kind == "many_values" else {}
     return Memory(
         variables, table, outputs, _ALL[kind].accumulate, mirror, steps, rough=kind == "many_values",
-        common=_common_places(program)[0], common_row=len(inputs) + KIND_NAMES.index(kind),
+        common=_common_places(program)[0], common_row=len(inputs) + FAMILY_ROWS.index(kind),
+        chosen_row=len(inputs) + FAMILY_ROWS.index(CHOSEN),
     )  # fmt: skip
 
 

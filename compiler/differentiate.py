@@ -295,9 +295,18 @@ def _shielded(total: Op, items: Iterable[Contribution | Piece]) -> Op:
 
     t0 is not read where its Piecewise takes the other branch, so its adjoint is 0, and t0 may be the log of 0.
     """
-    if _is_branch(total) or not any(contains(c.expression, _is_branch) for c in items):
+    if _is_branch(total) or not any(_has_branch(c.expression) for c in items):
         return total
     return select(function("equal", total, ZERO), ZERO, total)
+
+
+def _has_branch(node: Op) -> bool:
+    """Whether a branch decides what is read. The kink of a root within `fixed`, a weight of IRLS, does not."""
+
+    def is_left_out(item: Op) -> bool:
+        return _is_branch(item) and item.args[0].name != "equal"
+
+    return contains(node, _is_branch, without="fixed") or contains(node, is_left_out)
 
 
 def _is_branch(node: Op) -> bool:

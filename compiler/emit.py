@@ -59,6 +59,7 @@ class Memory:
     rough: bool = False  # exponentials to 1e-8, for values that are only compared
     common: Mapping[str, sizes.Size] = field(default_factory=dict)  # what members of a family share: places, and where
     common_row: int = 0
+    chosen_row: int = 0  # of a family: numbers of rows
 
 
 def emit(plan: Schedule, memory: Memory, out: sizes.Size, title: str, legend: Iterable[str]) -> Emitted:
@@ -149,10 +150,14 @@ class FunctionText:
     def _member(self, *, prepared: bool) -> None:
         """Take the row apart into an instance and the indices of the family, the last one fastest.
 
+        Where the table has the numbers of chosen rows, the k-th of them is meant by k.
         Where weights are shared, `prepare` is called once, for all members; else for each row, for its member.
         """
         family = self.program.family
         sizes_of = {index: self.integer(values.stop) for index, values in family.items()}
+        chosen = f"table[{2 * self.memory.chosen_row}]"
+        self.line(f"if {chosen} != 0:")
+        self.line(f"    instance = integer_pointer_at({chosen})[instance]")
         for index in reversed(tuple(family)):
             self.line(f"{index} = instance % max(1, {sizes_of[index]})")
             self.line(f"instance = instance // max(1, {sizes_of[index]})")

@@ -191,6 +191,9 @@ class Interpreter:
     def evaluate(
         self, y: int, v: int, table: int, extents: int, instance: int, prepared: int, scratch: int, out: int
     ) -> float:
+        if self.program.family:
+            address = int(_memory(table + 16 * self.memory.chosen_row, 1, np.int64)[0])
+            instance = int(_memory(address + 8 * instance, 1, np.int64)[0]) if address else instance
         names = self.program.extents
         counts = dict(zip(names, map(int, _memory(extents, len(names), np.int64)), strict=True))
         for index, limits in reversed(tuple(self.program.family.items())):

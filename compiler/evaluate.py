@@ -46,7 +46,7 @@ class Inputs(Protocol):
     def batch(self) -> int | None: ...
     @property
     def weights_batched(self) -> bool: ...
-    def has(self, kind: str) -> bool: ...
+    def kept(self, kind: str) -> Floats | None: ...
     def keep(self, kind: str, common: Floats) -> None: ...
     @property
     def m(self) -> int: ...
@@ -204,9 +204,12 @@ class Prepared:
 
 def ready(entry: Entry, inputs: Inputs) -> None:
     """Compute what the members of a family have in common for an entry, unless it is there; before any driver."""
-    if entry.common is not None and not inputs.has(entry.kind):
-        count = 1 if inputs.batch is None else inputs.batch
-        inputs.keep(entry.kind, run(entry.common, inputs, np.empty((1, 0)), count=count)[1])
+    if entry.common is not None:
+        common = inputs.kept(entry.kind)
+        if common is None:
+            count = 1 if inputs.batch is None else inputs.batch
+            common = run(entry.common, inputs, np.empty((1, 0)), count=count)[1]
+        inputs.keep(entry.kind, common)
 
 
 def run(

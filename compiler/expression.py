@@ -411,8 +411,8 @@ def select(condition: Op, then: Op, otherwise: Op) -> Op:
     return otherwise if condition.name == "false" else make("select", (condition, then, otherwise))
 
 
-def contains(node: Op, is_wanted: Callable[[Op], bool]) -> bool:
-    """Whether a node at or below this one is wanted."""
+def contains(node: Op, is_wanted: Callable[[Op], bool], without: str = "") -> bool:
+    """Whether a node at or below this one is wanted, but for what is below nodes of one name."""
     todo, seen = [node], set()
     while todo:
         item = todo.pop()
@@ -420,7 +420,7 @@ def contains(node: Op, is_wanted: Callable[[Op], bool]) -> bool:
             if is_wanted(item):
                 return True
             seen.add(item)
-            todo.extend(item.children)
+            todo.extend(() if item.name == without else item.children)
     return False
 
 

@@ -335,7 +335,7 @@ class Kernel:
         for name in patterns.support.gathered:
             row = int(name[1:]) + (first if name[0] == "x" else 0)
             array = inputs.arrays[row]
-            own = instance // inputs.members if len(array) > 1 else 0
+            own = inputs.instance(instance) if len(array) > 1 else 0
             integers[name] = array[own] if inputs.batched[row] else array
         return patterns.find(inputs.sizes, integers)
 
@@ -348,7 +348,8 @@ class Kernel:
         rows = [int(n[1:]) + (first if n[0] == "x" else 0) for n in self._patterns[derivative].support.gathered]
         if not any(inputs.batched[row] and len(inputs.arrays[row]) > 1 for row in rows):
             return [(pattern, instances)]
-        starts = [instances.start, *(k for k in instances[1:] if k % inputs.members == 0)]
+        whose = [inputs.instance(k) for k in instances]
+        starts = [k for k, own, last in zip(instances, whose, [-1, *whose], strict=False) if own != last]
         ends = [*starts[1:], instances.stop]
         return [(self.pattern(derivative, inputs, k), range(k, end)) for k, end in zip(starts, ends, strict=True)]
 

@@ -117,11 +117,15 @@ class Layout:
                 f"energy {self._declaration.name!r}: unpack cannot tell {' and '.join(unknown)} from one size; "
                 f"pack {plural(self._role)} of these shapes first"
             )
+        return self.split(packed, known)
+
+    def split(self, packed: Floats, extents: Mapping[str, int]) -> dict[str, Any]:
+        """The same for (..., m) with any axes in front."""
         result: dict[str, Any] = {}
         begin = 0
         lead = packed.shape[:-1]
         for s in self._symbols:
-            shape = tuple(evaluate(e, known) for e in s.axes)
+            shape = tuple(evaluate(e, extents) for e in s.axes)
             size = int(np.prod(shape)) if shape else 1
             result[s.name] = packed[..., begin : begin + size].reshape(lead + shape)
             begin += size

@@ -24,6 +24,7 @@ from ..energies.energy import Energy
 from ..energies.errors import WibergError
 from .binding import Inputs
 from .derive import KINDS
+from .evaluate import run
 from .expression import Op
 from .primitives import PRIMITIVES
 from .program import Program, Statement
@@ -107,49 +108,47 @@ def first_not_finite(kernel: Kernel, y: Any, w: Any, x: Any) -> NotFinite | None
     Matrices of more than `LARGEST` numbers for one instance are not looked at.
     """
     inputs, packed, count = kernel._arguments(y, w, x)
-    energy, members = kernel.energy, inputs.members
-    rows = members * (1 if count is None else count)
+    rows = range(inputs.members * (1 if count is None else count))
+    return first_in_rows(kernel, inputs, packed, rows, batched=count is not None)
+
+
+def first_in_rows(kernel: Kernel, inputs: Inputs, packed: Any, rows: range, *, batched: bool) -> NotFinite | None:
+    """The same for some rows of bound inputs, one after another; variables are packed, (1, m) or a row for each."""
     sizes = {"value": 1, "gradient": inputs.m, "hessian": inputs.m**2, "cross": inputs.m * inputs.p}
     for kind, size in sizes.items():
         if size == 0 or size > LARGEST:
             continue
-        evaluate_kind = getattr(kernel, kind)
-        if size * rows <= LARGEST:
-            place = _not_finite_in(evaluate_kind(y, w, x), rows)
-        else:
-            points = (instance_of(kernel, inputs, packed, b) for b in range(rows))
-            each = (_not_finite_in(_row(evaluate_kind(*by_role(energy, p)), b % members, inputs.family), 1)
-                    for b, p in enumerate(points))  # fmt: skip
-            place = next(((b, found[1]) for b, found in enumerate(each) if found is not None), None)
-        if place is not None:
-            row, entry = place
-            point = instance_of(kernel, inputs, packed, row)
-            member = dict(zip(energy.over, map(int, np.unravel_index(row % members, inputs.family)), strict=True))
-            return explained(energy, point, kind, entry, None if count is None else row // members, member)
+        together = max(1, LARGEST // size)
+        for begin in range(rows.start, rows.stop, together):
+            place = _first_of(kernel, kind, inputs, packed, range(begin, min(rows.stop, begin + together)))
+            if place is not None:
+                row, entry = place
+                point = instance_of(kernel, inputs, packed, row)
+                instance = inputs.instance(row) if batched else None
+                return explained(kernel.energy, point, kind, entry, instance, member_of(kernel, inputs, row))
     return None
 
 
-def _row(result: Any, row: int, family: tuple[int, ...]) -> Any:
-    """What a kernel gives for one member of a family."""
-    for k in np.unravel_index(row, family) if family else ():
-        result = result[int(k)]
-    return result
+def member_of(kernel: Kernel, inputs: Inputs, row: int) -> dict[Any, int]:
+    """The values that the indices of a family have in a row."""
+    numbers = np.unravel_index(row % max(1, inputs.members), inputs.family) if inputs.family else ()
+    return dict(zip(kernel.energy.over, map(int, numbers), strict=True))
 
 
-def _not_finite_in(result: Any, rows: int) -> tuple[int, int] | None:
-    """The first entry that is not finite, as (instance, position); results may be sparse, one for each instance."""
-    if hasattr(result, "tocoo") or isinstance(result, list):
-        matrices = result if isinstance(result, list) else [result]
-        while matrices and isinstance(matrices[0], list):
-            matrices = [matrix for some in matrices for matrix in some]
-        for instance, matrix in enumerate(matrices):
+def _first_of(kernel: Kernel, kind: str, inputs: Inputs, packed: Any, rows: range) -> tuple[int, int] | None:
+    """Row and position of the first entry that is not finite."""
+    these = slice(rows.start, rows.stop)
+    some, y = inputs.rows(these), packed if len(packed) == 1 else packed[these]
+    if kind in ("hessian", "cross") and kernel._structure(kind).support is not None:
+        for row, matrix in zip(rows, kernel._compressed(f"sparse_{kind}", kind, some, y, len(rows))[2], strict=True):
             entries = matrix.tocoo()
             bad = np.flatnonzero(~np.isfinite(entries.data))
             if len(bad):
-                return instance, int((entries.row[bad].astype(np.int64) * matrix.shape[1] + entries.col[bad]).min())
+                return row, int((entries.row[bad].astype(np.int64) * matrix.shape[1] + entries.col[bad]).min())
         return None
-    wrong = np.argwhere(~np.isfinite(np.asarray(result).reshape(rows, -1)))
-    return (int(wrong[0][0]), int(wrong[0][1])) if len(wrong) else None
+    values, out = run(kernel.entry(kind), some, y, count=len(rows))
+    wrong = np.argwhere(~np.isfinite(values[:, None] if kind == "value" else out))
+    return (rows[int(wrong[0][0])], int(wrong[0][1])) if len(wrong) else None
 
 
 def by_role(energy: Energy, point: Values) -> tuple[Values, Values, Values]:
@@ -165,7 +164,7 @@ def instance_of(kernel: Kernel, inputs: Inputs, packed: Any, instance: int) -> V
     names = [str(s.name) for s in (*kernel.energy.weights, *kernel.energy.data)]
     point = dict(kernel.variables.unpack(row, inputs.sizes))
     for name, array, batched in zip(names, inputs.arrays, inputs.batched, strict=True):
-        point[name] = array[instance // inputs.members if len(array) > 1 else 0] if batched else array
+        point[name] = array[inputs.instance(instance) if len(array) > 1 else 0] if batched else array
     return point
 
 

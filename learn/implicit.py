@@ -220,12 +220,12 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
         from .sparse import sparse_gradient  # here: most energies never need it
 
         rows = sparse_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
-        return _over_members(rows, inputs) if rows.ndim == 2 else rows
+        return over_members(rows, inputs) if rows.ndim == 2 else rows
     if is_coupled(kernel, inputs) and solution.held is None:
         from .products import products_gradient  # here: most energies never need it
 
         rows = products_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
-        return _over_members(rows, inputs) if rows.ndim == 2 else rows
+        return over_members(rows, inputs) if rows.ndim == 2 else rows
     count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
     rows = np.empty((count if weights_batched(kernel, inputs) else min(-(-count // BLOCK), _AT_ONCE), p))
@@ -250,7 +250,7 @@ def _summed(pair: _Pair, rows: Floats, count: int) -> Floats:
     blocks = -(-count // BLOCK)
     if pair.each:
         pair.run(adjoint_blocks(), blocks)
-        return _over_members(rows, pair.inputs)
+        return over_members(rows, pair.inputs)
     total = np.zeros(rows.shape[1])
     for start in range(0, blocks, _AT_ONCE):
         here = min(_AT_ONCE, blocks - start)
@@ -260,7 +260,7 @@ def _summed(pair: _Pair, rows: Floats, count: int) -> Floats:
     return total
 
 
-def _over_members(rows: Floats, inputs: Any) -> Floats:
+def over_members(rows: Floats, inputs: Any) -> Floats:
     """The sums over the members of a family, in order: (B, p) from (B*F, p)."""
     if not inputs.family:
         return rows

@@ -40,7 +40,15 @@ from ..runtime.irls import reweight, solve_reweighted, space_for
 from ..runtime.linear_algebra import cholesky_solve
 from ..runtime.solution import Solution
 from .damped import NOT_FINITE, USED, is_finite
-from .implicit import UnconvergedWarning, check_owner, not_finite, packed_slopes, unpacked, weights_batched
+from .implicit import (
+    UnconvergedWarning,
+    check_owner,
+    not_finite,
+    over_members,
+    packed_slopes,
+    unpacked,
+    weights_batched,
+)
 
 Floats = NDArray[np.float64]
 
@@ -67,8 +75,9 @@ def unrolled_gradient(
     Returns
     -------
     dict like the weights
-        Summed over the batch for shared weights, (B, ...) for weights with a batch axis; the same bits for any number
-        of threads. Instances whose start, steps or derivative are not finite count as 0; that is warned of.
+        Summed over the batch for shared weights, (B, ...) for weights with a batch axis; summed over the members of a
+        family; the same bits for any number of threads. Instances whose start, steps or derivative are not finite count
+        as 0; that is warned of.
 
     Raises
     ------
@@ -93,8 +102,9 @@ def unrolled_gradient(
     0.5153
     """
     rows, _ = _unrolled(kernel, solution, loss_gradient, reweightings, "unrolled_gradient")
-    total = rows
-    if not weights_batched(kernel, solution.inputs):
+    if weights_batched(kernel, solution.inputs):
+        total = over_members(rows, solution.inputs)
+    else:
         total = np.zeros(solution.inputs.p)
         for row in rows:
             total += row
@@ -120,7 +130,7 @@ def unrolled_start_gradient(
         0 for instances that are not finite.
     """
     _, slopes = _unrolled(kernel, solution, loss_gradient, reweightings, "unrolled_start_gradient")
-    start: dict[str, Any] = kernel.variables.unpack(slopes if solution.batched else slopes[0], solution.inputs.sizes)
+    start: dict[str, Any] = kernel.variables.unpack(solution.each(slopes), solution.inputs.sizes)
     return start
 
 
@@ -143,9 +153,10 @@ def _unrolled(
     dropped = codes == NOT_FINITE
     if dropped.any():
         slopes[dropped] = 0.0
+        first = solution.listed(np.flatnonzero(dropped)[:1])
         warnings.warn(
-            f"{who}: {int(dropped.sum())} of {len(codes)} instances have a start, a step or a derivative that is not "
-            f"finite (first: {int(np.flatnonzero(dropped)[0])}): their gradient is set to 0",
+            f"{who}: {int(dropped.sum())} of {len(codes)} {solution.rows_text} have a start, a step or a derivative "
+            f"that is not finite (first: {first}): their gradient is set to 0",
             UnconvergedWarning,
             stacklevel=3,
         )

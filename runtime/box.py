@@ -23,6 +23,7 @@ class Box:
     Attributes
     ----------
     low, high : (B, m), or (1, m) where all instances share them
+        Of a family a row for each member, of all instances or of one that stands for all.
     batch : int or None
         The batch size that they bring.
     """
@@ -35,12 +36,21 @@ class Box:
         """The nearest points in the box to (B, m) or (1, m); what is NaN or infinite stays so."""
         return np.where(np.isfinite(y), np.minimum(np.maximum(y, self.low), self.high), y)
 
+    def over(self, rows: int) -> Box:
+        """With (rows, m) bounds, where those of one instance of a family stand for all."""
+        return Box(over(self.low, rows), over(self.high, rows), self.batch)
+
     def rows(self, rows: slice | NDArray[np.int64]) -> Box:
         """The bounds of some instances."""
         if len(self.low) == 1:
             return self
         low = self.low[rows]
         return Box(low, self.high[rows], len(low))
+
+
+def over(array: Floats, rows: int) -> Floats:
+    """(rows, ...) from what one instance of a family has, repeated for all; what one row has stays as it is."""
+    return array if len(array) in (1, rows) else np.concatenate([array] * (rows // len(array)))
 
 
 def box_of(kernel: Any, bounds: Any, inputs: Any) -> Box:
@@ -73,25 +83,33 @@ def box_of(kernel: Any, bounds: Any, inputs: Any) -> Box:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             got = f"{len(pair)} of them" if isinstance(pair, (tuple, list)) else type(pair).__name__
             raise InputTypeError(f"{where}: bounds {name} must be a pair (low, high), None for no bound; got {got}")
-        low = _side(pair[0], -math.inf, shape, lengths, f"{where}: bounds {name}: low")
-        high = _side(pair[1], math.inf, shape, lengths, f"{where}: bounds {name}: high")
+        low = _side(pair[0], -math.inf, shape, inputs.family, lengths, f"{where}: bounds {name}: low")
+        high = _side(pair[1], math.inf, shape, inputs.family, lengths, f"{where}: bounds {name}: high")
         sides.append((low, high))
     batch = _batch(lengths, inputs.batch, where)
-    box = np.empty((2, 1 if batch is None else batch, inputs.m))
+    lead = (1 if batch is None else batch,)
+    if any(side is not None and side.shape[1] != 1 for pair in sides for side in pair) or lead[0] != 1:
+        lead += inputs.family
+    box = np.empty((2, math.prod(lead), inputs.m))
     box[0], box[1] = -math.inf, math.inf
     begin = 0
     for name, shape, pair in zip(names, shapes, sides, strict=True):
         end = begin + math.prod(shape)
-        for side, target in zip(pair, box, strict=True):
+        for side, target in zip(pair, box.reshape(2, lead[0], math.prod(lead[1:]), inputs.m), strict=True):
             if side is not None:
-                target[:, begin:end] = side.reshape(len(side), end - begin)
-        _check_order(box[0, :, begin:end], box[1, :, begin:end], name, shape, where)
+                target[:, :, begin:end] = side
+        _check_order(box[0, :, begin:end], box[1, :, begin:end], name, shape, lead, where)
         begin = end
     return Box(box[0], box[1], batch)
 
 
-def _side(given: Any, none: float, shape: tuple[int, ...], lengths: list[int], where: str) -> Floats | None:
-    """A low or high bound as (B, ...) or (1, ...), of the variable's shape; `lengths` learns of a batch axis."""
+def _side(
+    given: Any, none: float, shape: tuple[int, ...], family: tuple[int, ...], lengths: list[int], where: str
+) -> Floats | None:
+    """A low or high bound as (instances, members, size of the variable), with 1 for what all share.
+
+    `lengths` learns of a batch axis.
+    """
     if given is None:
         return None
     try:
@@ -103,22 +121,23 @@ def _side(given: Any, none: float, shape: tuple[int, ...], lengths: list[int], w
     if array.dtype.kind not in "fiub":
         raise InputTypeError(f"{where} has dtype {array.dtype}; numbers needed (float64)")
     array = np.asarray(array, np.float64)
-    batched = array.ndim == len(shape) + 1
-    wanted = (len(array), *shape) if batched else shape
+    extra = array.ndim - len(shape)
+    batched, each = extra == len(family) + 1, extra > 0 and extra >= len(family)
+    wanted = (*array.shape[:batched], *(family if each else ()), *shape)
     try:
         full = array if array.shape == wanted else np.broadcast_to(array, wanted)
     except ValueError:
+        axes = f"with the axes {family} of the family before it, or " if family else ""
         raise InputError(
-            f"{where} has shape {np.shape(given)}; expected one that broadcasts to {shape}, or with a batch axis "
-            f"before it"
+            f"{where} has shape {np.shape(given)}; expected one that broadcasts to {shape}, or {axes}with a batch axis "
+            f"before {'these' if family else 'it'}"
         ) from None
     if np.isnan(full).any():
         first = [int(i) for i in np.argwhere(np.isnan(full))[0]]
         raise InputError(f"{where} has NaN{f' at {first}' if first else ''}; None or infinity means no bound")
-    if not batched:
-        return full[None]
-    lengths.append(len(full))
-    return full
+    if batched:
+        lengths.append(len(full))
+    return full.reshape(len(full) if batched else 1, math.prod(family) if each else 1, math.prod(shape))
 
 
 def _batch(lengths: list[int], batch: int | None, where: str) -> int | None:
@@ -130,14 +149,17 @@ def _batch(lengths: list[int], batch: int | None, where: str) -> int | None:
     return sizes[0] if sizes else (1 if lengths else None)
 
 
-def _check_order(low: Floats, high: Floats, name: str, shape: tuple[int, ...], where: str) -> None:
-    """Refuse bounds of a variable, (B, size), that nothing lies between."""
+def _check_order(
+    low: Floats, high: Floats, name: str, shape: tuple[int, ...], lead: tuple[int, ...], where: str
+) -> None:
+    """Refuse bounds of a variable, (rows, size), that nothing lies between; the rows stand along `lead`."""
     wrong = (low > high) | (low == math.inf) | (high == -math.inf)
     if not wrong.any():
         return
     row, column = (int(k) for k in np.argwhere(wrong)[0])
     entry = ", ".join(str(int(k)) for k in np.unravel_index(column, shape)) if shape else ""
-    place = (f"[{entry}]" if entry else "") + (f" of instance {row}" if len(low) > 1 else "")
+    whose = f"member {tuple(int(k) for k in np.unravel_index(row, lead))}" if len(lead) > 1 else f"instance {row}"
+    place = (f"[{entry}]" if entry else "") + (f" of {whose}" if len(low) > 1 else "")
     raise InputError(
         f"{where}: bounds {name}{place}: nothing lies between low {low[row, column]:g} and high {high[row, column]:g}"
     )

@@ -18,7 +18,8 @@ class Minima:
     `minima[c]` is a Solution: the c-th lowest minimum of every instance, so that `implicit_gradient` and whatever else
     takes a Solution can be asked about each. Instances that have fewer are NaN there, with status NOT_FINITE.
 
-    The arrays below have the axes (B, k), or (k,) where the solution is unbatched; NaN after the first `count`.
+    The arrays below have the axes (B, k), or (k,) where the solution is unbatched, of a family (B, F..., k) or
+    (F..., k); NaN after the first `count`.
 
     Attributes
     ----------
@@ -46,9 +47,9 @@ class Minima:
 
     def __init__(self, solutions: tuple[Solution, ...], found: Any, evaluations: Any, starts: int) -> None:
         self._solutions, self.starts = solutions, starts
-        batched = solutions[0].batched
-        self.count: Any = found if batched else int(found[0])
-        self.evaluations: Any = evaluations if batched else int(evaluations[0])
+        one = solutions[0]
+        self.count: Any = one.each(found) if one.lead else int(found[0])
+        self.evaluations: Any = one.each(evaluations) if one.lead else int(evaluations[0])
 
     def __len__(self) -> int:
         return len(self._solutions)
@@ -60,7 +61,7 @@ class Minima:
         return iter(self._solutions)
 
     def _stacked(self, arrays: list[Any]) -> Any:
-        return np.stack(arrays, axis=1 if self._solutions[0].batched else 0)
+        return np.stack(arrays, axis=len(self._solutions[0].lead))
 
     @cached_property
     def variables(self) -> dict[str, Any]:
@@ -86,13 +87,13 @@ class Minima:
     @cached_property
     def status(self) -> Any:
         """(B, k) of `Status` members."""
-        if self._solutions[0].batched:
+        if self._solutions[0].lead:
             return self._stacked([s.status for s in self])
         members = np.empty(len(self), object)
         members[:] = [s.status for s in self]
         return members
 
     def __repr__(self) -> str:
-        counts = np.atleast_1d(self.count)
+        counts = np.ravel(self.count)
         span = f"{counts.min()} to {counts.max()}" if len(counts) and counts.min() != counts.max() else f"{counts[:1]}"
         return f"Minima({span.strip('[]') or 'none'} of at most {len(self)} from {self.starts} starts)"

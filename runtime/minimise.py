@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..energies.errors import InputError, InputTypeError, UnsupportedError, nearest
+from ..energies.errors import InputError, InputTypeError, nearest
 from .box import Box, box_of
 from .checks import check_finite, check_positive, finite_instances
 from .driver import declared_seeds
@@ -91,9 +91,10 @@ def minimise(
         `start` and `candidates` those that the energy declares are used.
     bounds : dict of pairs of array_like
         `{"y": (low, high)}`: each variable stays between the two, which broadcast to its declared shape or carry a
-        batch axis in front; None or infinity is no bound, low = high fixes an entry. Starts and candidates outside
-        are moved to the nearest point within (as SciPy's L-BFGS-B does), and the energy is evaluated within only. See
-        bounded.py, and `Solution.active` for which variables ended on a bound. Of 'trust-region' only.
+        batch axis in front (of a family the axes that `start` may have); None or infinity is no bound, low = high fixes
+        an entry. Starts and candidates outside are moved to the nearest point within (as SciPy's L-BFGS-B does), and
+        the energy is evaluated within only. See bounded.py, and `Solution.active` for which variables ended on a bound.
+        Of 'trust-region' only.
     method : {'trust-region', 'l-bfgs', 'newton-cg', 'irls'}
         'l-bfgs' needs gradients, and Hessians for the last steps only; 'newton-cg' products with the Hessian and never
         more memory than some vectors, and `curvature` is a lower bound or NaN; 'irls' is iteratively reweighted least
@@ -124,7 +125,7 @@ def minimise(
         Show a progress bar on standard error.
     callback : function of (instances done, instances in all), optional
         Called about ten times a second, in the calling thread; an exception that it raises ends the call. With several
-        starts an instance counts once for each.
+        starts an instance counts once for each. Of a family it is members that are counted.
 
     Returns
     -------
@@ -166,8 +167,6 @@ def minimise(
         start = start.variables
     given = candidates if start is None else start
     inputs = kernel.bind(w, x, given if isinstance(given, Mapping) else None, 0 if candidates is None else 1)
-    if inputs.family:
-        _check_family(kernel, method, plain and bounds is None)
     check_positive(kernel, inputs)
     if check:
         check_finite(kernel, inputs)
@@ -190,6 +189,7 @@ def minimise(
     if finite is not None and len(finite) > 1:
         finite = np.repeat(finite, inputs.members)
     if box is not None:
+        box = box.over(rows)
         packed, seeds = within(box, kernel, inputs, packed, seeds, rows)
     y = np.empty((rows, inputs.m))
     if packed is not None:
@@ -211,7 +211,7 @@ def minimise(
         run_problem(problem)
         return _solution(problem, w, x, batch is not None)
     if minima is None and restarts == 0:
-        with reporter(progress, callback, rows) as report:
+        with reporter(progress, callback, rows, unit=_unit(inputs)) as report:
             run_problem(problem, report)
         solution = _solution(problem, w, x, batch is not None)
     else:
@@ -220,15 +220,19 @@ def minimise(
 
         every, count = minima is not None, 1 if minima is None else int(minima)
         starts = number_of_starts(problem, every, int(restarts))
-        with reporter(progress, callback, rows * starts) as report:
+        with reporter(progress, callback, rows * starts, unit=_unit(inputs)) as report:
             lowest, found, evaluations = lowest_minima(problem, count, every, int(restarts), int(seed), report)
         solutions = tuple(_solution(one, w, x, batch is not None) for one in lowest)
         solution = replace(solutions[0], minima=Minima(solutions, found, evaluations, starts))
     if trace:
         from .trace import trace_problem
 
-        solution = replace(solution, trace=trace_problem(solution.problem, solution.batched))
+        solution = replace(solution, trace=trace_problem(solution.problem, solution.lead))
     return solution
+
+
+def _unit(inputs: Any) -> str:
+    return "member" if inputs.family else "instance"
 
 
 def _solution(problem: Problem, w: Any, x: Any, batched: bool) -> Solution:
@@ -245,15 +249,6 @@ def _solution(problem: Problem, w: Any, x: Any, batched: bool) -> Solution:
         problem.integers,
         problem,
     )
-
-
-def _check_family(kernel: Any, method: str, plain: bool) -> None:
-    """Refuse what families do not have yet."""
-    if method == "irls" or not plain:
-        raise UnsupportedError(
-            f"minimise: energy {kernel.name!r} is a family (over=), for which there are no method='irls', bounds=, "
-            "minima=, restarts=, trace=, progress= and callback= yet: leave them out, or write the members as a batch"
-        )
 
 
 def _check_start(kernel: Any, start: Any, candidates: Any) -> None:

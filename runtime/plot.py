@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiler.evaluate import run
 from ..compiler.nonfinite import by_role, instance_of
 from ..energies.errors import InputError, InputTypeError, MissingPackageError
 from .report import unknown_name
 from .run import run_problem
-from .solution import Solution
+from .solution import Solution, Status
 from .trace import paths
 
 Floats = NDArray[np.float64]
@@ -33,7 +34,7 @@ def plot_path(solution: Solution, instance: int | None = None, axes: Any = None)
     solution : Solution
         The instance is minimised again to draw it; `trace=True` is not needed.
     instance : int, optional
-        By default the first that failed, or 0.
+        By default the first that failed, or 0; of a family a tuple, as for `solution.explain`.
     axes : matplotlib Axes, optional
         Where to draw; by default in a new figure.
 
@@ -56,11 +57,12 @@ def plot_path(solution: Solution, instance: int | None = None, axes: Any = None)
         ) from None
     if not isinstance(solution, Solution):
         raise InputTypeError(f"plot_path: solution must be what minimise returned (got {type(solution).__name__})")
-    number = solution._number(instance)
+    number = solution.row(instance)
     points, energies, norms = _path(solution, number)
     if not np.isfinite(points).all():
         raise InputError(
-            f"plot_path: energy {solution.kernel.name!r}: nothing to draw, the start of instance {number} is not finite"
+            f"plot_path: energy {solution.kernel.name!r}: nothing to draw, the start of {solution.rows_text[:-1]} "
+            f"{solution.listed([number])} is not finite"
         )
     if axes is None:
         axes = pyplot.figure(layout="constrained").add_subplot()
@@ -68,8 +70,8 @@ def plot_path(solution: Solution, instance: int | None = None, axes: Any = None)
     with np.errstate(all="ignore"):  # energies that are not finite, near the border of where they are
         draw = {1: _draw_line, 2: _draw_plane}.get(unknowns, _draw_steps)
         draw(axes, solution, number, points, energies, norms)
-    place = f", instance {number}" if solution.batched else ""
-    status = solution.status[number] if solution.batched else solution.status
+    place = f", {solution.rows_text[:-1]} {solution.listed([number])}" if solution.lead else ""
+    status = Status(int(solution.integers[number, 2]))
     axes.set_title(f"{solution.kernel.name}{place}: {status.name}, {len(points) - 1} steps", fontsize="medium")
     return axes
 
@@ -84,9 +86,10 @@ def _path(solution: Solution, number: int) -> tuple[Floats, Floats, Floats]:
 
 def _energies(solution: Solution, number: int, points: Floats) -> Floats:
     """The energy of an instance at points (N, m)."""
-    y, w, x = by_role(solution.kernel.energy, instance_of(solution.kernel, solution.inputs, solution.y, number))
-    del y
-    values: Floats = solution.kernel.value(solution.kernel.variables.unpack(points, solution.inputs.sizes), w, x)
+    kernel, every = solution.kernel, solution.inputs
+    y, w, x = by_role(kernel.energy, instance_of(kernel, every, solution.y, number))
+    inputs = kernel.bind(w, x, y).rows(np.full(len(points), number % every.members))
+    values, _ = run(kernel.entry("value"), inputs, points, count=len(points))
     return values
 
 

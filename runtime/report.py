@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.nonfinite import NotFinite, by_role, first_not_finite, instance_of
+from ..compiler.evaluate import run_one
+from ..compiler.nonfinite import NotFinite, by_role, first_in_rows, instance_of, member_of
 from ..energies.display import printable
 from .descend import FLAT, ROUNDING
 from .run import run_problem
@@ -37,6 +38,8 @@ class Report:
     ----------
     instance : int or None
         None for an unbatched solution.
+    member : dict
+        Of a family, the values of its indices.
     status : Status
     numbers : dict
         energy, gradient_norm, curvature, iterations, evaluations.
@@ -56,9 +59,12 @@ class Report:
     finding: tuple[str, ...]
     advice: str
     not_finite: NotFinite | None = None
+    member: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         place = "" if self.instance is None else f", instance {self.instance}"
+        if self.member:
+            place += f", member {', '.join(f'{index} = {value}' for index, value in self.member.items())}"
         n = self.numbers
         known = [f"energy {n['energy']:.9g}"]
         if not math.isnan(n["gradient_norm"]):
@@ -81,40 +87,58 @@ class Report:
 Told = tuple[tuple[str, ...], str, NotFinite | None]
 
 
-def explain(solution: Solution, instance: int) -> Report:
-    """The report of one instance; see `Solution.explain`."""
-    status = Status(int(solution.integers[instance, 2]))
+def explain(solution: Solution, row: int) -> Report:
+    """The report of one row: an instance, or a member of one; see `Solution.explain`."""
+    status = Status(int(solution.integers[row, 2]))
     numbers = {
-        "energy": float(solution.energies[instance]),
-        "gradient_norm": float(solution.reals[instance, 0]),
-        "curvature": float(solution.reals[instance, 1]),
-        "iterations": int(solution.integers[instance, 0]),
-        "evaluations": int(solution.integers[instance, 1]),
+        "energy": float(solution.energies[row]),
+        "gradient_norm": float(solution.reals[row, 0]),
+        "curvature": float(solution.reals[row, 1]),
+        "iterations": int(solution.integers[row, 0]),
+        "evaluations": int(solution.integers[row, 1]),
     }
-    finding, advice, not_finite = _TELLERS[status](_Instance(solution, instance))
-    number = instance if solution.batched else None
-    return Report(solution.kernel.name, number, status, solution.gtol, numbers, finding, advice, not_finite)
+    finding, advice, not_finite = _TELLERS[status](_Instance(solution, row))
+    kernel, inputs = solution.kernel, solution.inputs
+    number = inputs.instance(row) if solution.batched else None
+    member = {str(index): value for index, value in member_of(kernel, inputs, row).items()}
+    return Report(kernel.name, number, status, solution.gtol, numbers, finding, advice, not_finite, member)
 
 
 class _Instance:
-    """One instance of a solution, for those who tell about it."""
+    """One instance of a solution, or member of one, for those who tell about it."""
 
-    def __init__(self, solution: Solution, instance: int) -> None:
-        self.kernel, self.gtol, self.rows = solution.kernel, solution.gtol, np.array([instance])
-        self.y = solution.y[instance]
-        self.energy, self.noise = float(solution.energies[instance]), ROUNDING * abs(solution.energies[instance])
-        self.norm, self.curvature = map(float, solution.reals[instance])
-        self.iterations = int(solution.integers[instance, 0])
+    def __init__(self, solution: Solution, row: int) -> None:
+        self.kernel, self.gtol, self.row = solution.kernel, solution.gtol, row
+        self.y = solution.y[row]
+        self.energy, self.noise = float(solution.energies[row]), ROUNDING * abs(solution.energies[row])
+        self.norm, self.curvature = map(float, solution.reals[row])
+        self.iterations = int(solution.integers[row, 0])
         self.problem: Problem = solution.problem
         self.inputs = solution.inputs
-        everything = instance_of(solution.kernel, solution.inputs, solution.y, instance)
+        everything = instance_of(solution.kernel, solution.inputs, solution.y, row)
         self.point = by_role(solution.kernel.energy, everything)
 
     def at(self, iterations: int) -> Problem:
         """The instance after so many iterations, minimised again."""
-        part = self.problem.part(self.rows, iterations)
+        part = self.problem.part(np.array([self.row]), iterations)
         run_problem(part)
         return part
+
+    def not_finite(self) -> NotFinite | None:
+        """Which number is not finite where it stands."""
+        return first_in_rows(self.kernel, self.inputs, self.y[None], range(self.row, self.row + 1), batched=False)
+
+    def gradient(self) -> Floats:
+        """The gradient where it stands, (m,)."""
+        return run_one(self.kernel.entry("gradient"), self.inputs, self.y, self.row)[1]
+
+    def hessian(self) -> Any:
+        """The Hessian where it stands, (m, m), sparse where the kernel's is."""
+        if self.kernel.structure == "dense":
+            out = run_one(self.kernel.entry("hessian"), self.inputs, self.y, self.row)[1]
+            return out.reshape(len(self.y), len(self.y))
+        pattern, slots = self.kernel.hessian_slots(self.inputs, self.y, self.row)
+        return pattern.matrix(pattern.fill(slots))
 
     def name(self, k: int) -> str:
         """What the k-th unknown is called."""
@@ -219,12 +243,12 @@ def _not_finite(one: _Instance) -> Told:
         k = int(bad_unknowns[0])
         what = "start" if not ranked else "candidate"
         return (f"{which}the {what} has {one.name(k)} = {one.y[k]}",), f"give a finite {what}", None
-    found = first_not_finite(one.kernel, *one.point)
+    found = one.not_finite()
     if found is not None and found.kind != "cross":
         advice = "start where the energy and its derivatives are finite, or change the term"
         return (which or "the start has no finite energy and derivatives:",), advice, found
-    sizes = {"gradient": np.abs(one.kernel.gradient(*one.point)).max(initial=0.0)}
-    hessian = one.kernel.hessian(*one.point)
+    sizes = {"gradient": np.abs(one.gradient()).max(initial=0.0)}
+    hessian = one.hessian()
     sizes["Hessian"] = np.abs(hessian.data if hasattr(hessian, "tocoo") else hessian).max(initial=0.0)
     name = max(sizes, key=lambda kind: sizes[kind])
     finding = (
@@ -273,7 +297,7 @@ def _power(before: float, now: float, near: float, far: float) -> str | None:
 
 def _saddle(one: _Instance) -> Told:
     finding = f"the gradient norm {one.norm:.2g} is within gtol, but the lowest curvature is {one.curvature:.3g}"
-    direction = downwards(one.kernel, one.point)
+    direction = downwards(one.hessian())
     if direction is not None:
         parts = ", ".join(f"{direction[k]:.2g} in {one.name(k)}" for k in one.largest(np.abs(direction)))
         finding += f"; the direction is {parts}"
@@ -284,9 +308,8 @@ def _saddle(one: _Instance) -> Told:
     return (finding, "no step along it, of any length that was tried, found a lower energy"), advice, None
 
 
-def downwards(kernel: Any, point: tuple[Any, Any, Any]) -> Floats | None:
-    """The unit vector of lowest curvature at a point, its largest entry positive; None where none curves down."""
-    hessian = kernel.hessian(*point)
+def downwards(hessian: Any) -> Floats | None:
+    """The unit vector of lowest curvature, its largest entry positive; None where none curves down."""
     if hasattr(hessian, "tocoo"):
         from .curvature import curvature  # here: it needs scipy.sparse
 
@@ -328,9 +351,10 @@ def counts_text(solution: Solution) -> str:
 def summary(solution: Solution) -> str:
     """A batch in ten lines; see `Solution.__str__`."""
     rows, unknowns = solution.y.shape
+    one = solution.rows_text[:-1]
+    counted = _many(rows, one) if len(solution.lead) < 2 else f"{' x '.join(map(str, solution.lead))} {one}s"
     head = (
-        f"energy {solution.kernel.name!r}: {_many(rows, 'instance')}, {_many(unknowns, 'unknown')} each, by "
-        f"{solution.problem.method}"
+        f"energy {solution.kernel.name!r}: {counted}, {_many(unknowns, 'unknown')} each, by {solution.problem.method}"
     )
     lines = [head, f"  {counts_text(solution)}"]
     if not rows:
@@ -349,16 +373,17 @@ def summary(solution: Solution) -> str:
             cells = np.quantile(finite, [q for _, q in QUANTILES])
             lines.append(f"  {name:14}" + "".join(f"{cell:11.3g}" for cell in cells))
     if solution.minima is not None:
-        counts = np.bincount(solution.minima.count)
-        shown = ", ".join(
-            f"{number} in {_many(int(count), 'instance')}" for number, count in enumerate(counts) if count
-        )
+        counts = np.bincount(np.ravel(solution.minima.count))
+        shown = ", ".join(f"{number} in {_many(int(count), one)}" for number, count in enumerate(counts) if count)
         lines[1] += f"; minima: {shown}"
-    failed = solution.failed
+    failed = solution.failed_rows
     if len(failed):
         statuses = solution.integers[failed, 2]
-        first = ", ".join(f"{k} {Status(s).name}" for k, s in zip(failed[:4], statuses[:4], strict=True))
+        first = ", ".join(
+            f"{solution.listed([k])} {Status(s).name}" for k, s in zip(failed[:4], statuses[:4], strict=True)
+        )
         more = f", ... ({len(failed)} in solution.failed)" if len(failed) > 4 else ""
+        place = solution.listed(failed[:1])
         lines.append(f"  failed: {first}{more}")
-        lines.append(f"  solution.explain({failed[0]}) says why and what to do; solution.raise_if_failed() raises")
+        lines.append(f"  solution.explain({place}) says why and what to do; solution.raise_if_failed() raises")
     return "\n".join(lines)

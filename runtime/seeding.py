@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..compiler.arrays import batch_size, extra_axes, read_extents, spread_rows
 from ..compiler.evaluate import run
 from ..energies.errors import InputError, InputTypeError, NameMissingError, nearest
-from .box import Box
+from .box import Box, over
 
 Floats = NDArray[np.float64]
 
@@ -129,15 +129,15 @@ def within(
     InputError
         If the batch of the bounds is another one.
     """
-    if box.batch not in (None, 1, rows):
+    if box.batch not in (None, 1) and box.batch * inputs.members != rows:
         raise InputError(
             f"minimise: energy {kernel.name!r}: batch sizes disagree: bounds have {box.batch}, "
-            f"start or candidates {rows}"
+            f"start or candidates {rows // inputs.members}"
         )
     if start is not None:
-        return box.clip(start), seeds
+        return box.clip(over(start, rows)), seeds
     assert seeds is not None
-    points = seeds.points
+    points = seeds.points if seeds.points is None or seeds.points.ndim == 2 else over(seeds.points, rows)
     if points is None:
         _, written = run(kernel.entry("candidates"), inputs, np.zeros((rows, inputs.m)), count=rows)
         points = written.reshape(rows, seeds.number, inputs.m)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..energies.errors import InputError, InputTypeError, NumericalError, UnsupportedError
+from ..energies.errors import InputError, InputTypeError, NumericalError
 from .statuses import CONVERGED, ITERATION_LIMIT, NOT_FINITE, SADDLE, STALLED, UNBOUNDED
 
 if TYPE_CHECKING:
@@ -169,8 +170,13 @@ class Solution:
     @property
     def failed(self) -> NDArray[np.int64]:
         """The instances that are neither CONVERGED nor STALLED; of a family (k, axes of `lead`): where in `status`."""
-        failed = np.flatnonzero(self.integers[:, 2] > STALLED)
+        failed = self.failed_rows
         return np.stack(np.unravel_index(failed, self.lead), axis=1) if self.inputs.family else failed
+
+    @property
+    def failed_rows(self) -> NDArray[np.int64]:
+        """Where in `y` those that failed are."""
+        return np.flatnonzero(self.integers[:, 2] > STALLED)
 
     def raise_if_failed(self, *statuses: Status) -> Solution:
         """The solution itself, unless an instance failed (or, where statuses are given, has one of them).
@@ -186,12 +192,11 @@ class Solution:
             if len(instances):
                 raise NumericalError(
                     f"minimise: energy '{self.kernel.name}': {self._which(instances)} ended as "
-                    f"{Status(status).name}; "
-                    + ("see solution.failed and solution.status" if self.inputs.family else self._says_why(instances))
+                    f"{Status(status).name}; {self._says_why(instances)}"
                 )
         return self
 
-    def explain(self, instance: int | None = None) -> Report:
+    def explain(self, instance: int | Sequence[int] | None = None) -> Report:
         """Why an instance ended as it did, in words, and what to do about it.
 
         Which term, index or input is not finite; along which unknowns an energy is unbounded and how it falls; the
@@ -201,7 +206,8 @@ class Solution:
         Parameters
         ----------
         instance : int, optional
-            By default the first that failed, or 0.
+            By default the first that failed, or 0. Of a family where it stands in `status`, as rows of `failed` say:
+            `explain((17, 2, 5))` is about member (2, 5) of instance 17.
 
         Returns
         -------
@@ -233,19 +239,17 @@ class Solution:
               the logarithm of a negative number; keep its argument positive
           what to do: start where the energy and its derivatives are finite, or change the term
         """
-        if self.inputs.family:
-            raise UnsupportedError(
-                f"energy {self.kernel.name!r} is a family (over=), whose members cannot be explained yet; "
-                "kernel.explain(y, w, x) says which number of which member is not finite"
-            )
         from .report import explain  # here: most solutions are never asked
 
-        return explain(self, self._number(instance))
+        return explain(self, self.row(instance))
 
-    def _number(self, instance: Any) -> int:
+    def row(self, instance: Any) -> int:
+        """Which row of `y` is meant: by the number of an instance, or of a family by where a member is in `status`."""
         rows = len(self.y)
         if instance is None:
-            instance = int(self.failed[0]) if len(self.failed) else 0
+            instance = int(self.failed_rows[0]) if len(self.failed_rows) else 0
+        elif self.inputs.family:
+            instance = self._row_of_member(instance)
         try:
             number = operator.index(instance)
         except TypeError:
@@ -258,8 +262,26 @@ class Solution:
             )
         return number
 
-    def _says_why(self, instances: NDArray[np.int64]) -> str:
-        return f"solution.explain({instances[0] if self.batched else ''}) says why"
+    def _row_of_member(self, member: Any) -> int:
+        axes, place = self.lead, member if isinstance(member, (tuple, list, np.ndarray)) else (member,)
+        try:
+            numbers = tuple(operator.index(k) for k in place)
+        except TypeError:
+            numbers = ()
+        if len(numbers) != len(axes):
+            raise InputTypeError(
+                f"energy {self.kernel.name!r}: a member is told by {len(axes)} integers, its place in solution.status "
+                f"of shape {axes} (got {member!r})"
+            )
+        if not all(0 <= number < size for number, size in zip(numbers, axes, strict=True)):
+            raise InputError(
+                f"energy {self.kernel.name!r}: no member {numbers}; solution.status has the shape {axes}, numbered "
+                "from 0"
+            )
+        return int(np.ravel_multi_index(numbers, axes))
+
+    def _says_why(self, rows: NDArray[np.int64]) -> str:
+        return f"solution.explain({self.listed(rows[:1]) if self.lead else ''}) says why"
 
     def _which(self, instances: NDArray[np.int64]) -> str:
         if not self.lead:
@@ -316,8 +338,6 @@ class Solution:
 
     def __str__(self) -> str:
         """A batch in ten lines: how many ended how, quantiles of the numbers, what failed; one instance: `explain`."""
-        if self.inputs.family:
-            return repr(self)
         from .report import summary  # here: as in explain
 
-        return summary(self) if self.batched else str(self.explain())
+        return summary(self) if self.lead else str(self.explain())

@@ -122,7 +122,7 @@ def _runs(problem: Problem, every_candidate: bool, restarts: int, seed: int) -> 
 
 def _scale(problem: Problem, centre: Floats) -> Floats:
     """A length for each unknown: the largest of its variable at the start, or 1 where that is 0."""
-    arrays = problem.kernel.variables.unpack(centre, problem.inputs.sizes).values()
+    arrays = problem.kernel.variables.split(centre, problem.inputs.sizes).values()
     scales = [np.abs(a.reshape(len(centre), math.prod(a.shape[1:]))) for a in arrays]
     columns = [np.broadcast_to(a.max(axis=1, initial=0.0, keepdims=True), a.shape) for a in scales]
     scale = np.concatenate(columns, axis=1)

@@ -34,7 +34,7 @@ def minimise_stream(
         The data of each batch: a dict of arrays, or an object such as `wb.Batch` with attributes `data`, `start` and
         `candidates`, of which the last two may be None.
     progress, callback
-        As for `minimise`; how many instances there will be is not known (None).
+        As for `minimise`; how many instances (of a family, members) there will be is not known (None).
     **options
         Those of `minimise`, for all batches.
 
@@ -70,7 +70,8 @@ def _solutions(
     kernel: Any, w: Any, batches: Iterator[Any], progress: Any, callback: Any, options: dict[str, Any]
 ) -> Iterator[Solution]:
     number = 0
-    with reporter(progress, callback, None, "minimise_stream") as report:
+    unit = "member" if kernel.energy.over else "instance"
+    with reporter(progress, callback, None, "minimise_stream", unit) as report:
         for batch in batches:
             try:
                 solution = _minimised(kernel, w, batch, options)

@@ -22,7 +22,8 @@ Floats = NDArray[np.float64]
 class Trace:
     """The path of every instance: arrays over the steps 0 (the start) to n, after the batch axis if there is one.
 
-    An instance that ends before others stays where it is. A step that was refused stays too.
+    Of a family after the axes of its members, too: (B, F..., n + 1, ...). An instance that ends before others stays
+    where it is. A step that was refused stays too.
 
     Attributes
     ----------
@@ -38,20 +39,18 @@ class Trace:
     step_length: Floats
 
     def __repr__(self) -> str:
-        count = "" if self.energy.ndim == 1 else f", {len(self.energy)} instances"
-        return f"Trace({self.energy.shape[-1] - 1} steps{count})"
+        *lead, points = self.energy.shape
+        counted = f"{lead[0]} instances" if len(lead) == 1 else f"{' x '.join(map(str, lead))} paths"
+        return f"Trace({points - 1} steps{f', {counted}' if lead else ''})"
 
 
-def trace_problem(problem: Problem, batched: bool) -> Trace:
-    """The paths that led to a problem's minimisers."""
+def trace_problem(problem: Problem, lead: tuple[int, ...]) -> Trace:
+    """The paths that led to a problem's minimisers, which stand along the axes `lead`."""
     points, energies, norms = paths(problem)
     lengths = np.zeros_like(energies)
     lengths[:, 1:] = np.sqrt((np.diff(points, axis=1) ** 2).sum(axis=2))
-    rows, steps, unknowns = points.shape
-    flat = problem.kernel.variables.unpack(points.reshape(rows * steps, unknowns), problem.inputs.sizes)
-    variables = {name: array.reshape(rows, steps, *array.shape[1:]) for name, array in flat.items()}
-    if not batched:
-        return Trace({name: array[0] for name, array in variables.items()}, energies[0], norms[0], lengths[0])
+    points, energies, norms, lengths = (a.reshape(*lead, *a.shape[1:]) for a in (points, energies, norms, lengths))
+    variables = problem.kernel.variables.split(points, problem.inputs.sizes)
     return Trace(variables, energies, norms, lengths)
 
 

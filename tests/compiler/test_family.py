@@ -1,6 +1,7 @@
 """Kernels of families: against NumPy, the formula member by member, and the same energy as a batch of gathered data."""
 
 import itertools
+import pickle
 import random
 import warnings
 
@@ -9,9 +10,10 @@ import pytest
 import sympy as sp
 import wiberg as wb
 from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
 from wiberg.compiler.common import split
 from wiberg.compiler.derive import derive
-from wiberg.compiler.evaluate import ready
+from wiberg.compiler.evaluate import ready, run, run_one
 from wiberg.compiler.prepare import prepare
 from wiberg.compiler.program import check
 from wiberg.compiler.random_energies import random_family
@@ -428,7 +430,7 @@ def test_what_members_share_is_computed_once_for_bound_inputs():
     _, w, data = lets_point()
     inputs = kernel.bind(w, data)
     assert kernel.entry("value").common is not None
-    assert not inputs.has("value")
+    assert inputs.kept("value") is None
     ready(kernel.entry("value"), inputs)
     kept = inputs.kept("value")
     assert kept.shape[0] == 2
@@ -441,6 +443,68 @@ def test_what_members_share_is_computed_once_for_bound_inputs():
 
 def test_an_energy_that_is_no_family_shares_nothing():
     assert wb.compile(gathered()).entry("value").common is None
+
+
+# ------------------------------------------------------------------------------------------- some rows
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def lets(request):
+    return wb.compile(with_lets(), backend=request.param)
+
+
+@pytest.mark.parametrize("own", BATCHED[:2], ids=["weights shared", "weights of each instance"])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.integers(0, 23), min_size=1, max_size=30), seed=st.integers(0, 100))
+def test_some_rows_in_any_order_give_what_they_give_among_all(lets, own, rows, seed):
+    rng, rows = np.random.default_rng(seed), np.array(rows)
+    _, w, data = lets_point()
+    inputs = lets.bind({**w, **{name: make(w) for name, make in own.items()}}, data)
+    y, again = rng.normal(size=(24, 5)), rng.integers(0, len(rows), 7)
+    begin, end = np.sort(rng.integers(0, 24, 2))
+    for kind in ("value", "gradient", "cross"):
+        entry = lets.entry(kind)
+        whole = run(entry, inputs, y, count=24)
+        some = inputs.rows(rows)
+        chosen = {
+            "rows": (some, rows),
+            "rows of rows": (some.rows(again), rows[again]),
+            "a slice": (inputs.rows(slice(begin, end)), np.arange(begin, end)),
+            "pickled": (pickle.loads(pickle.dumps(some)), rows),
+        }
+        for what, (part, numbers) in chosen.items():
+            found = run(entry, part, y[numbers], count=len(numbers))
+            for ours, expected in zip(found, whole, strict=True):
+                np.testing.assert_array_equal(ours, expected[numbers], err_msg=f"{what}, {kind}")
+            assert [part.instance(k) for k in range(len(numbers))] == (numbers // 12).tolist(), what
+        last = len(rows) - 1
+        np.testing.assert_array_equal(run_one(entry, some, y[rows[last]], last)[1], whole[1][rows[last]])
+    assert inputs.rows(slice(None)) is inputs
+
+
+def test_parts_of_inputs_share_what_members_share():
+    kernel = wb.compile(with_lets())
+    _, w, data = lets_point()
+    inputs, entry = kernel.bind(w, data), kernel.entry("value")
+    first, second = inputs.rows(np.array([3, 20])), inputs.rows(slice(1, 9))
+    run(entry, first, np.zeros((2, 5)), count=2)
+    kept = first.kept("value")
+    assert kept is not None and second.kept("value") is kept and inputs.kept("value") is kept
+    found = run(entry, second, np.zeros((8, 5)), count=8)[0]
+    np.testing.assert_array_equal(found, run(entry, kernel.bind(w, data), np.zeros((24, 5)), count=24)[0][1:9])
+
+
+def test_rows_of_instances_with_patterns_of_their_own_find_them():
+    kernel, rng = wb.compile(chain(), backend="reference"), np.random.default_rng(0)
+    inputs = kernel.bind({"g": rng.random(3)}, {"a": rng.normal(size=6), "e": rng.integers(0, 6, (4, 8, 2))})
+    patterns = [kernel.pattern("hessian", inputs, row) for row in range(12)]
+    rows = np.array([0, 2, 11, 5, 4, 3, 3, 9, 1])
+    part = inputs.rows(rows)
+    assert [kernel.pattern("hessian", part, k) for k in range(9)] == [patterns[row] for row in rows]
+    spread = {k: pattern for pattern, some in kernel.patterns("hessian", part, range(1, 9)) for k in some}
+    assert list(spread) == list(range(1, 9))
+    assert all(spread[k] is kernel.pattern("hessian", part, k) for k in range(1, 9))
+    assert len(kernel.patterns("hessian", part, range(3, 7))) == 1
 
 
 # ------------------------------------------------------------------------------------------- ranges

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wiberg.compiler.derive import REWEIGHTING, derive, value
 from wiberg.compiler.evaluate import run
+from wiberg.compiler.expression import contains
 from wiberg.compiler.irls import anchored_majoriser, fixed_majoriser
 from wiberg.compiler.kernel import Kernel
 from wiberg.compiler.program import check
@@ -264,3 +265,23 @@ def test_random_energies_are_refused_or_get_a_majoriser_of_the_same_gradient(see
     for name, numbers in results.items():
         if name.startswith("gradient"):
             np.testing.assert_allclose(numbers, expected[name], rtol=1e-10, atol=1e-10)
+
+
+def test_the_kink_of_a_weight_needs_no_branch_around_what_the_weight_multiplies():
+    """A residual that is left out does: its coefficients may be infinite."""
+    z, inner = sp.IndexedBase("z", shape=(n,)), sp.IndexedBase("inner", shape=(n,))
+    where = {inner[i]: sp.Sum(A[i, j] * y[j], j) / z[i]}
+    roles = {"variables": [y], "weights": [s], "data": [A, x, z], "where": where}
+    plain = total(huber((x[i] - inner[i]) ** 2), i)
+    chosen = total(sp.Piecewise((wb.pseudo_huber((x[i] - inner[i]) ** 2, s), z[i] > 0), (0, True)), i)
+    counted = []
+    for formula in (plain, chosen):
+        program = derive(wb.Energy(formula, **roles), "value_gradient_reweighted")
+        parts = [st.expression for st in program.statements if "second" in st.note or "hessian" in st.note]
+        counted.append(sum(contains(e, lambda node: node.name == "select", without="fixed") for e in parts))
+    assert counted[0] == 0 < counted[1]
+    kernel = wb.compile(wb.Energy(chosen, **roles), backend="reference")
+    data = {"A": [[1.0, 2.0], [3.0, 1.0], [1.0, 1.0]], "x": [2.0, 0.0, 5.0], "z": [1.0, 0.0, 1.0]}
+    solution = wb.minimise(kernel, {"s": 0.5}, data, start={"y": np.zeros(2)}, method="irls")
+    assert solution.converged
+    np.testing.assert_allclose(np.array(data["A"])[[0, 2]] @ solution.variables["y"], [2.0, 5.0], atol=1e-7)

@@ -259,3 +259,83 @@ def test_a_loss_of_another_number_of_members_is_refused(kernel):
     learner = wb.Learner(kernel, loss, weights=given()[0])
     with pytest.raises(wb.InputError, match=r"t .*\(n, 2\).*have shape \(3, 4\)|n, 2"):
         learner.fit(wb.Batch(data=given()[1], start=START), steps=1)
+
+
+def test_a_learner_keeps_members_within_bounds_of_their_own(kernel, tmp_path):
+    w, data = given()
+    low = np.linspace(-0.2, 0.2, MEMBERS * 4).reshape(MEMBERS, 4)
+    bounds = {"t": (low, low + 0.1), "y": (None, np.full(SIZE, 0.4))}
+    batch = wb.Batch(data=data, targets=targets(), start=START)
+    options = {"bounds": bounds, "gtol": 1e-12}
+    learner = wb.Learner(kernel, soft_average(), weights=w, optimiser=wb.SGD(1.0), damping=0.0, **options)
+    learner.fit(batch, steps=1)
+
+    def total(weights):
+        variables = wb.minimise(kernel, weights, data, start=START, **options).variables
+        first = ((variables["y"].mean(axis=(1, 2)) - targets()["goal"]) ** 2).sum(axis=1)
+        return float((first + (targets()["width"][:, None] * variables["t"] ** 2).sum(axis=(1, 2))).mean())
+
+    expected = differences(total, w)
+    for name in w:
+        np.testing.assert_allclose(w[name] - learner.weights[name], expected[name], rtol=1e-4, atol=1e-6)
+    found = learner.predict(data, start=START)["t"]
+    assert (found >= low).all() and (found <= low + 0.1).all() and (found == low).any()
+    learner.save(tmp_path / "bounded.wiberg")
+    again = wb.Learner.load(tmp_path / "bounded.wiberg", kernel, soft_average())
+    np.testing.assert_array_equal(again.predict(data, start=START)["t"], found)
+
+
+@pytest.mark.parametrize("method", ["irls", "l-bfgs", "newton-cg"])
+def test_a_learner_minimises_families_by_every_method(kernel, method):
+    t_free = robust().expression.subs(t, sp.Rational(1, 10))
+    affine = wb.Energy(t_free, variables=[y], weights=[a, b], data=[x], over=[m, i])
+    affine = wb.compile(affine, backend=kernel.backend)
+    w, data = given()
+    loss = wb.Loss(sp.Sum(Y[m, i, j] ** 2, m, i, j), variables=[Y])
+    batch = wb.Batch(data=data, start={"y": np.zeros(SIZE)})
+    steps = {}
+    for name in ("trust-region", method):
+        options = {"optimiser": wb.SGD(1.0), "gtol": 1e-10, "max_iterations": 1000}
+        learner = wb.Learner(affine, loss, weights=w, method=name, **options)
+        learner.fit(batch, steps=1)
+        steps[name] = learner.weights
+    for name, before in w.items():
+        np.testing.assert_allclose(steps[method][name], steps["trust-region"][name], rtol=1e-6, atol=1e-8)
+        assert not np.allclose(before, steps[method][name])
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_unrolled_derivatives_are_those_of_the_steps_of_every_member(kernel, batched):
+    """Against central differences of three reweightings."""
+    formula = robust().expression.subs(t, sp.Rational(1, 10))
+    family = wb.compile(
+        wb.Energy(formula, variables=[y], weights=[a, b], data=[x], over=[m, i]), backend=kernel.backend
+    )
+    w, data = given()
+    if batched:
+        w = {**w, "a": np.stack([w["a"], -w["a"]])}
+    slope = slopes()["y"]
+
+    def loss(weights):
+        options = {"start": {"y": np.zeros(SIZE)}, "method": "irls", "reweightings": 3}
+        return wb.minimise(family, weights, data, **options)
+
+    found = wb.unrolled_gradient(family, loss(w), {"y": slope})
+    expected = differences(lambda weights: float((slope * loss(weights).variables["y"]).sum()), w)
+    for name in w:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-8)
+    start = wb.unrolled_start_gradient(family, loss(w), {"y": slope})["y"]
+    assert start.shape == (BATCH, MEMBERS, 4, SIZE)
+
+
+def test_members_without_unrolled_derivatives_are_named(kernel):
+    formula = robust().expression.subs(t, sp.Rational(1, 10))
+    family = wb.compile(
+        wb.Energy(formula, variables=[y], weights=[a, b], data=[x], over=[m, i]), backend=kernel.backend
+    )
+    w, data = given()
+    start = {"y": np.zeros((BATCH, MEMBERS, 4, SIZE))}
+    start["y"][1, 0, 2] = np.inf
+    solution = wb.minimise(family, w, data, start=start, method="irls", reweightings=2)
+    with pytest.warns(wb.UnconvergedWarning, match=r"1 of 24 members have a start, .*first: \(1, 0, 2\)\)"):
+        wb.unrolled_gradient(family, solution, {"y": slopes()["y"]})

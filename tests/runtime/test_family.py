@@ -252,28 +252,3 @@ def test_quadratic_families_take_one_step():
     systems = np.einsum("bmj,jr->bmjr", weights, np.eye(SIZE)) + 1
     expected = np.linalg.solve(systems, (weights * data["x"])[..., None])[..., 0]
     np.testing.assert_allclose(solution.variables["y"], expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"method": "irls"},
-        {"bounds": {"t": (0, 1)}},
-        {"minima": 2},
-        {"restarts": 3},
-        {"trace": True},
-        {"progress": True},
-    ],
-)
-def test_what_families_do_not_have_yet_is_refused(kernel, options):
-    w, data = given()
-    with pytest.raises(wb.UnsupportedError, match="energy 'robust' is a family"):
-        wb.minimise(kernel, w, data, start=START, **options)
-
-
-def test_members_are_not_explained_yet(kernel):
-    w, data = given()
-    solution = wb.minimise(kernel, w, data, start=START)
-    assert str(solution) == repr(solution)
-    with pytest.raises(wb.UnsupportedError, match="cannot be explained yet"):
-        solution.explain(0)
