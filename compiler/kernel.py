@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -309,6 +309,14 @@ class Kernel:
         """
         return self.declaration.quadratic
 
+    def structure_of(self, variables: Sequence[str]) -> str:
+        """`structure` of the block of the Hessian that belongs to some variables, by name."""
+        return self._structure(self.block(variables)).name
+
+    def block(self, variables: Sequence[str]) -> str:
+        """What `pattern` and `patterns` call the block of the Hessian that belongs to some variables, by name."""
+        return " ".join(["hessian", *(f"y{k}" for k, name in enumerate(self.variables.names) if name in variables)])
+
     def _structure(self, derivative: str) -> Structure:
         found = self._structures.get(derivative)
         if found is None:
@@ -316,7 +324,7 @@ class Kernel:
         return found
 
     def pattern(self, derivative: str, inputs: Inputs, instance: int = 0) -> Pattern:
-        """The entries of a sparse "hessian" or "cross" for bound inputs, worked out or remembered."""
+        """The entries of a sparse "hessian", `block` or "cross" for bound inputs, worked out or remembered."""
         patterns = self._patterns.get(derivative)
         if patterns is None:
             support = self._structure(derivative).support
