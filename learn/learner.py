@@ -40,7 +40,17 @@ from .weight import Coordinates, Weight, coordinates_from_user
 
 Floats = NDArray[np.float64]
 
-_OPTIONS = ("weights", "optimiser", "damping", "unconverged", "bounds", "method", "gtol", "max_iterations")
+_OPTIONS = (
+    "weights",
+    "optimiser",
+    "damping",
+    "unconverged",
+    "bounds",
+    "eliminate",
+    "method",
+    "gtol",
+    "max_iterations",
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class Learner:
     unconverged : {"zero", "nan", "use", "raise"}
         What instances that did not converge contribute, as for `implicit_gradient`; "nan" stops learning with an
         error. Their share is in the history.
-    bounds, method, gtol, max_iterations
+    bounds, eliminate, method, gtol, max_iterations
         As for `minimise`; they hold for every batch and for `predict`.
 
     Raises
@@ -108,6 +118,7 @@ class Learner:
         damping: float = 0.1,
         unconverged: str = "zero",
         bounds: Mapping[str, Any] | None = None,
+        eliminate: Sequence[Any] | None = None,
         method: str = "trust-region",
         gtol: float = 1e-8,
         max_iterations: int = 100,
@@ -134,6 +145,10 @@ class Learner:
         }
         if bounds is not None:
             self.minimiser["bounds"] = _plain_bounds(bounds)
+        if eliminate is not None:
+            from ..runtime.eliminate import eliminated_names  # here: most learners need none of it
+
+            self.minimiser["eliminate"] = list(eliminated_names(kernel, eliminate, method, bounds is not None))
         coordinates = coordinates_from_user(kernel.energy, weights)
         self._begin(
             coordinates,
