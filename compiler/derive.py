@@ -21,12 +21,13 @@ from functools import lru_cache
 from ..energies.energy import Energy
 from . import sizes
 from .common import PREFIX, split
+from .couplings import couplings
 from .declaration import ADJOINTS, COMMON, COUNT, KIND_NAMES
 from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
 from .emit import Emitted, Memory, Place, emit
 from .expression import Affine, constant, name
 from .irls import anchor, anchored_majoriser, fixed_majoriser
-from .landings import Structure, Support
+from .landings import COUPLINGS, Structure, Support
 from .lower import lower, lower_candidates
 from .prepare import hoist, prepare
 from .products import divide
@@ -205,16 +206,17 @@ assert tuple(_ALL) == KIND_NAMES
 
 
 def find_structure(energy: Energy, derivative: str) -> Structure:
-    """The structure of the "hessian", of its block of some variables ("hessian y0 y2"), or of the "cross" derivative."""
+    """The structure of the "hessian" or of the "cross" derivative; "couplings": see couplings.py."""
     program = value(energy)
     builder, variables = Builder(program), _variables(program)
     if program.family and _lands_by_member(program, derivative):
         return Structure("dense", None)
-    if derivative.startswith("hessian"):
-        block = tuple(derivative.split()[1:]) or variables
-        pieces = second_pieces(builder, block, block, "value")
-        found = hessian_structure(program, builder.ranges, block, pieces)
-        return Structure(found, None if found == "dense" else sparse_second(program, block, block)[1])
+    if derivative == "hessian":
+        pieces = second_pieces(builder, variables, variables, "value")
+        found = hessian_structure(program, builder.ranges, variables, pieces)
+        return Structure(found, None if found == "dense" else _sparse_hessian(program)[1])
+    if derivative == COUPLINGS:
+        return Structure(COUPLINGS, couplings(program, variables))
     weights = inputs_of(program, "weight")
     pieces = second_pieces(builder, variables, weights, "value")
     if cross_is_sparse(program, builder.ranges, weights, pieces):

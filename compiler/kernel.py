@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,9 @@ from .declaration import COMMON, Access, Declaration, Symbol
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
 from .evaluate import BLOCK, run, run_accumulated, run_one, sums_of_rows
 from .expression import Affine
-from .landings import Structure
+from .landings import COUPLINGS, Structure
 from .layout import Layout
-from .pattern import Pattern, Patterns
+from .pattern import MOST_ENTRIES, Pattern, Patterns, entries
 from .program import Program
 from .stored import from_text, to_text
 
@@ -309,13 +309,15 @@ class Kernel:
         """
         return self.declaration.quadratic
 
-    def structure_of(self, variables: Sequence[str]) -> str:
-        """`structure` of the block of the Hessian that belongs to some variables, by name."""
-        return self._structure(self.block(variables)).name
+    def couplings(self, inputs: Inputs, instances: range) -> list[tuple[Pattern | None, range]]:
+        """The patterns of the Hessian of some instances, also where its structure is "dense" (couplings.py).
 
-    def block(self, variables: Sequence[str]) -> str:
-        """What `pattern` and `patterns` call the block of the Hessian that belongs to some variables, by name."""
-        return " ".join(["hessian", *(f"y{k}" for k, name in enumerate(self.variables.names) if name in variables)])
+        None where the formula does not tell, or where there would be very many entries.
+        """
+        support = self._structure(COUPLINGS).support
+        if support is None or entries(support, inputs.sizes) > MOST_ENTRIES:
+            return [(None, instances)]
+        return list(self.patterns(COUPLINGS, inputs, instances))
 
     def _structure(self, derivative: str) -> Structure:
         found = self._structures.get(derivative)
@@ -324,7 +326,7 @@ class Kernel:
         return found
 
     def pattern(self, derivative: str, inputs: Inputs, instance: int = 0) -> Pattern:
-        """The entries of a sparse "hessian", `block` or "cross" for bound inputs, worked out or remembered."""
+        """The entries of a sparse "hessian" or "cross" for bound inputs, worked out or remembered."""
         patterns = self._patterns.get(derivative)
         if patterns is None:
             support = self._structure(derivative).support

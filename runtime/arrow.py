@@ -1,12 +1,12 @@
 """The Hessian of an energy of which some unknowns are eliminated: a corner, blocks, and what couples the two.
 
-    H = | Y  C1  C2  ... |      Y    kept unknowns, K x K
-        |    A1          |      A_b  a block of eliminated unknowns, s_b x s_b
-        |        A2      |      C_b  the kept unknowns that a block meets, c_b of them, against it
+    H = | Y              |      Y    kept unknowns, K x K
+        | C1  A1         |      A_b  a block of eliminated unknowns, s_b x s_b
+        | C2      A2     |      C_b  such a block against the kept unknowns that it meets, s_b x c_b
 
-The blocks are what is left of the eliminated unknowns once the kept ones are taken out: the connected parts of their own
-pattern. A kernel writes the whole Hessian, or its slots; `Arrow` says where in that the numbers of Y, then of all C_b,
-then of all A_b come from, row after row, so that compiled code reads both kinds alike.
+The blocks are what is left of the eliminated unknowns once the kept ones are taken out: the connected parts of their
+own pattern. A kernel writes the whole Hessian, or its slots; `Arrow` says where in that the numbers of Y, then of all
+C_b, then of all A_b come from, row after row, so that compiled code reads both kinds alike.
 """
 
 from __future__ import annotations
@@ -58,32 +58,21 @@ class Arrow:
         return int((self.sizes**2).sum())
 
 
-def blocks_of(eliminated: NDArray[np.bool_], pattern: Pattern | None, whole: Pattern | None) -> list[Integers]:
-    """The eliminated unknowns, block by block.
-
-    `pattern` is that of their own Hessian, `whole` that of all unknowns; one of them is enough, without both there is
-    one block.
-    """
+def blocks_of(eliminated: NDArray[np.bool_], whole: Pattern | None) -> list[Integers]:
+    """The eliminated unknowns, block by block; one block where there is no pattern of the Hessian."""
     chosen = np.flatnonzero(eliminated)
-    if pattern is None and whole is None:
+    if whole is None or not len(chosen):
         return [chosen] if len(chosen) else []
     from scipy.sparse import csr_array  # here: takes as long to import as numba's core
     from scipy.sparse.csgraph import connected_components
 
-    some = pattern if pattern is not None else whole
-    assert some is not None
-    graph = csr_array((np.ones(some.nnz), some.indices, some.indptr), shape=some.shape)
-    if pattern is None:
-        graph = graph[chosen][:, chosen]
-    count, labels = connected_components(graph, directed=False)
+    graph = csr_array((np.ones(whole.nnz), whole.indices, whole.indptr), shape=whole.shape)
+    count, labels = connected_components(graph[chosen][:, chosen], directed=False)
     by_block = np.argsort(labels, kind="stable")
-    ends = np.cumsum(np.bincount(labels, minlength=count))
-    return [chosen[part] for part in np.split(by_block, ends[:-1])] if count else []
+    return [chosen[part] for part in np.split(by_block, np.cumsum(np.bincount(labels, minlength=count))[:-1])]
 
 
-def arrow_of(
-    eliminated: NDArray[np.bool_], blocks: list[Integers], whole: Pattern | None, *, slots: bool
-) -> Arrow:
+def arrow_of(eliminated: NDArray[np.bool_], blocks: list[Integers], whole: Pattern | None, *, slots: bool) -> Arrow:
     """Where everything is, for the (m,) unknowns of an instance.
 
     Parameters
@@ -100,8 +89,8 @@ def arrow_of(
     meets = _meets(eliminated, blocks, whole)
     rows, columns = [np.repeat(kept, len(kept))], [np.tile(kept, len(kept))]
     for block, own in zip(blocks, meets, strict=True):
-        rows.append(np.repeat(kept[own], len(block)))
-        columns.append(np.tile(block, len(own)))
+        rows.append(np.repeat(block, len(own)))
+        columns.append(np.tile(kept[own], len(block)))
     for block in blocks:
         rows.append(np.repeat(block, len(block)))
         columns.append(np.tile(block, len(block)))

@@ -7,7 +7,7 @@ A is made of blocks, so that all this costs what they cost one by one. The lowes
 is 0, for s below those of A: a function that falls and is concave there. Newton's method on it takes Rayleigh
 quotients of H, u the lowest eigenvector of S(s) and f its eigenvalue,
 
-    s + f / (1 + |(A - s)^-1 C'u|^2)      never below the lowest eigenvalue of H
+    s + f / (1 + |(A - s)^-1 C u|^2)       never below the lowest eigenvalue of H
 
 so it comes down to it from the right in a few steps. From the left it can pass an eigenvalue of A: then the bracket is
 halved.
@@ -20,15 +20,15 @@ from __future__ import annotations
 import math
 
 from ..compiler.calling import shifted
-from ..compiler.signature import DoublePointer, IntegerPointer
+from ..compiler.signature import DoublePointer, IntegerPointer, streaming
 from .descend import FLAT
 from .linear_algebra import cholesky, cholesky_solve, dot, lowest_eigenvector, rotate_back
 from .semidefinite import combine, project, row_space, solve_in_range
 from .trust_region import spectrum
-from .vectors import copy
+from .vectors import add_scaled, copy, scale, zero
 
 FIRM = 1e-8
-"""A matrix whose pivots are all above this part of their diagonal entries is positive definite, without a look at it."""
+"""A matrix whose pivots are all above this part of their diagonal entries is positive definite without another look."""
 
 SHARP = 1e-14
 """The lowest eigenvalue is found to this part of the Frobenius norm."""
@@ -63,6 +63,11 @@ def factor_block(a: DoublePointer, n: int, factor: DoublePointer, work: DoublePo
     return rank
 
 
+def work_for(n: int, count: int) -> int:
+    """Working memory for blocks of up to n unknowns that meet up to `count` kept ones."""
+    return n * n + 8 * n + n * count + count
+
+
 def solve_block(factor: DoublePointer, code: float, n: int, x: DoublePointer, work: DoublePointer) -> None:
     """x <- A^+ x for what `factor_block` left and returned; `work` has n numbers."""
     if code > n:
@@ -82,17 +87,74 @@ def whole_number(stored: float) -> int:
     return found
 
 
-def subtract_block(
-    c: DoublePointer, w: DoublePointer, n: int, coupled: IntegerPointer, count: int, s: DoublePointer, k: int
+def half_solve(factor: DoublePointer, code: float, n: int, c: DoublePointer, count: int, v: DoublePointer) -> int:
+    """V, with V'V = C'A^+ C, for C of n rows of `count` numbers; returns how many rows V has.
+
+    U'V = C by Cholesky; L'V = QC of a singular block. All rows at once, so that loops run along them.
+    """
+    if code > n:
+        copy(c, v, n * count)
+        for i in range(n):
+            row = shifted(v, i * count)
+            for k in range(i):
+                add_scaled(-factor[k * n + i], shifted(v, k * count), row, count)
+            scale(1.0 / factor[i * n + i], row, count)
+        return n
+    rank, triangle = whole_number(code), shifted(factor, n * n)
+    zero(v, rank * count)
+    for k in range(rank - 1, -1, -1):
+        row = shifted(v, k * count)
+        for j in range(n):
+            add_scaled(factor[k * n + j], shifted(c, j * count), row, count)
+        for j in range(k + 1, rank):
+            add_scaled(-triangle[j * rank + k], shifted(v, j * count), row, count)
+        scale(1.0 / triangle[k * rank + k], row, count)
+    return rank
+
+
+@streaming
+def _combine_rows(v: DoublePointer, rows: int, count: int, first: int, out: DoublePointer) -> None:
+    """out[j] <- the sum over rows of v[first] v[j], for j from `first` on; three rows at a time."""
+    for j in range(first, count):
+        out[j] = 0.0
+    for d in range(0, rows - 2, 3):
+        a = d * count
+        b, c = a + count, a + 2 * count
+        x, y, z = v[a + first], v[b + first], v[c + first]
+        for j in range(first, count):
+            out[j] += x * v[a + j] + y * v[b + j] + z * v[c + j]
+    for d in range(rows - rows % 3, rows):
+        a = d * count
+        x = v[a + first]
+        for j in range(first, count):
+            out[j] += x * v[a + j]
+
+
+def subtract_square(
+    v: DoublePointer, rows: int, coupled: IntegerPointer, count: int, s: DoublePointer, k: int, work: DoublePointer
 ) -> None:
-    """S <- S - C W' for the `count` rows of C and of W = (A^+ C')' of one block; both triangles alike."""
+    """S <- S - V'V in the rows and columns `coupled` (rising) of the upper triangle; `work` has `count` numbers."""
     for i in range(count):
-        row = coupled[i]
+        _combine_rows(v, rows, count, i, work)
+        row = shifted(s, coupled[i] * k)
         for j in range(i, count):
-            column = coupled[j]
-            entry = s[row * k + column] - dot(shifted(c, i * n), shifted(w, j * n), n)
-            s[row * k + column] = entry
-            s[column * k + row] = entry
+            row[coupled[j]] -= work[j]
+
+
+def mirror(s: DoublePointer, k: int) -> None:
+    """Copy the upper triangle to the lower one."""
+    for i in range(k):
+        for j in range(i):
+            s[i * k + j] = s[j * k + i]
+
+
+def add_coupled(
+    c: DoublePointer, z: DoublePointer, n: int, coupled: IntegerPointer, count: int, out: DoublePointer
+) -> None:
+    """out <- out + C'z in the places `coupled`."""
+    for i in range(n):
+        for j in range(count):
+            out[coupled[j]] += c[i * count + j] * z[i]
 
 
 def schur_complement_below(
@@ -101,60 +163,59 @@ def schur_complement_below(
     coupling: DoublePointer,
     blocks: DoublePointer,
     kept: int,
-    count: int,
+    number: int,
     sizes: IntegerPointer,
     couplings: IntegerPointer,
     coupled: IntegerPointer,
-    solved: DoublePointer,
     factors: DoublePointer,
+    work: DoublePointer,
     s: DoublePointer,
 ) -> bool:
-    """S(shift) to s and ((A - shift)^-1 C')' to `solved`; False where A - shift is not positive definite."""
+    """S(shift) to s, and factors of A - shift; False where that is not positive definite."""
     copy(corner, s, kept * kept)
     for i in range(kept):
         s[i * kept + i] -= shift
     met, c, a = 0, 0, 0
-    for block in range(count):
-        n, rows = sizes[block], couplings[block]
-        own, factor = shifted(factors, 2 * a), shifted(factors, 2 * a + n * n)
+    for block in range(number):
+        n, count = sizes[block], couplings[block]
+        own, factor = shifted(factors, 2 * a + n * n), shifted(factors, 2 * a)
         copy(shifted(blocks, a), own, n * n)
         for i in range(n):
             own[i * n + i] -= shift
         if not cholesky(own, n, factor):
             return False
-        w = shifted(solved, c)
-        copy(shifted(coupling, c), w, rows * n)
-        for i in range(rows):
-            cholesky_solve(factor, n, shifted(w, i * n))
-        subtract_block(shifted(coupling, c), w, n, shifted(coupled, met), rows, s, kept)
-        met += rows
-        c += rows * n
+        half_solve(factor, n + 1.0, n, shifted(coupling, c), count, work)
+        subtract_square(work, n, shifted(coupled, met), count, s, kept, shifted(work, n * count))
+        met += count
+        c += n * count
         a += n * n
+    mirror(s, kept)
     return True
 
 
 def stretch(
-    solved: DoublePointer,
     u: DoublePointer,
-    count: int,
+    coupling: DoublePointer,
+    number: int,
     sizes: IntegerPointer,
     couplings: IntegerPointer,
     coupled: IntegerPointer,
+    factors: DoublePointer,
     work: DoublePointer,
 ) -> float:
-    """|W'u|^2 over all blocks, W = `solved`; `work` has room for the largest block."""
-    met, c, total = 0, 0, 0.0
-    for block in range(count):
-        n, rows = sizes[block], couplings[block]
-        for j in range(n):
-            work[j] = 0.0
-        for i in range(rows):
-            factor = u[coupled[met + i]]
-            for j in range(n):
-                work[j] += factor * solved[c + i * n + j]
+    """|(A - shift)^-1 C u|^2 with the factors that `schur_complement_below` left."""
+    met, c, a, total = 0, 0, 0, 0.0
+    for block in range(number):
+        n, count = sizes[block], couplings[block]
+        for i in range(n):
+            work[i] = 0.0
+            for j in range(count):
+                work[i] += coupling[c + i * count + j] * u[coupled[met + j]]
+        cholesky_solve(shifted(factors, 2 * a), n, work)
         total += dot(work, work, n)
-        met += rows
-        c += rows * n
+        met += count
+        c += n * count
+        a += n * n
     return total
 
 
@@ -175,24 +236,22 @@ def lowest_of_arrow(
     coupling: DoublePointer,
     blocks: DoublePointer,
     kept: int,
-    count: int,
+    number: int,
     sizes: IntegerPointer,
     couplings: IntegerPointer,
     coupled: IntegerPointer,
-    solved: DoublePointer,
     factors: DoublePointer,
     work: DoublePointer,
     memory: DoublePointer,
 ) -> float:
     """The lowest eigenvalue of H, NaN if H is not finite.
 
-    solved    as many numbers as `coupling`
-    factors   twice as many as `blocks`
-    work      n*n + 5n for the largest block
+    factors   twice as many numbers as `blocks`
+    work      work_for(n, count) of the largest block
     memory    2 K*K + 8 K
     """
     c = a = 0
-    for block in range(count):
+    for block in range(number):
         c += couplings[block] * sizes[block]
         a += sizes[block] * sizes[block]
     square = dot(corner, corner, kept * kept) + 2.0 * dot(coupling, coupling, c) + dot(blocks, blocks, a)
@@ -202,23 +261,23 @@ def lowest_of_arrow(
     s, u = memory, shifted(memory, kept * kept)
     space = shifted(u, kept)
     pole, a = math.inf, 0
-    for block in range(count):
-        lowest, size = spectrum(shifted(blocks, a), sizes[block], work)
+    for block in range(number):
+        lowest, _ = spectrum(shifted(blocks, a), sizes[block], work)
         pole = min(pole, lowest)
         a += sizes[block] * sizes[block]
-    high, size = spectrum(corner, kept, space)
+    high, _ = spectrum(corner, kept, space)
     high = min(high, pole)
     low = -bound * (1.0 + SHARP)
     tolerance = SHARP * bound
     shift = 0.0 if pole > tolerance else pole - 1e-3 * bound
-    for _ in range(MOST):
+    for _step in range(MOST):
         if high - low <= tolerance:
             break
         if schur_complement_below(
-            shift, corner, coupling, blocks, kept, count, sizes, couplings, coupled, solved, factors, s
+            shift, corner, coupling, blocks, kept, number, sizes, couplings, coupled, factors, work, s
         ):
             value = lowest_pair(s, kept, u, space)
-            quotient = shift + value / (1.0 + stretch(solved, u, count, sizes, couplings, coupled, work))
+            quotient = shift + value / (1.0 + stretch(u, coupling, number, sizes, couplings, coupled, factors, work))
             if value >= 0.0:
                 low = max(low, shift)
             high = min(high, quotient)

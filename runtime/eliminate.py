@@ -1,453 +1,18 @@
-"""Variable projection: unknowns in which an energy is quadratic are solved out, and the rest is minimised over.
+"""Variables that are solved out: what the user gives as `eliminate=`, checked, and starts without them.
 
-    phi(y) = min over z of E(y, z)        grad phi = E_y,    Hess phi = E_yy - E_yz E_zz^+ E_zy       at z*(y)
-
-For given y, z* is the solution of one linear system, E_zz z* = -E_z(y, 0). `evaluate_eliminated` computes phi and its
-derivatives in the calling convention of kernels, so that the loop of descend.py minimises phi as it does any energy. It
-calls the kernel twice, at (y, 0) and at (y, z*); what rounding has left of E_z there, E_z = r, is made up for by
-
-    d = -E_zz^+ r,      phi = E + r'd/2,    grad phi = E_y + E_yz d,    z* <- z* + d
-
-phi is a function of y alone: no earlier point matters, to the bit. E_zz is made of blocks (arrow.py), factorised one by
-one (blocks.py). Where one is singular z* is the solution of least length; where E falls without end in z, phi is minus
-infinity, and the instance UNBOUNDED.
-
-At the end everything is that of the joint minimisation again: energy, gradient and lowest eigenvalue of the Hessian in
-(y, z). By Haynsworth's formula the Hessian is positive semi-definite where E_zz and Hess phi are, so that a minimum of
-phi is one of E, and a saddle one of E.
-
-Golub and Pereyra (1973), SIAM Journal on Numerical Analysis 10; T. Wiberg (1976), for factors of a matrix with missing
-entries; Ruhe and Wedin (1980), SIAM Review 22, for the form that is used here, with the full Hessian.
+The method is in variable_projection.py.
 """
 
 from __future__ import annotations
 
-import math
-import struct
-from array import array
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..compiler.arrays import address_of, evaluate
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
-from ..compiler.evaluate import Prepared
-from ..compiler.kernel import LARGEST_DENSE
-from ..compiler.native import Native, native
-from ..compiler.pattern import Pattern
-from ..compiler.signature import DoublePointer, IntegerPointer
-from ..compiler.slices import run_slices
+from ..compiler.arrays import evaluate
 from ..energies.errors import InputError, InputTypeError, NameMissingError, UnsupportedError, nearest
-from .arrow import Arrow, arrow_of, blocks_of
-from .blocks import factor_block, lowest_of_arrow, solve_block, subtract_block, whole_number
-from .descend import (
-    CONVERGED,
-    FAR,
-    FLAT,
-    ITERATION_LIMIT,
-    NOT_FINITE,
-    STALLED,
-    UNBOUNDED,
-    descend,
-    prepared_for,
-)
-from .linear_algebra import dot, largest, lowest_eigenvector, rotate_back
-from .problem import Problem
-from .semidefinite import null_part
-from .sparse import COUPLED, is_sparse
-from .trust_region import spectrum
-from .vectors import copy, zero
-
-# ---------------------------------------------------------------------------------------------- phi, compiled
-
-# What `evaluate_eliminated` reads in the place of extents: the kernel and its extents; counts; addresses of the arrays of
-# an Arrow; where the parts of its memory begin, in numbers; TOLERANCE is a float64.
-KERNEL, KERNEL_EXTENTS, UNKNOWNS, KEPT, ELIMINATED, BLOCKS, COUPLING_NUMBERS, BLOCK_NUMBERS, WRITTEN = range(9)
-KEPT_AT, ORDER, SIZES, COUPLINGS, COUPLED_AT, STARTS, SOURCES = range(9, 16)
-SLOPE, SHORT, NUMBERS, SOLVED, FACTORS, CODES, WORK, OUT, INNER = range(16, 25)
-TOLERANCE = 25
-
-# Its memory begins with the point, (m,), and one number: which block is unbounded, counted from 1, or 0.
-
-
-def gather_sums(
-    written: DoublePointer, starts: IntegerPointer, sources: IntegerPointer, first: int, last: int, out: DoublePointer
-) -> None:
-    """out[e] <- the sum of what a kernel has written at the sources of e, for first <= e < last."""
-    for e in range(first, last):
-        total = 0.0
-        for k in range(starts[e], starts[e + 1]):
-            total += written[sources[k]]
-        out[e] = total
-
-
-def gather_eliminated(plan: IntegerPointer, from_all: DoublePointer, out: DoublePointer) -> None:
-    """out <- the entries of the eliminated unknowns, block after block."""
-    order = integer_pointer_at(plan[ORDER])
-    for j in range(plan[ELIMINATED]):
-        out[j] = from_all[order[j]]
-
-
-def add_eliminated(plan: IntegerPointer, z: DoublePointer, joint: DoublePointer) -> None:
-    """joint <- joint + z in the eliminated unknowns."""
-    order = integer_pointer_at(plan[ORDER])
-    for j in range(plan[ELIMINATED]):
-        joint[order[j]] += z[j]
-
-
-def gather_kept(plan: IntegerPointer, from_all: DoublePointer, out: DoublePointer) -> None:
-    """out <- the entries of the kept unknowns."""
-    kept = integer_pointer_at(plan[KEPT_AT])
-    for i in range(plan[KEPT]):
-        out[i] = from_all[kept[i]]
-
-
-def scatter_kept(plan: IntegerPointer, y: DoublePointer, joint: DoublePointer) -> None:
-    """Write the kept unknowns to their places."""
-    kept = integer_pointer_at(plan[KEPT_AT])
-    for i in range(plan[KEPT]):
-        joint[kept[i]] = y[i]
-
-
-def solve_all(plan: IntegerPointer, memory: DoublePointer, x: DoublePointer) -> None:
-    """x <- -E_zz^+ x."""
-    sizes, codes = integer_pointer_at(plan[SIZES]), shifted(memory, plan[CODES])
-    at, a = 0, 0
-    for block in range(plan[BLOCKS]):
-        n, own = sizes[block], shifted(x, at)
-        solve_block(shifted(memory, plan[FACTORS] + 2 * a), codes[block], n, own, shifted(memory, plan[WORK]))
-        for j in range(n):
-            own[j] = -own[j]
-        at += n
-        a += n * n
-
-
-def factor_all(plan: IntegerPointer, memory: DoublePointer) -> None:
-    """Factorise E_zz block by block; z <- -E_zz^+ E_z(y, 0) in SHORT, or the unbounded block is marked."""
-    sizes, codes = integer_pointer_at(plan[SIZES]), shifted(memory, plan[CODES])
-    blocks, mark = shifted(memory, plan[NUMBERS] + plan[KEPT] * plan[KEPT] + plan[COUPLING_NUMBERS]), plan[UNKNOWNS]
-    work = shifted(memory, plan[WORK])
-    tolerance = doubles(plan)[TOLERANCE]
-    memory[mark] = 0.0
-    at, a = 0, 0
-    for block in range(plan[BLOCKS]):
-        n, own = sizes[block], shifted(blocks, a)
-        slope, z = shifted(memory, plan[SLOPE] + at), shifted(memory, plan[SHORT] + at)
-        factor = shifted(memory, plan[FACTORS] + 2 * a)
-        code = factor_block(own, n, factor, work)
-        codes[block] = 1.0 * code
-        if code < 0:
-            if memory[mark] == 0.0:
-                memory[mark] = 1.0 + block
-        else:
-            copy(slope, z, n)
-            solve_block(factor, codes[block], n, z, work)
-            for j in range(n):
-                z[j] = -z[j]
-            if code < n:
-                null_part(factor, code, n, slope, work, shifted(work, n))
-                left = largest(shifted(work, n), n)
-                size = math.sqrt(dot(own, own, n * n)) * largest(z, n) + largest(slope, n)
-                if left > tolerance and left > FLAT * size and memory[mark] == 0.0:
-                    memory[mark] = 1.0 + block
-        at += n
-        a += n * n
-
-
-def reduce_all(plan: IntegerPointer, memory: DoublePointer, hessian: DoublePointer) -> None:
-    """hessian <- E_yy - E_yz E_zz^+ E_zy."""
-    sizes, couplings = integer_pointer_at(plan[SIZES]), integer_pointer_at(plan[COUPLINGS])
-    coupled, codes, k = integer_pointer_at(plan[COUPLED_AT]), shifted(memory, plan[CODES]), plan[KEPT]
-    coupling, solved = shifted(memory, plan[NUMBERS] + k * k), shifted(memory, plan[SOLVED])
-    copy(shifted(memory, plan[NUMBERS]), hessian, k * k)
-    copy(coupling, solved, plan[COUPLING_NUMBERS])
-    met, c, a = 0, 0, 0
-    for block in range(plan[BLOCKS]):
-        n, rows = sizes[block], couplings[block]
-        factor, w = shifted(memory, plan[FACTORS] + 2 * a), shifted(solved, c)
-        for i in range(rows):
-            solve_block(factor, codes[block], n, shifted(w, i * n), shifted(memory, plan[WORK]))
-        subtract_block(shifted(coupling, c), w, n, shifted(coupled, met), rows, hessian, k)
-        met += rows
-        c += rows * n
-        a += n * n
-
-
-def add_coupled(plan: IntegerPointer, memory: DoublePointer, z: DoublePointer, gradient: DoublePointer) -> None:
-    """gradient <- gradient + E_yz z."""
-    sizes, couplings = integer_pointer_at(plan[SIZES]), integer_pointer_at(plan[COUPLINGS])
-    coupled = integer_pointer_at(plan[COUPLED_AT])
-    coupling = shifted(memory, plan[NUMBERS] + plan[KEPT] * plan[KEPT])
-    met, c, at = 0, 0, 0
-    for block in range(plan[BLOCKS]):
-        n, rows = sizes[block], couplings[block]
-        for i in range(rows):
-            gradient[coupled[met + i]] += dot(shifted(coupling, c + i * n), shifted(z, at), n)
-        met += rows
-        c += rows * n
-        at += n
-
-
-def evaluate_eliminated(
-    y: DoublePointer,
-    v: DoublePointer,
-    table: IntegerPointer,
-    plan: IntegerPointer,
-    instance: int,
-    prepared: DoublePointer,
-    memory: DoublePointer,
-    out: DoublePointer,
-) -> float:
-    """phi at y, its gradient and Hessian to `out`; the point (y, z*) is left in `memory`.
-
-    Where phi is not finite `out` is 0; where it is minus infinity, z is 0 and the first block at fault is marked.
-    """
-    m, k = plan[UNKNOWNS], plan[KEPT]
-    joint, written, short = memory, shifted(memory, plan[OUT]), shifted(memory, plan[SHORT])
-    slope, numbers = shifted(memory, plan[SLOPE]), shifted(memory, plan[NUMBERS])
-    starts, sources = integer_pointer_at(plan[STARTS]), integer_pointer_at(plan[SOURCES])
-    kernel, extents, inner = plan[KERNEL], integer_pointer_at(plan[KERNEL_EXTENTS]), shifted(memory, plan[INNER])
-    middle = k * k + plan[COUPLING_NUMBERS]
-    zero(out, k + k * k)
-    zero(joint, m + 1)
-    scatter_kept(plan, y, joint)
-    energy = call_evaluate(kernel, joint, joint, table, extents, instance, prepared, inner, written)
-    if not (energy < math.inf and dot(written, written, plan[WRITTEN]) < math.inf):
-        return math.nan if energy > -math.inf else energy
-    gather_sums(written, starts, sources, middle, middle + plan[BLOCK_NUMBERS], numbers)
-    gather_eliminated(plan, written, slope)
-    factor_all(plan, memory)
-    if joint[m] > 0.0:
-        return -math.inf
-    add_eliminated(plan, short, joint)
-    energy = call_evaluate(kernel, joint, joint, table, extents, instance, prepared, inner, written)
-    if not (energy < math.inf and dot(written, written, plan[WRITTEN]) < math.inf):
-        return math.nan if energy > -math.inf else energy
-    gather_sums(written, starts, sources, 0, middle, numbers)
-    gather_eliminated(plan, written, slope)
-    copy(slope, short, plan[ELIMINATED])
-    solve_all(plan, memory, short)
-    add_eliminated(plan, short, joint)
-    gather_kept(plan, written, out)
-    add_coupled(plan, memory, short, out)
-    reduce_all(plan, memory, shifted(out, k))
-    return energy + 0.5 * dot(slope, short, plan[ELIMINATED])
-
-
-# ---------------------------------------------------------------------------------------------- the end, compiled
-
-
-def fall(plan: IntegerPointer, memory: DoublePointer) -> None:
-    """Move z far along a direction in which E falls without end: of the marked block, from (y, 0)."""
-    sizes, joint = integer_pointer_at(plan[SIZES]), memory
-    work = shifted(memory, plan[WORK])
-    numbers = shifted(memory, plan[NUMBERS] + plan[KEPT] * plan[KEPT] + plan[COUPLING_NUMBERS])
-    marked = whole_number(joint[plan[UNKNOWNS]]) - 1
-    at, a = 0, 0
-    for block in range(marked):
-        at += sizes[block]
-        a += sizes[block] * sizes[block]
-    n, own, slope = sizes[marked], shifted(numbers, a), shifted(memory, plan[SLOPE] + at)
-    code = whole_number(shifted(memory, plan[CODES])[marked])
-    way = shifted(memory, plan[SHORT])
-    zero(way, plan[ELIMINATED])
-    way = shifted(way, at)
-    if code < 0:
-        lowest, bound = spectrum(own, n, work)
-        if n == 1:
-            way[0] = 1.0
-        else:
-            ends = shifted(work, n * n + 5 * n)
-            lowest_eigenvector(
-                shifted(work, n * n), shifted(work, n * n + n), n, lowest, bound, way, ends, shifted(ends, n)
-            )
-            rotate_back(work, n, shifted(work, n * n + 2 * n), way)
-        if dot(slope, way, n) < 0.0:
-            for j in range(n):
-                way[j] = -way[j]
-    else:
-        null_part(shifted(memory, plan[FACTORS] + 2 * a), code, n, slope, work, way)
-    length = -2.0 * FAR * (1.0 + largest(joint, plan[UNKNOWNS])) / largest(way, n)
-    for j in range(n):
-        way[j] *= length
-    add_eliminated(plan, shifted(memory, plan[SHORT]), joint)
-
-
-REFINEMENTS = 3
-"""How often z is corrected at the end, as long as the gradient becomes smaller."""
-
-
-def finish(
-    evaluator: int,
-    table: IntegerPointer,
-    plan: IntegerPointer,
-    instance: int,
-    prepared: DoublePointer,
-    memory: DoublePointer,
-    y: DoublePointer,
-    space: DoublePointer,
-    max_iterations: int,
-    reals: DoublePointer,
-    integers: IntegerPointer,
-) -> None:
-    """From the minimum y of phi to that of E: the point to `memory`, and what there is to say of it."""
-    m, k = plan[UNKNOWNS], plan[KEPT]
-    joint, written, short = memory, shifted(memory, plan[OUT]), shifted(memory, plan[SHORT])
-    kernel, extents, inner = plan[KERNEL], integer_pointer_at(plan[KERNEL_EXTENTS]), shifted(memory, plan[INNER])
-    gtol, status, iterations = doubles(plan)[TOLERANCE], integers[2], integers[0]
-    call_evaluate(evaluator, y, y, table, plan, instance, prepared, memory, space)
-    evaluations = 2 * integers[1] + 3
-    unbounded = joint[m] > 0.0
-    if unbounded:
-        status = ITERATION_LIMIT
-        if max_iterations > 0:
-            fall(plan, memory)
-            status = UNBOUNDED
-            iterations = max(1, iterations)
-    call_evaluate(kernel, joint, joint, table, extents, instance, prepared, inner, written)
-    norm = largest(written, m)
-    for _ in range(REFINEMENTS):
-        if unbounded or not gtol < norm < math.inf:
-            break
-        gather_eliminated(plan, written, short)
-        solve_all(plan, memory, short)
-        add_eliminated(plan, short, joint)
-        call_evaluate(kernel, joint, joint, table, extents, instance, prepared, inner, written)
-        evaluations += 1
-        if not largest(written, m) < norm:
-            for j in range(plan[ELIMINATED]):
-                short[j] = -short[j]
-            add_eliminated(plan, short, joint)
-            call_evaluate(kernel, joint, joint, table, extents, instance, prepared, inner, written)
-            break
-        norm = largest(written, m)
-    if status == CONVERGED and not norm <= gtol:
-        status = STALLED
-    elif status == STALLED and norm <= gtol:
-        status = CONVERGED
-    reals[0], reals[1] = norm, math.nan
-    if dot(written, written, plan[WRITTEN]) < math.inf:
-        numbers, middle = shifted(memory, plan[NUMBERS]), k * k + plan[COUPLING_NUMBERS]
-        gather_sums(
-            written,
-            integer_pointer_at(plan[STARTS]),
-            integer_pointer_at(plan[SOURCES]),
-            0,
-            middle + plan[BLOCK_NUMBERS],
-            numbers,
-        )
-        reals[1] = lowest_of_arrow(
-            numbers,
-            shifted(numbers, k * k),
-            shifted(numbers, middle),
-            k,
-            plan[BLOCKS],
-            integer_pointer_at(plan[SIZES]),
-            integer_pointer_at(plan[COUPLINGS]),
-            integer_pointer_at(plan[COUPLED_AT]),
-            shifted(memory, plan[SOLVED]),
-            shifted(memory, plan[FACTORS]),
-            shifted(memory, plan[WORK]),
-            space,
-        )
-    integers[0], integers[1], integers[2] = iterations, evaluations, status
-
-
-# What `eliminated_slice` reads from its problem: two kernels as in descend.py, derivatives and value; then addresses and
-# sizes. Instance FIRST is the first one.
-DERIVATIVES, VALUE = 0, 4
-TABLE, PLAN, EVALUATOR, MEMORY, SCRATCH = range(8, 13)
-VARIABLES, CANDIDATES, CANDIDATES_STRIDE, COUNT, ENERGIES, REALS, INTEGERS, MAX_ITERATIONS, FIRST = range(13, 22)
-FIELDS = 22
-
-
-def _eliminated_slice(
-    problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
-) -> int:
-    """Minimise the instances [begin, end) counted from FIRST; where it ended.
-
-    VARIABLES has the starts, unless there are COUNT candidates: then each instance starts from that of lowest phi. Of
-    both only the kept unknowns are read, and the others kept where nothing can be minimised.
-    """
-    table, plan, evaluator = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[PLAN]), problem[EVALUATOR]
-    m, k, count, gtol = plan[UNKNOWNS], plan[KEPT], problem[COUNT], doubles(plan)[TOLERANCE]
-    own_value = shifted(workspace, problem[DERIVATIVES + 3])
-    memory = shifted(own_value, problem[VALUE + 3])
-    scratch = shifted(memory, problem[MEMORY])
-    y = shifted(scratch, problem[SCRATCH])
-    space = shifted(y, k)
-    for place in range(begin, end):
-        if stop[0] != 0:
-            return place
-        instance = problem[FIRST] + place
-        point = shifted(double_pointer_at(problem[VARIABLES]), instance * m)
-        reals = shifted(double_pointer_at(problem[REALS]), instance * 2)
-        integers = shifted(integer_pointer_at(problem[INTEGERS]), instance * 3)
-        prepared = prepared_for(shifted(problem, DERIVATIVES), table, integer_pointer_at(plan[KERNEL_EXTENTS]), instance,
-                                workspace)
-        if count > 0:
-            seeds = shifted(double_pointer_at(problem[CANDIDATES]), instance * problem[CANDIDATES_STRIDE])
-            best, lowest = 0, math.inf
-            for candidate in range(count):
-                gather_kept(plan, shifted(seeds, candidate * m), y)
-                energy = call_evaluate(evaluator, y, y, table, plan, instance, prepared, memory, space)
-                if -math.inf < energy < lowest:
-                    best, lowest = candidate, energy
-            copy(shifted(seeds, best * m), point, m)
-        gather_kept(plan, point, y)
-        descend(
-            evaluator,
-            table,
-            plan,
-            instance,
-            prepared,
-            memory,
-            k,
-            y,
-            space,
-            gtol,
-            problem[MAX_ITERATIONS],
-            reals,
-            integers,
-        )
-        if integers[2] == NOT_FINITE:
-            integers[1] *= 2
-        else:
-            finish(
-                evaluator,
-                table,
-                plan,
-                instance,
-                prepared,
-                memory,
-                y,
-                space,
-                problem[MAX_ITERATIONS],
-                reals,
-                integers,
-            )
-            copy(memory, point, m)
-        if count > 0:
-            integers[1] += 1
-        prepared = prepared_for(shifted(problem, VALUE), table, integer_pointer_at(plan[KERNEL_EXTENTS]), instance,
-                                own_value)
-        double_pointer_at(problem[ENERGIES])[instance] = call_evaluate(
-            problem[VALUE], point, point, table, integer_pointer_at(plan[KERNEL_EXTENTS]), instance, prepared, scratch,
-            space,
-        )
-    return end
-
-
-def eliminated_slice() -> Native:
-    """The compiled `_eliminated_slice`."""
-    return native(_eliminated_slice)
-
-
-# ---------------------------------------------------------------------------------------------- the call
 
 
 def eliminated_names(kernel: Any, eliminate: Any, method: str, bounded: bool) -> tuple[str, ...]:
@@ -466,24 +31,29 @@ def eliminated_names(kernel: Any, eliminate: Any, method: str, bounded: bool) ->
             f"{where}: eliminate must be a list of variables ({', '.join(names)}), such as eliminate=[{names[0]}]; "
             f"got {type(eliminate).__name__}"
         )
-    chosen = [one if isinstance(one, str) else str(getattr(one, "name", one)) for one in eliminate]
+    chosen = tuple([one if isinstance(one, str) else str(getattr(one, "name", one)) for one in eliminate])
+    checked: tuple[str, ...] = remembered(
+        kernel, ("names", chosen, method, bounded), lambda: _checked(kernel, chosen, method, bounded, where)
+    )
+    return checked
+
+
+def _checked(kernel: Any, chosen: tuple[str, ...], method: str, bounded: bool, where: str) -> tuple[str, ...]:
+    names, listed = kernel.variables.names, ", ".join(chosen)
     for name in chosen:
         if name not in names:
             raise NameMissingError(
                 f"{where}: unknown variable {name!r} in eliminate{nearest(name, names)}; variables: {', '.join(names)}"
             )
-    listed = ", ".join(chosen)
     if len(set(chosen)) < len(chosen):
         raise InputError(f"{where}: eliminate=[{listed}] names a variable twice")
     if len(chosen) == len(names):
         raise InputError(
-            f"{where}: eliminate=[{listed}] leaves no variable to minimise over; leave one out, or leave out eliminate= "
-            "(an energy that is quadratic in all variables is solved in one step)"
+            f"{where}: eliminate=[{listed}] leaves no variable to minimise over; leave one out, or leave out "
+            "eliminate= (an energy that is quadratic in all variables is solved in one step)"
         )
     if method != "trust-region":
-        raise InputError(
-            f"{where}: eliminate=[{listed}] does not go with method={method!r}; use method='trust-region'"
-        )
+        raise InputError(f"{where}: eliminate=[{listed}] does not go with method={method!r}; use method='trust-region'")
     if bounded:
         raise InputError(
             f"{where}: eliminate=[{listed}] does not go with bounds=: what is solved in closed form knows no bounds; "
@@ -494,147 +64,32 @@ def eliminated_names(kernel: Any, eliminate: Any, method: str, bounded: bool) ->
             f"{where}: eliminate=[{listed}] does not go with a family (over=) yet; leave it out, or write the members "
             "as a batch"
         )
-    _check_quadratic(kernel, tuple(chosen), where)
-    return tuple(name for name in names if name in chosen)
-
-
-def _check_quadratic(kernel: Any, chosen: tuple[str, ...], where: str) -> None:
     from ..compiler.elimination import term_not_quadratic  # here: few energies need it
 
-    term = _remembered(kernel, ("term", *sorted(chosen)), lambda: (term_not_quadratic(kernel.energy, chosen),))[0]
+    term = term_not_quadratic(kernel.energy, chosen)
     if term is not None:
         raise UnsupportedError(
-            f"{where}: it is not quadratic in {', '.join(chosen)} for all values of the other variables: the term {term} "
-            "goes beyond degree 2 (as written: terms that cancel count); eliminate= needs that, leave "
+            f"{where}: it is not quadratic in {listed} for all values of the other variables: the term {term} goes "
+            "beyond degree 2 (as written: terms that cancel count); eliminate= needs that, leave "
             f"{'it' if len(chosen) == 1 else 'one of them'} out"
         )
+    return tuple(name for name in names if name in chosen)
 
 
 def with_zeros(kernel: Any, given: Any, eliminated: Sequence[str], inputs: Any, *, counted: bool) -> Any:
     """A start, or candidates, with 0 for the eliminated variables that it leaves out."""
     if not isinstance(given, Mapping):
         return given
-    left_out = [symbol for symbol in kernel.declaration.variables if symbol.name in eliminated]
-    left_out = [symbol for symbol in left_out if symbol.name not in given]
+    left_out = [s for s in kernel.declaration.variables if s.name in eliminated and s.name not in given]
+    if not left_out:
+        return given
     lead: tuple[int, ...] = ()
-    if counted and left_out:
+    if counted:
         for symbol in kernel.declaration.variables:
             shape = np.shape(given.get(symbol.name, ()))
             if symbol.name in given and len(shape) > len(symbol.axes):
                 lead = shape[len(shape) - len(symbol.axes) - 1 :][:1]
-    zeros = {s.name: np.zeros((*lead, *(int(evaluate(n, inputs.sizes)) for n in s.axes))) for s in left_out}
-    return {**given, **zeros}
-
-
-def minimise_eliminated(problem: Problem) -> None:
-    """Minimise every instance of a batch, as `problem.Problem` says."""
-    kernel, inputs = problem.kernel, problem.inputs
-    slots = is_sparse(kernel, inputs)
-    if not slots:
-        kernel.refuse_too_large(inputs)
-    points = None
-    if problem.seeds is not None:
-        points = np.ascontiguousarray(problem.candidates(problem.seeds))
-    for arrow, some in _arrows(kernel, inputs, problem.eliminate, len(problem.y), slots):
-        _run(problem, arrow, some, points, slots)
-
-
-def _run(problem: Problem, arrow: Arrow, some: range, points: Any, slots: bool) -> None:
-    """Minimise some instances that have one pattern."""
-    kernel, inputs, kept = problem.kernel, problem.inputs, len(arrow.kept)
-    entries = kernel.entry("value_gradient_sparse_hessian" if slots else "value_gradient_hessian"), kernel.entry("value")
-    prepared = [Prepared(entry, inputs) for entry in entries]
-    _, inner, written = entries[0].needs(inputs)
-    scratch, largest_block = entries[1].needs(inputs)[1], int(arrow.sizes.max(initial=1))
-    numbers = kept**2 + arrow.coupling_numbers + arrow.block_numbers
-    parts = (
-        len(arrow.order),
-        len(arrow.order),
-        numbers,
-        arrow.coupling_numbers,
-        2 * arrow.block_numbers,
-        len(arrow.sizes),
-        largest_block**2 + 8 * largest_block,
-        written,
-        inner,
-    )
-    ends = np.cumsum([inputs.m + 1, *parts])
-    memory = int(ends[-1])
-    _refuse_too_large(problem, arrow, memory)
-    arrays = (arrow.kept, arrow.order, arrow.sizes, arrow.couplings, arrow.coupled, arrow.starts, arrow.sources)
-    plan = array(
-        "q",
-        struct.pack(
-            f"={TOLERANCE}qd",
-            entries[0].evaluate.address,
-            inputs.extents_address,
-            inputs.m,
-            kept,
-            len(arrow.order),
-            len(arrow.sizes),
-            arrow.coupling_numbers,
-            arrow.block_numbers,
-            written,
-            *map(address_of, arrays),
-            *map(int, ends[:-1]),
-            problem.gtol,
-        ),
-    )
-    evaluator = native(evaluate_eliminated)
-    fields = array(
-        "q",
-        (
-            *(number for each in prepared for number in each.fields),
-            inputs.table_address,
-            plan.buffer_info()[0],
-            evaluator.address,
-            memory,
-            scratch,
-            address_of(problem.y),
-            0 if points is None else address_of(points),
-            points[0].size if points is not None and points.ndim == 3 else 0,
-            0 if points is None else points.shape[-2],
-            address_of(problem.energies),
-            address_of(problem.reals),
-            address_of(problem.integers),
-            problem.max_iterations,
-            some.start,
-        ),
-    )
-    run_slices(
-        eliminated_slice(),
-        fields.buffer_info()[0],
-        len(some),
-        key=("eliminate", entries[0].evaluate.address, inputs.extents.tobytes(), problem.eliminate),
-        workspace=sum(p.own for p in prepared) + memory + scratch + 3 * kept * kept + 15 * kept + 1,
-    )
-    for entry in entries:
-        if entry.failures:
-            raise entry.failures.pop()
-
-
-def _refuse_too_large(problem: Problem, arrow: Arrow, memory: int) -> None:
-    """Raise where what has to be factorised is large, and dense."""
-    name, chosen = problem.kernel.name, ", ".join(problem.eliminate)
-    instead = "leave out eliminate= (large sparse Hessians are never factorised), or use method='newton-cg' without it"
-    kept, block = len(arrow.kept), int(arrow.sizes.max(initial=0))
-    if kept == 0:
-        raise InputError(f"minimise: energy {name!r}: eliminate=[{chosen}] leaves no unknowns for these extents")
-    if kept > COUPLED:
-        raise UnsupportedError(
-            f"minimise: energy {name!r}: eliminate=[{chosen}] leaves {kept} unknowns, which it couples all with each "
-            f"other; it is for up to {COUPLED}: {instead}"
-        )
-    if block > COUPLED:
-        raise UnsupportedError(
-            f"minimise: energy {name!r}: {block} unknowns of eliminate=[{chosen}] are coupled with each other for fixed "
-            f"other variables, and would be factorised as one dense block; it is for up to {COUPLED}: {instead}"
-        )
-    if 8 * memory > LARGEST_DENSE:
-        raise InputError(
-            f"minimise: energy {name!r}: eliminate=[{chosen}] would take {8 * memory / 2**30:.3g} GiB for an instance: "
-            f"{instead}"
-        )
+    return {**given, **{s.name: np.zeros((*lead, *(evaluate(n, inputs.sizes) for n in s.axes))) for s in left_out}}
 
 
 # ---------------------------------------------------------------------------------------------- remembered
@@ -643,7 +98,7 @@ def _refuse_too_large(problem: Problem, arrow: Arrow, memory: int) -> None:
 _known: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 
 
-def _remembered(kernel: Any, key: Any, make: Any) -> Any:
+def remembered(kernel: Any, key: Any, make: Callable[[], Any]) -> Any:
     """What `make` gives, kept for the last keys of a kernel."""
     known = _known.setdefault(kernel, {})
     if key not in known:
@@ -651,28 +106,3 @@ def _remembered(kernel: Any, key: Any, make: Any) -> Any:
             known.clear()
         known[key] = make()
     return known[key]
-
-
-def _arrows(
-    kernel: Any, inputs: Any, names: tuple[str, ...], count: int, slots: bool
-) -> list[tuple[Arrow, range]]:
-    """The arrow of some instances each: one for all, unless index data have a batch axis."""
-    groups: list[tuple[Pattern | None, range]] = [(None, range(count))]
-    if kernel.structure != "dense":
-        groups = kernel.patterns("hessian", inputs, range(count))
-    elif kernel.structure_of(names) != "dense":
-        groups = kernel.patterns(kernel.block(names), inputs, range(count))
-    chosen = np.zeros(inputs.m, np.bool_)
-    sizes = {s.name: math.prod(int(evaluate(n, inputs.sizes)) for n in s.axes) for s in kernel.declaration.variables}
-    begin = 0
-    for name, size in sizes.items():
-        chosen[begin : begin + size] = name in names
-        begin += size
-
-    def arrow(pattern: Pattern | None) -> Arrow:
-        whole = pattern if kernel.structure != "dense" else None
-        blocks = blocks_of(chosen, None if pattern is whole else pattern, whole)
-        return arrow_of(chosen, blocks, whole, slots=slots)
-
-    key = (names, inputs.extents.tobytes())
-    return [(_remembered(kernel, (*key, p), partial(arrow, p)), some) for p, some in groups]

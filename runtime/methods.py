@@ -26,7 +26,7 @@ def trust_region(problem: Problem) -> None:
 
             minimise_bounded(problem)
     elif problem.eliminate and not quadratic:
-        from .eliminate import minimise_eliminated
+        from .variable_projection import minimise_eliminated
 
         minimise_eliminated(problem)
     elif quadratic:

@@ -98,10 +98,10 @@ def minimise(
         bounded.py, and `Solution.active` for which variables ended on a bound. Of 'trust-region' only.
     eliminate : list of variables, optional
         Symbols or names of variables in which the energy is quadratic for any values of the others: they are solved
-        out, and the others minimised over (eliminate.py). The solution is that of the joint minimisation, and so is
-        what is made of it, damped derivatives too; where to start they need not say, so that `start` and `candidates`
-        may leave them out. Of 'trust-region' only, without bounds; it changes nothing for energies that are quadratic
-        in all variables.
+        out, and the others minimised over (variable_projection.py). The solution is that of the joint minimisation,
+        and so is what is made of it, damped derivatives too. Where they start is of no account: `start` and
+        `candidates` may leave them out, and candidates are ranked with them solved out. Of 'trust-region' only,
+        without bounds; it changes nothing for energies that are quadratic in all variables.
     method : {'trust-region', 'l-bfgs', 'newton-cg', 'irls'}
         'l-bfgs' needs gradients, and Hessians for the last steps only; 'newton-cg' products with the Hessian and never
         more memory than some vectors, and `curvature` is a lower bound or NaN; 'irls' is iteratively reweighted least

