@@ -148,15 +148,6 @@ def mirror(s: DoublePointer, k: int) -> None:
             s[i * k + j] = s[j * k + i]
 
 
-def add_coupled(
-    c: DoublePointer, z: DoublePointer, n: int, coupled: IntegerPointer, count: int, out: DoublePointer
-) -> None:
-    """out <- out + C'z in the places `coupled`."""
-    for i in range(n):
-        for j in range(count):
-            out[coupled[j]] += c[i * count + j] * z[i]
-
-
 def schur_complement_below(
     shift: float,
     corner: DoublePointer,

@@ -4,13 +4,9 @@
 
 For given y, z* is the solution of one linear system, E_zz z* = -E_z(y, 0). `evaluate_eliminated` computes phi and its
 derivatives in the calling convention of kernels, so that the loop of descend.py minimises phi as it does any energy. It
-calls the kernel twice, at (y, 0) and at (y, z*); what rounding has left of E_z there, E_z = r, is made up for by
-
-    d = -E_zz^+ r,      phi = E + r'd/2,    grad phi = E_y + E_yz d,    z* <- z* + d
-
-phi is a function of y alone: no earlier point matters, to the bit. E_zz is made of blocks (arrow.py), factorised one by
-one (blocks.py). Where one is singular z* is the solution of least length; where E falls without end in z, phi is minus
-infinity, and the instance UNBOUNDED.
+calls the kernel twice, at (y, 0) and at (y, z*): phi is a function of y alone, and no earlier point matters, to the
+bit. E_zz is made of blocks (arrow.py), factorised one by one (blocks.py). Where one is singular z* is the solution of
+least length; where E falls without end in z, phi is minus infinity, and the instance UNBOUNDED.
 
 At the end everything is that of the joint minimisation again: energy, gradient and lowest eigenvalue of the Hessian in
 (y, z). By Haynsworth's formula the Hessian is positive semi-definite where E_zz and Hess phi are, so that a minimum of
@@ -42,7 +38,6 @@ from ..compiler.slices import run_slices
 from ..energies.errors import InputError, UnsupportedError
 from .arrow import Arrow, arrow_of, blocks_of
 from .blocks import (
-    add_coupled,
     factor_block,
     half_solve,
     lowest_of_arrow,
@@ -185,20 +180,6 @@ def reduce_all(plan: IntegerPointer, memory: DoublePointer, hessian: DoublePoint
     mirror(hessian, k)
 
 
-def correct_gradient(plan: IntegerPointer, memory: DoublePointer, z: DoublePointer, gradient: DoublePointer) -> None:
-    """gradient <- gradient + E_yz z."""
-    sizes, couplings = integer_pointer_at(plan[SIZES]), integer_pointer_at(plan[COUPLINGS])
-    coupled = integer_pointer_at(plan[COUPLED_AT])
-    coupling = shifted(memory, plan[NUMBERS] + plan[KEPT] * plan[KEPT])
-    met, c, at = 0, 0, 0
-    for block in range(plan[BLOCKS]):
-        n, count = sizes[block], couplings[block]
-        add_coupled(shifted(coupling, c), shifted(z, at), n, shifted(coupled, met), count, gradient)
-        met += count
-        c += n * count
-        at += n
-
-
 def evaluate_eliminated(
     y: DoublePointer,
     v: DoublePointer,
@@ -235,14 +216,9 @@ def evaluate_eliminated(
     if not (energy < math.inf and dot(written, written, plan[WRITTEN]) < math.inf):
         return math.nan if energy > -math.inf else energy
     gather_sums(written, starts, sources, 0, middle, numbers)
-    gather_eliminated(plan, written, slope)
-    copy(slope, short, plan[ELIMINATED])
-    solve_all(plan, memory, short)
-    add_eliminated(plan, short, joint)
     gather_kept(plan, written, out)
-    correct_gradient(plan, memory, short, out)
     reduce_all(plan, memory, shifted(out, k))
-    return energy + 0.5 * dot(slope, short, plan[ELIMINATED])
+    return energy
 
 
 # ---------------------------------------------------------------------------------------------- the end, compiled
