@@ -117,19 +117,6 @@ def scatter_kept(plan: IntegerPointer, y: DoublePointer, joint: DoublePointer) -
         joint[kept[i]] = y[i]
 
 
-def solve_all(plan: IntegerPointer, memory: DoublePointer, x: DoublePointer) -> None:
-    """x <- -E_zz^+ x."""
-    sizes, codes = integer_pointer_at(plan[SIZES]), shifted(memory, plan[CODES])
-    at, a = 0, 0
-    for block in range(plan[BLOCKS]):
-        n, own = sizes[block], shifted(x, at)
-        solve_block(shifted(memory, plan[FACTORS] + 2 * a), codes[block], n, own, shifted(memory, plan[WORK]))
-        for j in range(n):
-            own[j] = -own[j]
-        at += n
-        a += n * n
-
-
 def factor_all(plan: IntegerPointer, memory: DoublePointer) -> None:
     """Factorise E_zz block by block; z <- -E_zz^+ E_z(y, 0) in SHORT, or the unbounded block is marked."""
     sizes, codes = integer_pointer_at(plan[SIZES]), shifted(memory, plan[CODES])
@@ -260,10 +247,6 @@ def fall(plan: IntegerPointer, memory: DoublePointer) -> None:
     add_eliminated(plan, shifted(memory, plan[SHORT]), joint)
 
 
-REFINEMENTS = 3
-"""How often z is corrected at the end, as long as the gradient becomes smaller."""
-
-
 def finish(
     evaluator: int,
     table: IntegerPointer,
@@ -279,39 +262,20 @@ def finish(
 ) -> None:
     """From the minimum y of phi to that of E: the point to `memory`, and what there is to say of it."""
     m, k = plan[UNKNOWNS], plan[KEPT]
-    joint, written, short = memory, shifted(memory, plan[OUT]), shifted(memory, plan[SHORT])
-    kernel, extents, inner = plan[KERNEL], integer_pointer_at(plan[KERNEL_EXTENTS]), shifted(memory, plan[INNER])
-    gtol, status, iterations = doubles(plan)[TOLERANCE], integers[2], integers[0]
+    joint, written, inner = memory, shifted(memory, plan[OUT]), shifted(memory, plan[INNER])
+    status, iterations = integers[2], integers[0]
     call_evaluate(evaluator, y, y, table, plan, instance, prepared, memory, space)
-    evaluations = 2 * integers[1] + 3
-    unbounded = joint[m] > 0.0
-    if unbounded:
+    if joint[m] > 0.0:
         status = ITERATION_LIMIT
         if max_iterations > 0:
             fall(plan, memory)
             status = UNBOUNDED
             iterations = max(1, iterations)
-    call_evaluate(kernel, joint, joint, table, extents, instance, prepared, inner, written)
+            extents = integer_pointer_at(plan[KERNEL_EXTENTS])
+            call_evaluate(plan[KERNEL], joint, joint, table, extents, instance, prepared, inner, written)
     norm = largest(written, m)
-    for _ in range(REFINEMENTS):
-        if unbounded or not gtol < norm < math.inf:
-            break
-        gather_eliminated(plan, written, short)
-        solve_all(plan, memory, short)
-        add_eliminated(plan, short, joint)
-        call_evaluate(kernel, joint, joint, table, extents, instance, prepared, inner, written)
-        evaluations += 1
-        if not largest(written, m) < norm:
-            for j in range(plan[ELIMINATED]):
-                short[j] = -short[j]
-            add_eliminated(plan, short, joint)
-            call_evaluate(kernel, joint, joint, table, extents, instance, prepared, inner, written)
-            break
-        norm = largest(written, m)
-    if status == CONVERGED and not norm <= gtol:
+    if status == CONVERGED and not norm <= doubles(plan)[TOLERANCE]:
         status = STALLED
-    elif status == STALLED and norm <= gtol:
-        status = CONVERGED
     reals[0], reals[1] = norm, math.nan
     if dot(written, written, plan[WRITTEN]) < math.inf:
         numbers, middle = shifted(memory, plan[NUMBERS]), k * k + plan[COUPLING_NUMBERS]
@@ -336,7 +300,7 @@ def finish(
             shifted(memory, plan[WORK]),
             space,
         )
-    integers[0], integers[1], integers[2] = iterations, evaluations, status
+    integers[0], integers[1], integers[2] = iterations, 2 * integers[1] + 2, status
 
 
 # What `eliminated_slice` reads from its problem: two kernels as in descend.py, derivatives and value; then addresses

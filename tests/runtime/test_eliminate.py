@@ -11,6 +11,8 @@ import sympy as sp
 import wiberg as wb
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
+from wiberg.compiler.entry import Interpreter
 from wiberg.energies.errors import InputError, InputTypeError, NameMissingError, UnsupportedError
 from wiberg.runtime import Status, minimise, set_threads
 
@@ -419,6 +421,37 @@ def test_poor_conditioning_is_refined():
     joint = minimise(kernel, start=found)
     assert found.status in (Status.CONVERGED, Status.STALLED) and found.gradient_norm < 1e-7
     assert joint.energy == pytest.approx(found.energy, rel=1e-12)
+
+
+def test_a_stiff_valley_is_no_obstacle():
+    """1e8 (z - exp(t)/3)^2: a curved valley in which the joint minimisation creeps. phi is t^2 + exp(t)/3 - 1/4e8."""
+    kernel = wb.compile(wb.Energy(1e8 * (a - sp.exp(t) / 3) ** 2 + t**2 + a, variables=[t, a]), backend="reference")
+    found = minimise(kernel, start={"t": [0.3, -0.7, 1.1]}, eliminate=[a])
+    assert found.converged.all() and (found.iterations <= 6).all()
+    np.testing.assert_allclose(found.variables["t"], brentq(lambda v: 2 * v + np.exp(v) / 3, -1, 1), rtol=0, atol=1e-8)
+    joint = minimise(kernel, start={"t": 0.3, "a": 0.0})
+    assert joint.status == Status.ITERATION_LIMIT and joint.energy > found.energy[0] + 1e-3
+
+
+def test_what_rounding_leaves_of_the_gradient_in_z_is_stalled():
+    """A block of curvature 1e12: no z has a gradient below 1e-6."""
+    kernel = wb.compile(wb.Energy(1e12 * (a - sp.exp(t) / 3) ** 2 + t**2 + a, variables=[t, a]), backend="reference")
+    found = minimise(kernel, start={"t": [0.3, -0.7, 1.1]}, eliminate=[a])
+    assert (found.status == Status.STALLED).all() and (found.gradient_norm < 1e-3).all()
+    np.testing.assert_allclose(found.variables["t"], brentq(lambda v: 2 * v + np.exp(v) / 3, -1, 1), rtol=0, atol=1e-3)
+
+
+def test_calls_of_the_kernel_are_counted(monkeypatch, wave_data):
+    """Two for every point, and two at the end; ranking counts as one."""
+    calls = []
+    evaluate = Interpreter.evaluate
+    monkeypatch.setattr(Interpreter, "evaluate", lambda self, *a: calls.append(1) or evaluate(self, *a))
+    E = sp.Sum((x[i] - b * sp.sin(t * place[i])) ** 2, i) + r * b**2
+    kernel = wb.compile(wb.Energy(E, variables=[b, t], weights=[r], data=[x, place]), backend="reference")
+    found = minimise(kernel, {"r": 0.1}, wave_data, start={"t": 3.5}, eliminate=[b])
+    assert found.evaluations == len(calls) - 1 > 2 * found.iterations  # the last one is for the energy
+    ranked = minimise(kernel, {"r": 0.1}, wave_data, candidates={"t": [9.0, 3.5]}, eliminate=[b])
+    assert ranked.evaluations == found.evaluations + 1
 
 
 # ---------------------------------------------------------------------------------------------- promises
