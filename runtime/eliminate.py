@@ -31,6 +31,8 @@ def eliminated_names(kernel: Any, eliminate: Any, method: str, bounded: bool) ->
             f"{where}: eliminate must be a list of variables ({', '.join(names)}), such as eliminate=[{names[0]}]; "
             f"got {type(eliminate).__name__}"
         )
+    if not eliminate:
+        return ()
     chosen = tuple([one if isinstance(one, str) else str(getattr(one, "name", one)) for one in eliminate])
     checked: tuple[str, ...] = remembered(
         kernel, ("names", chosen, method, bounded), lambda: _checked(kernel, chosen, method, bounded, where)

@@ -169,7 +169,7 @@ def minimise(
         start = start.variables
     given = candidates if start is None else start
     eliminated: tuple[str, ...] = ()
-    if eliminate is not None and eliminate != []:
+    if eliminate is not None:
         from .eliminate import eliminated_names, with_zeros  # here: most minimisations need none of it
 
         eliminated = eliminated_names(kernel, eliminate, method, bounds is not None)

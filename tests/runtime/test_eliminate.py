@@ -612,6 +612,13 @@ def test_energies_quadratic_in_all_variables_take_their_one_step():
     assert bits(found) == bits(plain) and found.iterations == 1
 
 
+def test_nothing_to_eliminate_changes_nothing(wave, wave_data):
+    plain = minimise(wave, {"r": 0.1}, wave_data, start={"b": 1.0, "t": 3.5}, method="l-bfgs")
+    assert bits(plain) == bits(
+        minimise(wave, {"r": 0.1}, wave_data, start={"b": 1.0, "t": 3.5}, method="l-bfgs", eliminate=[])
+    )
+
+
 def test_matrix_symbols():
     A, v = sp.MatrixSymbol("A", 3, 3), sp.MatrixSymbol("v", 3, 1)
     energy = (v.T * A * v)[0, 0] * sp.exp(t) / 2 - v[0, 0] - v[2, 0] + t**2
