@@ -26,14 +26,32 @@ def is_quadratic(program: Program, variables: Iterable[str]) -> bool:
 
 def first_beyond(program: Program, variables: Iterable[str], degree: int) -> Statement | None:
     """The first statement that goes beyond a degree in these variables and that the value depends on, or None."""
+    return _first_beyond(program, variables, degree)[0]
+
+
+def term_beyond(program: Program, variables: Iterable[str], degree: int) -> Op | None:
+    """What goes beyond a degree in that statement: of a sum the first term that does; None if there is none."""
+    statement, known = _first_beyond(program, variables, degree)
+    if statement is None:
+        return None
+    whole = statement.expression
+    terms = whole.args if whole.name == "add" else ()
+    return next((term for term in terms if _degree(term, known, {}) > degree), whole)
+
+
+def _first_beyond(
+    program: Program, variables: Iterable[str], degree: int
+) -> tuple[Statement | None, Mapping[str, float]]:
+    """The statement, and the degrees of the arrays before it."""
     wanted, needed = frozenset(variables), _needed(program)
     found: dict[str, float] = {name: float(name in wanted) for name in program.arrays}
     for statement in program.statements:
         if statement.target in needed:
-            found[statement.target] = max(found[statement.target], _statement_degree(program, statement, found))
-            if found[statement.target] > degree:
-                return statement
-    return None
+            own = _statement_degree(program, statement, found)
+            if own > degree:
+                return statement, found
+            found[statement.target] = max(found[statement.target], own)
+    return None, found
 
 
 def _needed(program: Program) -> frozenset[str]:

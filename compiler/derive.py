@@ -21,12 +21,13 @@ from functools import lru_cache
 from ..energies.energy import Energy
 from . import sizes
 from .common import PREFIX, split
+from .couplings import couplings
 from .declaration import ADJOINTS, CHOSEN, COMMON, COUNT, FAMILY_ROWS, KIND_NAMES
 from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
 from .emit import Emitted, Memory, Place, emit
 from .expression import Affine, constant, name
 from .irls import anchor, anchored_majoriser, fixed_majoriser
-from .landings import Structure, Support
+from .landings import COUPLINGS, Structure, Support
 from .lower import lower, lower_candidates
 from .prepare import hoist, prepare
 from .products import divide
@@ -229,7 +230,10 @@ assert tuple(_ALL) == KIND_NAMES
 
 
 def find_structure(energy: Energy, derivative: str) -> Structure:
-    """The structure of the "hessian", of the "reweighted" one (irls.py), or of the "cross" derivative."""
+    """The structure of the "hessian", of the "reweighted" one (irls.py), or of the "cross" derivative.
+
+    "couplings": see couplings.py.
+    """
     if derivative == "reweighted":
         return Structure(find_structure(energy, "hessian").name, _sparse_reweighted(energy)[1])
     program = value(energy)
@@ -240,6 +244,8 @@ def find_structure(energy: Energy, derivative: str) -> Structure:
         pieces = second_pieces(builder, variables, variables, "value")
         found = hessian_structure(program, builder.ranges, variables, pieces)
         return Structure(found, None if found == "dense" else _sparse_hessian(program)[1])
+    if derivative == COUPLINGS:
+        return Structure(COUPLINGS, couplings(program, variables))
     weights = inputs_of(program, "weight")
     pieces = second_pieces(builder, variables, weights, "value")
     if cross_is_sparse(program, builder.ranges, weights, pieces):

@@ -23,9 +23,9 @@ from .declaration import COMMON, Access, Declaration, Symbol
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
 from .evaluate import BLOCK, run, run_accumulated, run_one, sums_of_rows
 from .expression import Affine
-from .landings import Structure
+from .landings import COUPLINGS, Structure
 from .layout import Layout
-from .pattern import Pattern, Patterns
+from .pattern import MOST_ENTRIES, Pattern, Patterns, entries
 from .program import Program
 from .stored import from_text, to_text
 
@@ -316,6 +316,16 @@ class Kernel:
         step (docs/minimisers.md).
         """
         return self.declaration.quadratic
+
+    def couplings(self, inputs: Inputs, instances: range) -> list[tuple[Pattern | None, range]]:
+        """The patterns of the Hessian of some instances, also where its structure is "dense" (couplings.py).
+
+        None where the formula does not tell, or where there would be very many entries.
+        """
+        support = self._structure(COUPLINGS).support
+        if support is None or entries(support, inputs.sizes) > MOST_ENTRIES:
+            return [(None, instances)]
+        return list(self.patterns(COUPLINGS, inputs, instances))
 
     def _structure(self, derivative: str) -> Structure:
         found = self._structures.get(derivative)

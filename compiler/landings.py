@@ -13,6 +13,9 @@ from .program import Range
 ONCE, UPPER, MIRRORED = "once", "upper", "mirrored"
 """An entry counts once; once if it is not below the diagonal, and then for both halves; for both halves always."""
 
+COUPLINGS = "couplings"
+"""What is asked for as a derivative where only the places of entries are wanted, of a Hessian of any structure."""
+
 
 @dataclass(frozen=True)
 class Landing:

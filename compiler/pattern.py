@@ -34,6 +34,9 @@ AHEAD = 512
 MOST = 8
 """Patterns that a kernel remembers of one derivative."""
 
+MOST_ENTRIES = 2**24
+"""Entries of couplings that are still worked out: a quarter of a gigabyte for as long as that takes."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
@@ -161,6 +164,11 @@ def find_pattern(support: Support, extents: Mapping[str, int], integers: Mapping
     empty = np.empty(0, np.int64)
     entries, sources = (np.concatenate([empty, *(part[k] for part in parts)]) for k in (0, 1))
     return _compressed(entries, sources, (height, width))
+
+
+def entries(support: Support, extents: Mapping[str, int]) -> int:
+    """How many numbers a pattern is worked out from."""
+    return sum(math.prod(_shape(axes, extents)) for _, axes in support.slots)
 
 
 def _compressed(entries: Integers, sources: Integers, shape: tuple[int, int]) -> Pattern:

@@ -132,9 +132,9 @@ def _slot(builder: Builder, arrays: Sequence[str], group: Sequence[Piece], count
     free = [k for k, s in enumerate(group[0].left) if not s.is_constant]
     if len(group) == 1 and (len(group[0].loops) <= len(free) or _offset(group[0]) is None):
         (piece,) = group
-        limits = [_limits(builder.ranges, i) for i in piece.loops]
-        at = tuple(name(i) + low * -1 for i, (low, _) in zip(piece.loops, limits, strict=True))
-        axes = tuple(Range(constant(0), no_less(high + low * -1)) for low, high in limits)
+        ends = [limits(builder.ranges, i) for i in piece.loops]
+        at = tuple(name(i) + low * -1 for i, (low, _) in zip(piece.loops, ends, strict=True))
+        axes = tuple(Range(constant(0), no_less(high + low * -1)) for low, high in ends)
         builder.arrays[slot] = Array(slot, axes, "output", origin=note)
         builder.statements.append(Statement(slot, at, piece.loops, piece.expression, note=note))
         places = [at]
@@ -149,14 +149,14 @@ def _slot(builder: Builder, arrays: Sequence[str], group: Sequence[Piece], count
     ]
 
 
-def _limits(ranges: Mapping[str, Range], loop: str) -> tuple[Affine, Affine]:
+def limits(ranges: Mapping[str, Range], loop: str) -> tuple[Affine, Affine]:
     """The least value of a loop and one more than its largest, in extents; its range may depend on other loops."""
 
     def extreme(value: Affine, sign: int) -> Affine:
         mapping = {}
         for item, count in value.terms:
             if item in ranges:
-                low, high = _limits(ranges, str(item))
+                low, high = limits(ranges, str(item))
                 mapping[str(item)] = high + -1 if count * sign > 0 else low
         return value.replaced(mapping)
 

@@ -47,7 +47,7 @@ def cross_is_sparse(program: Program, ranges: Mapping[str, Range], weights: Sequ
     """Whether each unknown meets a bounded number of weights, while the weights are many."""
     limit = _limit(program, weights)
     return _grows(program, weights) and all(
-        _is_given(program, ranges, p) and _determines(p.left, p.right, p.loops, _short(p, ranges, limit))
+        is_given(program, ranges, p) and _determines(p.left, p.right, p.loops, _short(p, ranges, limit))
         for found in pieces.values()
         for p in found
     )
@@ -70,7 +70,7 @@ def _kind(program: Program, ranges: Mapping[str, Range], limit: int, a: str, b: 
     """The least structure that one piece has."""
     short = _short(piece, ranges, limit)
     ways = ((piece.left, piece.right), (piece.right, piece.left))
-    local = _is_given(program, ranges, piece) and any(_determines(*way, piece.loops, short) for way in ways)
+    local = is_given(program, ranges, piece) and any(_determines(*way, piece.loops, short) for way in ways)
     if not local:
         return "dense"
     if a != b:
@@ -90,7 +90,7 @@ def _kind(program: Program, ranges: Mapping[str, Range], limit: int, a: str, b: 
     return "banded" if near else "sparse"
 
 
-def _is_given(program: Program, ranges: Mapping[str, Range], piece: Piece) -> bool:
+def is_given(program: Program, ranges: Mapping[str, Range], piece: Piece) -> bool:
     """Whether index data say where the piece lands; the place of an extreme entry is known only when a kernel runs."""
     own = frozenset().union(
         *(gathers(s) for s in (*piece.left, *piece.right)), *(ranges[i].gathers for i in piece.loops)

@@ -40,7 +40,17 @@ from .weight import Coordinates, Weight, coordinates_from_user
 
 Floats = NDArray[np.float64]
 
-_OPTIONS = ("weights", "optimiser", "damping", "unconverged", "bounds", "method", "gtol", "max_iterations")
+_OPTIONS = (
+    "weights",
+    "optimiser",
+    "damping",
+    "unconverged",
+    "bounds",
+    "eliminate",
+    "method",
+    "gtol",
+    "max_iterations",
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Learner:
     unconverged : {"zero", "nan", "use", "raise"}
         What instances that did not converge contribute, as for `implicit_gradient`; "nan" stops learning with an
         error. Their share is in the history.
-    bounds, method, gtol, max_iterations
+    bounds, eliminate, method, gtol, max_iterations
         As for `minimise`; they hold for every batch and for `predict`.
 
     Raises
@@ -109,6 +119,7 @@ class Learner:
         damping: float = 0.1,
         unconverged: str = "zero",
         bounds: Mapping[str, Any] | None = None,
+        eliminate: Sequence[Any] | None = None,
         method: str = "trust-region",
         gtol: float = 1e-8,
         max_iterations: int = 100,
@@ -137,6 +148,8 @@ class Learner:
         }
         if bounds is not None:
             self.minimiser["bounds"] = _plain_bounds(bounds)
+        if eliminate is not None:
+            self.minimiser["eliminate"] = _plain_names(kernel, eliminate, method, bounds is not None)
         coordinates = coordinates_from_user(self._model, weights)
         self._begin(
             coordinates,
@@ -370,6 +383,15 @@ def _refuse_options(who: str, unknown: Mapping[str, Any], allowed: Sequence[str]
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _plain_names(kernel: Kernel | Output, eliminate: Any, method: str, bounded: bool) -> list[str]:
+    """The variables to be eliminated by name."""
+    from ..runtime.eliminate import eliminated_names  # here: most learners need none of it
+
+    if isinstance(kernel, Output):
+        return [str(variable) for variable in eliminate]
+    return list(eliminated_names(kernel, eliminate, method, bounded))
 
 
 def _plain_bounds(value: Any) -> Any:

@@ -214,11 +214,12 @@ class Output:
         start: Any = None,
         candidates: Arrays | None = None,
         bounds: Mapping[str, Any] | None = None,
+        eliminate: Sequence[Any] | None = None,
         **options: Any,
     ) -> OutputSolution:
         """Minimise every kernel, then evaluate the outputs; arguments as for `wb.minimise`.
 
-        `start`, `candidates` and `bounds` name the variables of all kernels; a kernel that has none of its variables in
+        `start`, `candidates`, `bounds` and `eliminate` name the variables of all kernels; a kernel that has none of its variables in
         them starts from its own candidates.
         """
         start = start.variables if isinstance(start, (Solution, OutputSolution)) else start
@@ -241,6 +242,7 @@ class Output:
                     start=_picked(start, names) or None,
                     candidates=_picked(candidates, names) or None,
                     bounds=_picked(bounds, names) or None,
+                    eliminate=[z for z in eliminate or () if str(z) in names] or None,
                     **options,
                 )
             )

@@ -25,6 +25,10 @@ def trust_region(problem: Problem) -> None:
             from .bounded import minimise_bounded
 
             minimise_bounded(problem)
+    elif problem.eliminate and not quadratic:
+        from .variable_projection import minimise_eliminated
+
+        minimise_eliminated(problem)
     elif quadratic:
         from .quadratic import minimise_quadratic, minimise_sparse_quadratic
 

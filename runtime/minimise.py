@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any
@@ -26,6 +26,7 @@ OPTIONS = (
     "start",
     "candidates",
     "bounds",
+    "eliminate",
     "method",
     "gtol",
     "max_iterations",
@@ -54,6 +55,7 @@ def minimise(
     start: Mapping[str, Any] | Solution | None = None,
     candidates: Mapping[str, Any] | None = None,
     bounds: Mapping[str, Any] | None = None,
+    eliminate: Sequence[Any] | None = None,
     method: str = "trust-region",
     gtol: float = 1e-8,
     max_iterations: int = 100,
@@ -95,6 +97,12 @@ def minimise(
         an entry. Starts and candidates outside are moved to the nearest point within (as SciPy's L-BFGS-B does), and
         the energy is evaluated within only. See bounded.py, and `Solution.active` for which variables ended on a bound.
         Of 'trust-region' only.
+    eliminate : list of variables, optional
+        Symbols or names of variables in which the energy is quadratic for any values of the others: they are solved
+        out, and the others minimised over (variable_projection.py). The solution is that of the joint minimisation,
+        and so is what is made of it, damped derivatives too. Where they start is of no account: `start` and
+        `candidates` may leave them out, and candidates are ranked with them solved out. Of 'trust-region' only,
+        without bounds; it changes nothing for energies that are quadratic in all variables.
     method : {'trust-region', 'l-bfgs', 'newton-cg', 'irls'}
         'l-bfgs' needs gradients, and Hessians for the last steps only; 'newton-cg' products with the Hessian and never
         more memory than some vectors, and `curvature` is a lower bound or NaN; 'irls' is iteratively reweighted least
@@ -166,7 +174,16 @@ def minimise(
     if isinstance(start, Solution):
         start = start.variables
     given = candidates if start is None else start
+    eliminated: tuple[str, ...] = ()
+    if eliminate is not None:
+        from .eliminate import eliminated_names, with_zeros  # here: most minimisations need none of it
+
+        eliminated = eliminated_names(kernel, eliminate, method, bounds is not None)
     inputs = kernel.bind(w, x, given if isinstance(given, Mapping) else None, 0 if candidates is None else 1)
+    if eliminated and start is not None:
+        start = with_zeros(kernel, start, eliminated, inputs, counted=False)
+    elif eliminated and candidates is not None:
+        candidates = with_zeros(kernel, candidates, eliminated, inputs, counted=True)
     check_positive(kernel, inputs)
     if check:
         check_finite(kernel, inputs)
@@ -206,6 +223,7 @@ def minimise(
         finite=finite,
         box=box,
         reweightings=reweightings,
+        eliminate=eliminated,
     )
     if plain:
         run_problem(problem)

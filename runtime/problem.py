@@ -32,6 +32,8 @@ class Problem:
         As for `minimise`.
     box : Box or None
         Bounds; starts and points of `seeds` are within.
+    eliminate : tuple of str
+        The variables that are solved out (variable_projection.py).
     start : (1 or B, m) or None
         Where instances start, which y forgets; None where `seeds` say it.
     finite : (1 or B,) bool or None
@@ -55,6 +57,7 @@ class Problem:
     finite: NDArray[np.bool_] | None = None
     box: Box | None = None
     reweightings: int | None = None
+    eliminate: tuple[str, ...] = ()
     began: Floats | None = field(init=False, default=None)
     energies: Floats = field(init=False)
     reals: Floats = field(init=False)

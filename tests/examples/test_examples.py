@@ -51,6 +51,14 @@ def test_paths_are_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "output" / "path.png").stat().st_size > 10_000
 
 
+def test_variable_projection_takes_fewer_steps_to_the_same_minimum(tmp_path: Path) -> None:
+    output = succeed(tmp_path, "variable_projection.py")
+    joint, projected = (int(text) for text in re.findall(r"CONVERGED, .* (\d+) iterations", output))
+    assert projected < joint / 2
+    assert float(re.findall(r"derivatives differ by (\S+)", output)[0]) < 1e-8
+    assert (tmp_path / "output" / "variable_projection.png").stat().st_size > 10_000
+
+
 def test_ransac_prints_a_table_and_draws_both_figures(tmp_path: Path) -> None:
     output = succeed(tmp_path, "ransac.py", "--steps", "60", "--seeds", "1", "--bank", "200", "--processes", "1")
     rows = re.findall(r"^ *(1e-05|0\.0001) +(0\.1|0) +(1|2|4|8|all) +([\d.]+) ", output, re.MULTILINE)
