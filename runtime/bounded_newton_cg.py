@@ -241,7 +241,7 @@ def descend_faces_of_slots(
         if stop[0] != 0 or not residual > enough:
             break
         hold_slots(slots, rows, columns, free, size, held)
-        precondition(system, held, 0.0, work)
+        precondition(system, held, 0.0, work, stop)
         ended, length, _left = conjugate_gradients(
             system,
             work,
@@ -363,7 +363,7 @@ def descend_in_box_sparse(
                 break
             iterations += 1
             forcing = max(min(0.1, gradient_norm / first_norm), 0.3 * gtol / max(gradient_norm, gtol))
-            top = precondition(system, slots, 0.0, work)
+            top = precondition(system, slots, 0.0, work, stop)
             weight = math.sqrt(top) if top > 0.0 else 1.0
             fallback = first_radius(y, n, gradient_norm, top)
             cauchy = cauchy_step_of_slots(

@@ -91,6 +91,8 @@ def explain(solution: Solution, instance: int) -> Report:
         "evaluations": int(solution.integers[instance, 1]),
     }
     finding, advice, not_finite = _TELLERS[status](_Instance(solution, instance))
+    if solution.problem.factorised[instance]:
+        finding = *finding, "its last steps were made by factors of the sparse Hessian: conjugate gradients took long"
     number = instance if solution.batched else None
     return Report(solution.kernel.name, number, status, solution.gtol, numbers, finding, advice, not_finite)
 
