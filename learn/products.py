@@ -71,15 +71,16 @@ def _curvature(kernel: Any, solution: Any, some: NDArray[np.bool_]) -> tuple[Flo
 def _solve(kernel: Any, solution: Any, directions: Floats, shifts: Floats, some: NDArray[np.bool_]) -> Codes:
     """direction <- (H + shift)^-1 direction for some of the instances; how each ended, (B,)."""
     inputs, packed = solution.inputs, solution.y
-    ended = np.where(some, DONE, SKIPPED)
+    ended, rows = np.where(some, DONE, SKIPPED), np.flatnonzero(some)
     entry, n = kernel.entry("hvp"), inputs.m
     prepared, scratch, system = Prepared(entry, inputs), entry.needs(inputs)[1], Plain(n)
     fixed = inputs.table_address, inputs.extents_address, n, 0, scratch, system.address
     arrays = address_of(packed), n, address_of(directions), address_of(shifts), address_of(ended)
-    problem = array("q", (0, 0, 0, 0, *prepared.fields, *fixed, *arrays, 0, LONG, 0, 0, 0))
+    numbers = 0, 0, 0, 0, *prepared.fields, *fixed, *arrays, address_of(rows), LONG, 0, 0, 0
+    problem = array("q", numbers)
     key = ("damped", entry.evaluate.address, inputs.extents.tobytes())
     workspace = prepared.own + scratch + 2 * n + system.memory
-    run_slices(damped_slice(), problem.buffer_info()[0], len(packed), key=key, workspace=workspace)
+    run_slices(damped_slice(), problem.buffer_info()[0], len(rows), key=key, workspace=workspace)
     if entry.failures:
         raise entry.failures.pop()
     return ended

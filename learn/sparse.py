@@ -4,7 +4,8 @@
                                             lowest eigenvalue (runtime/curvature.py)
 
 by conjugate gradients, until the residual that they carry along is 1e-12 of dl/dy: |u| <= |dl/dy| / damping at every
-point, to rounding. Where they take long, and with damping = 0 at a Hessian that is not safely positive definite, the
+point, to rounding. Where the minimum was found by factors (runtime/direct.py), those of the damped matrix precondition
+them. Where they take long, and with damping = 0 at a Hessian that is not safely positive definite, the
 matrix is factorised. Sums over instances run over blocks of 64, in order, as in damped.py.
 
 Of minima on bounds, all this is said of the free block: rows and columns of held variables are left out of a matrix
@@ -31,6 +32,7 @@ from ..compiler.slices import run_slices
 from ..runtime.conjugate_gradients import conjugate_gradients, precondition, system_of
 from ..runtime.curvature import curvature
 from ..runtime.descend import prepared_for
+from ..runtime.direct import stages_of
 from ..runtime.held_slots import ends_of, hold_slots
 from ..runtime.linear_algebra import largest
 from ..runtime.range_space import range_parts
@@ -138,17 +140,23 @@ def _solve(kernel: Any, solution: Any, directions: Floats, shifts: Floats, some:
     n, size, own = inputs.m, entries[0].needs(inputs)[2], sum(p.own for p in prepared)
     scratch = max(entry.needs(inputs)[1] for entry in entries)
     kernels = [number for p in prepared for number in p.fields]
-    arrays = address_of(packed), n, address_of(directions), address_of(shifts), address_of(ended)
+    factorised = solution.problem.factorised
     for pattern, group in kernel.patterns("hessian", inputs, range(count)) if some else ():
-        system = system_of(pattern)
-        fixed = inputs.table_address, inputs.extents_address, n, size, scratch, system.address
-        bounds = 0, 0, 0
-        if solution.held is not None:
-            bounds = address_of(solution.held), *ends_of(pattern, size).addresses
-        problem = array("q", (*kernels, *fixed, *arrays, group[0], LONG, *bounds))
-        key = ("damped", entries[1].evaluate.address, inputs.extents.tobytes())
-        workspace = own + scratch + 2 * size + 2 * n + system.memory
-        run_slices(damped_slice(), problem.buffer_info()[0], len(group), key=key, workspace=workspace)
+        for factors in (False, True):
+            rows = np.arange(group.start, group.stop)
+            rows = rows[(factorised[rows] == factors) & (ended[rows] == DONE)]
+            if not len(rows):
+                continue
+            system = stages_of(pattern).last.system if factors else system_of(pattern)
+            fixed = inputs.table_address, inputs.extents_address, n, size, scratch, system.address
+            arrays = address_of(packed), n, *map(address_of, (directions, shifts, ended, rows))
+            bounds = 0, 0, 0
+            if solution.held is not None:
+                bounds = address_of(solution.held), *ends_of(pattern, size).addresses
+            problem = array("q", (*kernels, *fixed, *arrays, LONG, *bounds))
+            key = ("damped", entries[1].evaluate.address, inputs.extents.tobytes(), factors)
+            workspace = own + scratch + 2 * size + 2 * n + system.memory
+            run_slices(damped_slice(), problem.buffer_info()[0], len(rows), key=key, workspace=workspace)
     return ended
 
 
@@ -253,30 +261,29 @@ class _System:
 # ---------------------------------------------------------------------------------------------- compiled
 
 # What `damped_slice` reads from its problem: two kernels, slots of the Hessian and the product with them, each as in
-# descend.py; then addresses and sizes. FIRST is added to the instances, MOST are the steps of a solve. Without a kernel
+# descend.py; then addresses and sizes. WHICH are the instances, MOST the steps of a solve. Without a kernel
 # for slots (0, SIZE = 0), the product is that with the Hessian at VARIABLES. ACTIVE is 0 where there are no bounds.
 HESSIAN, PRODUCT = 0, 4
 TABLE, EXTENTS, UNKNOWNS, SIZE, SCRATCH, SYSTEM = range(8, 14)
-VARIABLES, STRIDE, DIRECTIONS, SHIFTS, ENDED, FIRST, MOST = range(14, 21)
+VARIABLES, STRIDE, DIRECTIONS, SHIFTS, ENDED, WHICH, MOST = range(14, 21)
 ACTIVE, SLOT_ROWS, SLOT_COLUMNS = range(21, 24)
 
 
 def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
-    """direction <- (H + shift)^-1 direction for those of the instances [begin, end) that have ENDED = DONE."""
+    """direction <- (H + shift)^-1 direction for WHICH[begin:end], of which ENDED says how each did."""
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
-    n, size, first = problem[UNKNOWNS], problem[SIZE], problem[FIRST]
+    n, size = problem[UNKNOWNS], problem[SIZE]
     own_product = shifted(workspace, problem[HESSIAN + 3])
     slots = shifted(own_product, problem[PRODUCT + 3])
     scratch = shifted(slots, size)
     solved = shifted(scratch, problem[SCRATCH])
     free, whole = shifted(solved, n), shifted(solved, 2 * n)
     memory, system = shifted(whole, size), integer_pointer_at(problem[SYSTEM])
-    for instance in range(first + begin, first + end):
+    for row in range(begin, end):
         if stop[0] != 0:
-            return instance - first
+            return row
+        instance = integer_pointer_at(problem[WHICH])[row]
         ended = shifted(integer_pointer_at(problem[ENDED]), instance)
-        if ended[0] != DONE:
-            continue
         y = shifted(double_pointer_at(problem[VARIABLES]), instance * problem[STRIDE])
         b = shifted(double_pointer_at(problem[DIRECTIONS]), instance * n)
         shift = double_pointer_at(problem[SHIFTS])[instance]
@@ -297,7 +304,7 @@ def _damped_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
             copy(slots, whole, size)
             rows, columns = integer_pointer_at(problem[SLOT_ROWS]), integer_pointer_at(problem[SLOT_COLUMNS])
             hold_slots(whole, rows, columns, free, size, slots)
-        precondition(system, matrix, shift, memory)
+        precondition(system, matrix, shift, memory, stop)
         unit = power_of_two(largest(b, n))
         scale(1.0 / unit, b, n)  # squares of very large and very small numbers are no numbers
         how, _, _ = conjugate_gradients(

@@ -141,7 +141,7 @@ def descend_faces_of_slots(
         if stop[0] != 0 or not residual > enough:
             break
         hold_slots(slots, rows, columns, free, size, held)
-        precondition(system, held, 0.0, work)
+        precondition(system, held, 0.0, work, stop)
         ended, length, _left = conjugate_gradients(
             system,
             work,

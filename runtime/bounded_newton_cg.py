@@ -100,7 +100,7 @@ def descend_in_box_sparse(
                 break
             iterations += 1
             forcing = max(min(0.1, gradient_norm / first_norm), 0.3 * gtol / max(gradient_norm, gtol))
-            top = precondition(system, slots, 0.0, work)
+            top = precondition(system, slots, 0.0, work, stop)
             weight = math.sqrt(top) if top > 0.0 else 1.0
             fallback = first_radius(y, n, gradient_norm, top)
             cauchy = cauchy_step_of_slots(

@@ -1,10 +1,11 @@
 """Preconditioned conjugate gradients for a sparse Hessian H + shift, of which a kernel has written the numbers (slots).
 
-Two preconditioners M = E E': the factors of sweeps.py where H has a few diagonals, else the diagonal of H. The steps
-are those of the plain method for E^-1 (H + shift) E'^-1, so that |E' x|, the length of x that M measures, is an
-ordinary norm. With the diagonal, products are made by a kernel from the slots; with sweeps they are part of the sweeps.
-Where only products are at hand, a kernel makes them from the point itself, which then stands in for the slots. There
-M = 1 (`Plain`), or the inverse of what the last products of the solve before say of the inverse of H (`Remembering`,
+Three preconditioners M = E E': the factors of sweeps.py where H has a few diagonals, else the diagonal of H; and the
+exact factors of multifrontal.py (`Factored`), with which one step is enough where H + shift is positive definite. The
+steps are those of the plain method for E^-1 (H + shift) E'^-1, so that |E' x|, the length of x that M measures, is an
+ordinary norm. With sweeps, products are part of the sweeps; else a kernel makes them from the slots. Where only
+products are at hand, a kernel makes them from the point itself, which then stands in for the slots. There M = 1
+(`Plain`), or the inverse of what the last products of the solve before say of the inverse of H (`Remembering`,
 quasi_newton.py); M itself is not split then, and the steps are those of the method for M^-1 (H + shift).
 
 `System` is what depends on the pattern alone; it is made once for each pattern.
@@ -17,11 +18,16 @@ from array import array
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from ..compiler.arrays import address_of
 from ..compiler.calling import call_evaluate, integer_pointer_at, shifted
 from ..compiler.pattern import Pattern
 from ..compiler.signature import DoublePointer, IntegerPointer, streaming, vectorised
-from . import sweeps, vectors
+from . import multifrontal, sweeps, vectors
+from .descend import FLAT
+from .fronts import Fronts
+from .lanczos import start_vector
 from .quasi_newton import count_pairs, forget_pairs, keep_pair, pairs_size, precondition_by_pairs, use_pairs
 from .sweeps import (
     BACK,
@@ -44,11 +50,22 @@ the first product says."""
 
 # What `layout` holds behind what sweeps.py reads. With the diagonal, STARTS says where the sources of a row begin.
 # ENTRIES is 0 where each number comes from one slot; else the numbers of the pattern are summed first, from SLOTS
-# between SLOT_STARTS. REMEMBERS is 1 where products are kept for the next solve.
-STARTS, ENTRIES, SLOTS, SLOT_STARTS, REMEMBERS, SIZE = range(12, 18)
+# between SLOT_STARTS. FRONTS is the layout of multifrontal.py, or 0. REMEMBERS is 1 where products are kept for the next
+# solve.
+STARTS, ENTRIES, SLOTS, SLOT_STARTS, FRONTS, REMEMBERS, SIZE = range(12, 19)
 
 VECTORS = 5
 """Vectors that `conjugate_gradients` works with."""
+
+LEAST_SCALE, UNSCALED = 1e-8, 1e-30
+"""Part of the largest number on the diagonal below which one says nothing of the scale of its unknown; where H is
+positive definite, all do."""
+
+LEAST_LIFT, MOST_LIFT, GROWTH = 1e-10, 1e30, 10.0
+"""Parts of the diagonal that are added to H until it is positive definite."""
+
+MOST_ITERATIONS = 20
+"""Inverse iterations for the lowest eigenvalue."""
 
 
 class System:
@@ -89,6 +106,26 @@ class System:
     @property
     def address(self) -> int:
         return self.layout.buffer_info()[0]
+
+
+class Factored(System):
+    """The matrices of one pattern, factorised."""
+
+    def __init__(self, pattern: Pattern, fronts: Fronts) -> None:
+        n = pattern.shape[0]
+        sources, starts = pattern.diagonal
+        counts = np.diff(starts)[fronts.order]
+        ends = np.cumsum(counts)
+        inside = np.arange(len(sources)) - np.repeat(ends - counts, counts)
+        own = sources[np.repeat(starts[fronts.order], counts) + inside]
+        arrays = fronts.arrays
+        inner = array("q", (len(fronts.firsts) - 1, fronts.room, fronts.widest, fronts.size, *map(address_of, arrays)))
+        self._keep = arrays, inner, own, np.append(0, ends)
+        self.layout = array("q", bytes(8 * SIZE))
+        self.layout[ROWS], self.layout[ORDER] = n, address_of(fronts.order)
+        self.layout[SOURCES], self.layout[STARTS] = map(address_of, self._keep[2:])
+        self.layout[FRONTS] = inner.buffer_info()[0]
+        self.memory = (2 + VECTORS) * n + fronts.size + fronts.room + fronts.widest
 
 
 class Plain(System):
@@ -134,6 +171,18 @@ def _vector(layout: IntegerPointer, memory: DoublePointer, which: int) -> Double
     return shifted(_scale(layout, memory), (1 + which) * (layout[ROWS] + 2 * layout[MARGIN]))
 
 
+def _fronts(layout: IntegerPointer) -> IntegerPointer:
+    return integer_pointer_at(layout[FRONTS])
+
+
+def _factor(layout: IntegerPointer, memory: DoublePointer) -> DoublePointer:
+    return _vector(layout, memory, 1 + VECTORS)
+
+
+def _room(layout: IntegerPointer, memory: DoublePointer) -> DoublePointer:
+    return shifted(_factor(layout, memory), _fronts(layout)[multifrontal.SIZE])
+
+
 def _pairs(layout: IntegerPointer, memory: DoublePointer) -> DoublePointer:
     return shifted(memory, (1 + VECTORS) * layout[ROWS])
 
@@ -144,7 +193,9 @@ def forget(layout: IntegerPointer, memory: DoublePointer) -> None:
         forget_pairs(_pairs(layout, memory), layout[ROWS])
 
 
-def precondition(layout: IntegerPointer, slots: DoublePointer, shift: float, memory: DoublePointer) -> float:
+def precondition(
+    layout: IntegerPointer, slots: DoublePointer, shift: float, memory: DoublePointer, stop: IntegerPointer
+) -> float:
     """Make the preconditioner of H + shift; returns the largest magnitude on its diagonal, 0 where it is unknown."""
     n, count, margin = layout[ROWS], layout[DIAGONALS], layout[MARGIN]
     scale = _scale(layout, memory)
@@ -152,8 +203,10 @@ def precondition(layout: IntegerPointer, slots: DoublePointer, shift: float, mem
         for i in range(n):
             scale[i] = 1.0
         return 0.0
+    if layout[FRONTS] != 0:
+        return _factorise(layout, slots, shift, memory, stop)
     if count == 0:
-        return _by_diagonal(layout, slots, shift, scale)
+        return _by_diagonal(layout, slots, shift, LEAST_SCALE, scale)
     for which in range(-1, VECTORS):
         vector = _vector(layout, memory, which)
         for i in range(margin):
@@ -164,14 +217,74 @@ def precondition(layout: IntegerPointer, slots: DoublePointer, shift: float, mem
     return sweeps.factorise(layout, given, shift, memory, scale, inverse, below, sizes)
 
 
-def eigenvalue_bounds(layout: IntegerPointer, slots: DoublePointer, memory: DoublePointer) -> tuple[float, float]:
-    """A lower bound of the eigenvalues of H, and an upper one of their magnitudes, by Gershgorin's discs.
+def eigenvalue_bounds(
+    layout: IntegerPointer, slots: DoublePointer, memory: DoublePointer, stop: IntegerPointer
+) -> tuple[float, float]:
+    """A lower bound of the eigenvalues of H, and an upper one of their magnitudes.
 
-    NaN where H has not just a few diagonals. `memory` is overwritten.
+    By Gershgorin's discs of a matrix with few diagonals, by factors where there are fronts; else, or where they show
+    that H is indefinite, NaN. `memory` is overwritten.
     """
+    if layout[FRONTS] != 0:
+        return _bounds_by_factors(layout, slots, memory, stop)
     if layout[DIAGONALS] == 0:
         return math.nan, math.nan
     return sweeps.discs(layout, _given(layout, slots, memory), memory, _vector(layout, memory, P))
+
+
+def _bounds_by_factors(
+    layout: IntegerPointer, slots: DoublePointer, memory: DoublePointer, stop: IntegerPointer
+) -> tuple[float, float]:
+    """Inverse iteration finds the lowest eigenvalue; H less 0.99 of it, or less half of it, is still definite."""
+    n, fronts = layout[ROWS], _fronts(layout)
+    v, w = _vector(layout, memory, X), _vector(layout, memory, R)
+    lowest, size = multifrontal.discs(fronts, slots, n, v, w)
+    if lowest > 0.0 or not size < math.inf:
+        return lowest, size
+    if not _is_definite(layout, slots, 0.0, memory, stop):
+        if lowest >= -FLAT * size:
+            return lowest, size
+        return (-FLAT * size if _is_definite(layout, slots, FLAT * size, memory, stop) else math.nan), size
+    found, before = math.inf, math.inf
+    start_vector(v, n)
+    for k in range(MOST_ITERATIONS):
+        vectors.products(_scale(layout, memory), v, w, n)
+        multifrontal.forth(fronts, _factor(layout, memory), w, _room(layout, memory))
+        before, found = found, 1.0 / vectors.dot(w, w, n)  # v'v / v'H^-1 v
+        if stop[0] != 0 or (k >= 3 and before - found <= 1e-3 * found):
+            break
+        multifrontal.back(fronts, _factor(layout, memory), w, _room(layout, memory))
+        vectors.products(_scale(layout, memory), w, v, n)
+        vectors.scale(1.0 / math.sqrt(vectors.dot(v, v, n)), v, n)
+    for part in range(2):
+        least = 0.99 * found if part == 0 else 0.5 * found
+        if least > FLAT * size and _is_definite(layout, slots, -least, memory, stop):
+            return least, size
+    return -FLAT * size, size
+
+
+def _factorise(
+    layout: IntegerPointer, slots: DoublePointer, shift: float, memory: DoublePointer, stop: IntegerPointer
+) -> float:
+    """The factors of H + shift if it is positive definite, else of H + shift + a part of its diagonal; its largest."""
+    scale, factor, room = _scale(layout, memory), _factor(layout, memory), _room(layout, memory)
+    if _is_definite(layout, slots, shift, memory, stop):
+        return _by_diagonal(layout, slots, shift, UNSCALED, scale)
+    top, lift = _by_diagonal(layout, slots, shift, LEAST_SCALE, scale), LEAST_LIFT
+    while lift < MOST_LIFT and not multifrontal.factorise(
+        _fronts(layout), slots, shift, lift, scale, factor, room, stop
+    ):
+        lift *= GROWTH
+    return top
+
+
+def _is_definite(
+    layout: IntegerPointer, slots: DoublePointer, shift: float, memory: DoublePointer, stop: IntegerPointer
+) -> bool:
+    """Whether H + shift is positive definite; then its factors are in the memory."""
+    scale, factor = _scale(layout, memory), _factor(layout, memory)
+    _by_diagonal(layout, slots, shift, UNSCALED, scale)
+    return multifrontal.factorise(_fronts(layout), slots, shift, 0.0, scale, factor, _room(layout, memory), stop)
 
 
 def _given(layout: IntegerPointer, slots: DoublePointer, memory: DoublePointer) -> DoublePointer:
@@ -196,8 +309,10 @@ def _sum_slots(
 
 
 @vectorised
-def _by_diagonal(layout: IntegerPointer, slots: DoublePointer, shift: float, scale: DoublePointer) -> float:
-    """scale <- 1 / sqrt |diagonal of H + shift|, nowhere much above the least; returns the largest of the diagonal."""
+def _by_diagonal(
+    layout: IntegerPointer, slots: DoublePointer, shift: float, part: float, scale: DoublePointer
+) -> float:
+    """scale <- 1 / sqrt |diagonal of H + shift|, of at least a part of its largest, which is returned."""
     n, sources, starts = layout[ROWS], integer_pointer_at(layout[SOURCES]), integer_pointer_at(layout[STARTS])
     top = 0.0
     for i in range(n):
@@ -206,7 +321,7 @@ def _by_diagonal(layout: IntegerPointer, slots: DoublePointer, shift: float, sca
             total += slots[sources[k]]
         scale[i] = abs(total)
         top = max(top, scale[i])
-    least = 1e-8 * top if top > 0.0 else 1.0
+    least = part * top if top > 0.0 else 1.0
     for i in range(n):
         scale[i] = 1.0 / math.sqrt(max(scale[i], least))
     return top
@@ -215,7 +330,10 @@ def _by_diagonal(layout: IntegerPointer, slots: DoublePointer, shift: float, sca
 def _enter(layout: IntegerPointer, memory: DoublePointer, b: DoublePointer, r: DoublePointer) -> None:
     """r <- E^-1 b."""
     n, scale = layout[ROWS], _scale(layout, memory)
-    if layout[DIAGONALS] == 0:
+    if layout[FRONTS] != 0:
+        vectors.gather_products(scale, b, integer_pointer_at(layout[ORDER]), r, n)
+        multifrontal.forth(_fronts(layout), _factor(layout, memory), r, _room(layout, memory))
+    elif layout[DIAGONALS] == 0:
         vectors.products(scale, b, r, n)
     else:
         vectors.gather_products(scale, b, integer_pointer_at(layout[ORDER]), r, n)
@@ -223,19 +341,26 @@ def _enter(layout: IntegerPointer, memory: DoublePointer, b: DoublePointer, r: D
 
 
 def _leave(layout: IntegerPointer, memory: DoublePointer, x: DoublePointer, out: DoublePointer) -> None:
-    """out <- E'^-1 x, which x becomes as well, in the order of the sweeps."""
+    """out <- E'^-1 x, which x becomes as well, in the order of the sweeps or the elimination."""
     n, scale = layout[ROWS], _scale(layout, memory)
-    if layout[DIAGONALS] == 0:
+    if layout[DIAGONALS] == 0 and layout[FRONTS] == 0:
         vectors.products(scale, x, out, n)
     else:
-        sweeps.back(layout, memory, x)
+        if layout[FRONTS] != 0:
+            multifrontal.back(_fronts(layout), _factor(layout, memory), x, _room(layout, memory))
+        else:
+            sweeps.back(layout, memory, x)
         vectors.scatter_products(scale, x, integer_pointer_at(layout[ORDER]), out, n)
 
 
 def _size(layout: IntegerPointer, memory: DoublePointer, r: DoublePointer, work: DoublePointer) -> float:
     """|E r|: the size of a residual as it was before `_enter`."""
     n, scale = layout[ROWS], _scale(layout, memory)
-    vectors.copy(r, work, n)
+    if layout[FRONTS] != 0:
+        vectors.zero(work, n)
+        multifrontal.multiply(_fronts(layout), _factor(layout, memory), r, work, _room(layout, memory))
+    else:
+        vectors.copy(r, work, n)
     if layout[DIAGONALS] > 0:
         sweeps.add_lower(layout, memory, r, work)
     return math.sqrt(_quotients(work, scale, n))
@@ -257,6 +382,15 @@ def _multiply(
 ) -> float:
     """q <- E^-1 (H + shift) E'^-1 p; returns p'q."""
     n, scale, t = layout[ROWS], _scale(layout, memory), _vector(layout, memory, T)
+    if layout[FRONTS] != 0:
+        order, given = integer_pointer_at(layout[ORDER]), _vector(layout, memory, VECTORS)
+        vectors.copy(p, t, n)
+        _leave(layout, memory, t, given)
+        call_evaluate(product, slots, given, table, extents, instance, prepared, scratch, t)
+        vectors.add_scaled(shift, given, t, n)
+        vectors.gather_products(scale, t, order, q, n)
+        multifrontal.forth(_fronts(layout), _factor(layout, memory), q, _room(layout, memory))
+        return vectors.dot(p, q, n)
     if layout[DIAGONALS] == 0:
         vectors.products(scale, p, t, n)
         call_evaluate(product, slots, t, table, extents, instance, prepared, scratch, q)

@@ -41,9 +41,11 @@ def curvature(matrix: Any) -> Curvature:
         return Curvature(lowest, size, None)
     factors = definite(matrix, FLAT * size)
     if factors is not None:
-        half = 0.5 * _inverse_iteration(matrix, factors)[0]
-        above = half > FLAT * size and definite(matrix, -half) is not None
-        return Curvature(half if above else -FLAT * size, size, None)
+        found = _inverse_iteration(matrix, factors)[0]
+        for least in (0.99 * found, 0.5 * found):
+            if least > FLAT * size and definite(matrix, -least) is not None:
+                return Curvature(least, size, None)
+        return Curvature(-FLAT * size, size, None)
     shift = 1e-6 * size
     while factors is None and shift < 4.0 * size:  # at 2 size it is diagonally dominant
         shift *= 4.0

@@ -11,7 +11,7 @@ from .sparse import is_coupled, is_sparse, minimise_sparse
 
 
 def trust_region(problem: Problem) -> None:
-    """Newton steps within a trust region: exact ones, or by conjugate gradients for many unknowns (sparse.py).
+    """Newton steps within a trust region: exact ones, or as sparse.py makes them for many unknowns.
 
     Quadratic energies take one (quadratic.py).
     """

@@ -72,9 +72,10 @@ def minimise(
     """Minimise the energy over its variables, for every instance of a batch and every member of a family.
 
     Newton's method with an exact trust region (see descend.py), compiled, on as many threads as `set_threads`
-    allows. Over more than 200 unknowns with a sparse Hessian, steps are made by conjugate gradients (newton_cg.py) and
-    `curvature` is a lower bound. Energies that are quadratic (`kernel.quadratic`) take one step, also where the Hessian
-    is singular: then the minimiser of least |y| comes back (docs/minimisers.md). The result of an instance
+    allows. Over more than 200 unknowns with a sparse Hessian, steps are made by conjugate gradients (newton_cg.py), or
+    where these take long by its factors (direct.py, `Solution.factorised`), and `curvature` is a lower bound. Energies
+    that are quadratic (`kernel.quadratic`) take one step, also where the Hessian is singular: then the minimiser of
+    least |y| comes back (docs/minimisers.md). The result of an instance
     has the same bits in any batch and on any number of threads.
 
     Parameters

@@ -8,9 +8,9 @@ than min(0.1, |g| / |first g|) |g|, so that convergence is quadratic in the end;
 A refused step is shortened along its line, to the minimum of the cubic through the energies and slopes at its ends. All
 else (when a step is accepted, how the radius follows, statuses) is as in descend.py.
 
-H is never put together, nor factorised. Where it is sparse, a kernel computes its numbers once for a point
-(compiler/slots.py), and conjugate_gradients.py works with those and a preconditioner made of them (sparse.py). Else
-another kernel makes each product from the point itself, and the products of one step precondition the next
+Where H is sparse, a kernel computes its numbers once for a point (compiler/slots.py), and conjugate_gradients.py works
+with those and a preconditioner made of them (sparse.py): factors of H itself where that is the better way (direct.py).
+Else another kernel makes each product from the point itself, and the products of one step precondition the next
 (products.py). Whether the end is a minimum is asked afterwards.
 """
 
@@ -39,6 +39,9 @@ from .first_evaluation import evaluate_first
 from .linear_algebra import largest
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 
+SLOW = -1
+"""A status between: conjugate gradients were given up."""
+
 
 def descend_by_products(
     evaluate: int,
@@ -57,6 +60,8 @@ def descend_by_products(
     gtol: float,
     forcing: float,
     flattening: float,
+    start_size: float,
+    patience: int,
     max_iterations: int,
     reals: DoublePointer,
     integers: IntegerPointer,
@@ -69,13 +74,15 @@ def descend_by_products(
     system     the layout of conjugate_gradients.py
     forcing    the residual of a step at most, as a part of the gradient; 0 solves it as far as gtol asks
     flattening what a step must leave of the gradient at most, where rounding hides the decrease of the energy
+    start_size the largest magnitude of the variables at the start
+    patience   steps of conjugate gradients after which it ends as SLOW, at the best point; 0 if it never does
     reals <- gradient norm, lower bound of the Hessian's eigenvalues;  integers <- iterations, evaluations, status.
-    The bound is NaN where the status is not CONVERGED, or where it does not show that the end is a minimum.
+    The bound is NaN where the status is neither CONVERGED nor STALLED, or it does not show that the end is a minimum.
     """
     here, there, step, trial = memory, shifted(memory, size), shifted(memory, 2 * size), shifted(memory, 2 * size + n)
     down, work = shifted(step, 2 * n), shifted(step, 3 * n)
     vectors.zero(memory, 2 * size)  # a kernel leaves places out that no second derivative lands in
-    goes_on, energy, start_size = evaluate_first(
+    goes_on, energy, _size_here = evaluate_first(
         evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
     )
     if not goes_on:
@@ -94,16 +101,13 @@ def descend_by_products(
             refusals = doubtful = 0
             if gradient_size <= gtol:
                 status = CONVERGED
-                lowest, size_of_all = eigenvalue_bounds(system, shifted(here, n), work)
-                if lowest >= -FLAT * size_of_all:
-                    reals[1] = lowest
                 break
             if iterations >= max_iterations:
                 status = ITERATION_LIMIT
                 break
             iterations += 1
             matrix = shifted(here, n) if size > n else y
-            top = precondition(system, matrix, 0.0, work)
+            top = precondition(system, matrix, 0.0, work, stop)
             vectors.copy_scaled(-1.0, here, down, n)
             weight = math.sqrt(top) if top > 0.0 else 1.0
             ended, length, left = conjugate_gradients(
@@ -121,10 +125,14 @@ def descend_by_products(
                 radius,
                 weight * first_radius(y, n, gradient_norm, top),
                 max(min(forcing, gradient_norm / first_norm), 0.3 * gtol / gradient_norm),
-                10 * n + 100,
+                patience if patience > 0 else 10 * n + 100,
                 step,
                 stop,
             )
+            if ended == 3 and patience > 0:
+                iterations -= 1
+                status = SLOW
+                break
             slope = -vectors.dot(down, step, n)
             curved = -slope - left
             predicted = -slope - 0.5 * curved
@@ -172,26 +180,32 @@ def descend_by_products(
         fresh = True
     reals[0] = gradient_size
     integers[0], integers[1], integers[2] = iterations, evaluations, status
+    if status != CONVERGED and status != STALLED:
+        return
+    lowest, size_of_all = eigenvalue_bounds(system, shifted(here, n), work, stop)
+    if lowest >= -FLAT * size_of_all:
+        reals[1] = lowest
 
 
 # What `newton_slice` reads from its problem: two kernels, gradient (and slots of the Hessian) and the product, each as
 # (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its own); then
-# addresses and sizes. LIMITS are the steps that each instance may try, FIRST is added to the instances. GTOL,
-# FORCING and FLATTENING are float64.
+# addresses and sizes. WHICH are the instances, LIMITS the steps that each may try, SIZES float64, as is what follows
+# PATIENCE.
 DERIVATIVES, PRODUCT = 0, 4
 TABLE, EXTENTS, UNKNOWNS, SIZE, SCRATCH, SYSTEM = range(8, 14)
-VARIABLES, REALS, INTEGERS, LIMITS, FIRST, GTOL, FORCING, FLATTENING = range(14, 22)
+VARIABLES, REALS, INTEGERS, LIMITS, SIZES, WHICH, PATIENCE, GTOL, FORCING, FLATTENING = range(14, 24)
 
 
 def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
-    """Minimise the instances [begin, end); returns where it ended, before `end` if the stop flag was raised."""
+    """Minimise WHICH[begin:end]; returns where it ended, before `end` if the stop flag was raised."""
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
-    n, first = problem[UNKNOWNS], problem[FIRST]
+    n = problem[UNKNOWNS]
     own_product = shifted(workspace, problem[DERIVATIVES + 3])
     room = shifted(own_product, problem[PRODUCT + 3])
-    for instance in range(first + begin, first + end):
+    for row in range(begin, end):
         if stop[0] != 0:
-            return instance - first
+            return row
+        instance = integer_pointer_at(problem[WHICH])[row]
         descend_by_products(
             problem[DERIVATIVES],
             problem[PRODUCT],
@@ -209,6 +223,8 @@ def _newton_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
             doubles(problem)[GTOL],
             doubles(problem)[FORCING],
             doubles(problem)[FLATTENING],
+            double_pointer_at(problem[SIZES])[instance],
+            problem[PATIENCE],
             integer_pointer_at(problem[LIMITS])[instance],
             shifted(double_pointer_at(problem[REALS]), instance * 2),
             shifted(integer_pointer_at(problem[INTEGERS]), instance * 3),

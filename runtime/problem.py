@@ -44,6 +44,8 @@ class Problem:
         Where there are bounds, a method writes 1 for each variable that they hold, else 0.
     began : (B, m) or None
         Where each instance began, from methods whose steps can be differentiated.
+    factorised : (B,) bool
+        Whether the last steps were made by factors of a sparse Hessian (direct.py).
     """
 
     kernel: Any
@@ -63,10 +65,12 @@ class Problem:
     reals: Floats = field(init=False)
     integers: Integers = field(init=False)
     active: Integers | None = field(init=False)
+    factorised: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         rows = len(self.y)
         self.energies, self.reals, self.integers = np.empty(rows), np.empty((rows, 2)), np.empty((rows, 3), np.int64)
+        self.factorised = np.zeros(rows, bool)
         self.active = None if self.box is None else np.zeros(self.y.shape, np.int64)
 
     def rank(self, seeds: Seeds) -> None:
@@ -116,6 +120,7 @@ class Problem:
         """Write the results of a part to its rows."""
         self.y[rows], self.energies[rows] = part.y, part.energies
         self.reals[rows], self.integers[rows] = part.reals, part.integers
+        self.factorised[rows] = part.factorised
         if self.active is not None and part.active is not None:
             self.active[rows] = part.active
         if part.began is not None:

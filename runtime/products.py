@@ -65,12 +65,14 @@ def _descend(problem: Problem, limits: Integers, instances: range) -> None:
     prepared = [Prepared(entry, inputs) for entry in entries]
     scratch = max(entry.needs(inputs)[1] for entry in entries)
     n, system = inputs.m, Remembering(inputs.m)
+    sizes, which = np.abs(problem.y).max(axis=1, initial=0.0), np.arange(instances.start, instances.stop)
+    arrays = map(address_of, (problem.y, problem.reals, problem.integers, limits, sizes, which))
     packed = struct.pack(
         f"={GTOL}q3d",
         *(number for p in prepared for number in p.fields),
         *(inputs.table_address, inputs.extents_address, n, n, scratch, system.address),
-        *(address_of(problem.y), address_of(problem.reals), address_of(problem.integers), address_of(limits)),
-        instances.start,
+        *arrays,
+        0,
         problem.gtol,
         forcing_of(kernel),
         FLATTER,

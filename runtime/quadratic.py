@@ -1,6 +1,6 @@
 """Minimising quadratic energies, which the compiler has found: every instance in one step.
 
-Dense Hessians: minimum_norm.py. Sparse ones over many unknowns: one solve by conjugate gradients (newton_cg.py), and
+Dense Hessians: minimum_norm.py. Sparse ones over many unknowns: one solve by conjugate gradients or factors, and
 of what ends at a Hessian that is not shown to be positive definite the part in its range (range_space.py): the
 minimiser of least |y|.
 """

@@ -98,6 +98,8 @@ def explain(solution: Solution, row: int) -> Report:
         "evaluations": int(solution.integers[row, 1]),
     }
     finding, advice, not_finite = _TELLERS[status](_Instance(solution, row))
+    if solution.problem.factorised[row]:
+        finding = *finding, "its last steps were made by factors of the sparse Hessian: conjugate gradients took long"
     kernel, inputs = solution.kernel, solution.inputs
     number = inputs.instance(row) if solution.batched else None
     member = {str(index): value for index, value in member_of(kernel, inputs, row).items()}

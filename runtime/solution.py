@@ -57,7 +57,7 @@ class Solution:
 
     Attributes
     ----------
-    variables, energy, gradient_norm, curvature, iterations, evaluations, status, converged, active
+    variables, energy, gradient_norm, curvature, iterations, evaluations, status, converged, active, factorised
         See each; `failed` and `raise_if_failed` look at the statuses, `explain` says in words what became of an
         instance, and `print(solution)` what became of all.
     w, x : dict or None
@@ -155,6 +155,12 @@ class Solution:
         """Whether the status is CONVERGED, (B,) bool."""
         converged = self.integers[:, 2] == CONVERGED
         return self.each(converged) if self.lead else bool(converged[0])
+
+    @property
+    def factorised(self) -> Any:
+        """Whether the last steps were made by factors of a large sparse Hessian, (B,) bool; see docs/sparse.md."""
+        factorised = self.problem.factorised
+        return self.each(factorised) if self.lead else bool(factorised[0])
 
     @property
     def active(self) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Minimising over many unknowns with a sparse Hessian: the compiled loop of newton_cg.py, and what comes after it.
 
+Steps are made by conjugate gradients, or by factors where these are the better way (direct.py).
+
 Each instance that ends with a small gradient is asked for its curvature (curvature.py). Where that is negative, a step
 along the lowest curvature leaves the saddle, and the loop goes on from there.
 """
@@ -10,7 +12,7 @@ import math
 import struct
 from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ from .curvature import curvature
 from .descend import HOPELESS, NO_SCALE, ROUNDING
 from .problem import Problem
 from .statuses import ABYSS, CONVERGED, ITERATION_LIMIT, SADDLE, STALLED
+
+if TYPE_CHECKING:
+    from .direct import Stage
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -75,7 +80,7 @@ def descend_sparse(problem: Problem, limits: Integers) -> None:
 
     descend(limits, range(len(y)))
     leave_saddles(problem, limits, downwards, descend)
-    for instance in np.flatnonzero(integers[:, 2] == STALLED):
+    for instance in np.flatnonzero((integers[:, 2] == STALLED) & np.isnan(reals[:, 1])):
         reals[instance, 1] = curvature(hessian_at(kernel, inputs, y, int(instance))).lowest
 
 
@@ -104,29 +109,50 @@ def descend_by_slots(
     forcing: float,
     flattening: float,
 ) -> None:
-    """Run the compiled loop with a sparse matrix for some instances; those of one pattern together.
+    """Run the compiled loop with a sparse matrix for some instances; those of one pattern together, by stages (direct.py).
 
     The last two are those of `newton_cg.descend_by_products`.
     """
-    from .conjugate_gradients import system_of  # here: most energies have few unknowns
+    from .direct import stages_of  # here: most energies have few unknowns
+    from .newton_cg import SLOW
+
+    integers, factorised = problem.integers, problem.factorised
+    sizes = np.abs(problem.y).max(axis=1, initial=0.0)
+    for pattern, some in problem.kernel.patterns(matrix[0], problem.inputs, instances):
+        stages, which, rest, k = stages_of(pattern), np.arange(some.start, some.stop), limits, 0
+        while len(which):
+            before = integers[which, :2] if k > 0 else 0
+            stage = stages[k]
+            _run_stage(problem, stage, which, rest, sizes, matrix[1:], (gtol, forcing, flattening))
+            integers[which, :2] += before
+            factorised[which] = stage.is_factored
+            which, k, rest = which[integers[which, 2] == SLOW], k + 1, limits - integers[:, 0]
+
+
+def _run_stage(
+    problem: Problem,
+    stage: Stage,
+    which: Integers,
+    limits: Integers,
+    sizes: Floats,
+    kinds: tuple[str, str],
+    settings: tuple[float, float, float],
+) -> None:
     from .newton_cg import GTOL, newton_slice
 
-    kernel, inputs = problem.kernel, problem.inputs
-    entries = [kernel.entry(kind) for kind in matrix[1:]]
+    kernel, inputs, system = problem.kernel, problem.inputs, stage.system
+    entries = [kernel.entry(kind) for kind in kinds]
     prepared = [Prepared(entry, inputs) for entry in entries]
     n, size, own = inputs.m, entries[0].needs(inputs)[2], sum(p.own for p in prepared)
     scratch = max(entry.needs(inputs)[1] for entry in entries)
     kernels = [number for p in prepared for number in p.fields]
-    outputs = address_of(problem.y), address_of(problem.reals), address_of(problem.integers)
-    for pattern, some in kernel.patterns(matrix[0], inputs, instances):
-        system = system_of(pattern)
-        fixed = (inputs.table_address, inputs.extents_address, n, size, scratch, system.address)
-        numbers_of = (*kernels, *fixed, *outputs, address_of(limits), some[0])
-        packed = struct.pack(f"={GTOL}q3d", *numbers_of, gtol, forcing, flattening)
-        numbers = array("q", packed)
-        key = ("newton-cg", entries[0].evaluate.address, inputs.extents.tobytes())
-        workspace = own + scratch + 2 * size + 3 * n + system.memory
-        run_slices(newton_slice(), numbers.buffer_info()[0], len(some), key=key, workspace=workspace)
+    fixed = (inputs.table_address, inputs.extents_address, n, size, scratch, system.address)
+    arrays = map(address_of, (problem.y, problem.reals, problem.integers, limits, sizes, which))
+    packed = struct.pack(f"={GTOL}q3d", *kernels, *fixed, *arrays, stage.patience, *settings)
+    numbers = array("q", packed)
+    key = ("newton-cg", entries[0].evaluate.address, inputs.extents.tobytes(), stage.is_factored)
+    workspace = own + scratch + 2 * size + 3 * n + system.memory
+    run_slices(newton_slice(), numbers.buffer_info()[0], len(which), key=key, workspace=workspace)
     for entry in entries:
         if entry.failures:
             raise entry.failures.pop()

@@ -31,15 +31,17 @@ def _solve(
     results: DoublePointer,
     stop: IntegerPointer,
 ) -> int:
-    results[0] = precondition(layout, slots, shift, memory)
+    results[0] = precondition(layout, slots, shift, memory, stop)
     ended, results[1], results[2] = conjugate_gradients(
         layout, memory, 0, slots, stop, stop, 0, b, b, shift, b, radius, 1.0, tolerance, limit, out, stop
     )
     return ended
 
 
-def _bounds(layout: IntegerPointer, slots: DoublePointer, memory: DoublePointer, results: DoublePointer) -> None:
-    results[0], results[1] = eigenvalue_bounds(layout, slots, memory)
+def _bounds(
+    layout: IntegerPointer, slots: DoublePointer, memory: DoublePointer, results: DoublePointer, stop: IntegerPointer
+) -> None:
+    results[0], results[1] = eigenvalue_bounds(layout, slots, memory, stop)
 
 
 SOLVE, BOUNDS = compile_driver(_solve, "solve")[0], compile_driver(_bounds, "bounds")[0]
@@ -231,8 +233,8 @@ def test_bounds_of_eigenvalues_are_those_of_the_discs(name, parts):
     random = np.random.default_rng(2)
     matrix = stencil(*SHAPES[name], random)
     system, _, slots = system_of(matrix, parts, random)
-    results, memory = np.empty(2), np.empty(system.memory)
-    BOUNDS.call(system.address, slots.ctypes.data, memory.ctypes.data, results.ctypes.data)
+    results, memory, stop = np.empty(2), np.empty(system.memory), np.zeros(1, np.int64)
+    BOUNDS.call(system.address, *(a.ctypes.data for a in (slots, memory, results, stop)))
     expected = curvature(matrix)
     assert expected.downwards is None
     np.testing.assert_allclose(results, [expected.lowest, expected.size], rtol=1e-12, atol=1e-12)
