@@ -21,6 +21,7 @@ from functools import lru_cache
 from ..energies.energy import Energy
 from . import sizes
 from .common import PREFIX, split
+from .couplings import find_couplings
 from .declaration import ADJOINTS, COMMON, COUNT, KIND_NAMES
 from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
 from .emit import Emitted, Memory, Place, emit
@@ -213,7 +214,9 @@ def find_structure(energy: Energy, derivative: str) -> Structure:
     if derivative == "hessian":
         pieces = second_pieces(builder, variables, variables, "value")
         found = hessian_structure(program, builder.ranges, variables, pieces)
-        return Structure(found, None if found == "dense" else _sparse_hessian(program)[1])
+        couplings = find_couplings(program, builder.ranges, variables, pieces)
+        arrays = tuple((name, program.arrays[name].axes) for name in variables)
+        return Structure(found, None if found == "dense" else _sparse_hessian(program)[1], couplings, arrays)
     weights = inputs_of(program, "weight")
     pieces = second_pieces(builder, variables, weights, "value")
     if cross_is_sparse(program, builder.ranges, weights, pieces):

@@ -315,6 +315,12 @@ class Kernel:
             found = self._structures[derivative] = _structure(self.energy, derivative)
         return found
 
+    def couplings(self, inputs: Inputs) -> NDArray[np.bool_] | None:
+        """Which entries the Hessian can have for bound inputs, (m, m); None where that is not known (couplings.py)."""
+        from .couplings import coupled  # here: small energies never need it
+
+        return coupled(self._structure("hessian"), inputs.sizes)
+
     def pattern(self, derivative: str, inputs: Inputs, instance: int = 0) -> Pattern:
         """The entries of a sparse "hessian" or "cross" for bound inputs, worked out or remembered."""
         patterns = self._patterns.get(derivative)

@@ -19,6 +19,8 @@ import math
 from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
+from . import trust_region
+from .bordered import newton_step, spectrum
 from .descend import (
     ABYSS,
     CONVERGED,
@@ -30,6 +32,7 @@ from .descend import (
     GTOL,
     INTEGERS,
     ITERATION_LIMIT,
+    LAYOUT,
     MAX_ITERATIONS,
     NOT_FINITE,
     REALS,
@@ -45,12 +48,11 @@ from .descend import (
 )
 from .linear_algebra import dot, largest, lowest_eigenvector, rotate_back
 from .semidefinite import combine, null_part, project, row_space, solve_in_range
-from .trust_region import newton_step, spectrum
 
 
 def _downwards(hessian: DoublePointer, g: DoublePointer, n: int, space: DoublePointer, d: DoublePointer) -> None:
     """d <- minus a direction of lowest curvature that does not go uphill; d has 3n numbers, `space` n*n + 5n."""
-    lowest, bound = spectrum(hessian, n, space)
+    lowest, bound = trust_region.spectrum(hessian, n, space)
     diagonal, off = shifted(space, n * n), shifted(space, n * n + n)
     lowest_eigenvector(diagonal, off, n, lowest, bound, d, shifted(d, n), shifted(d, 2 * n))
     rotate_back(space, n, shifted(space, n * n + 2 * n), d)
@@ -78,6 +80,7 @@ def solve_quadratic(
     prepared: DoublePointer,
     scratch: DoublePointer,
     n: int,
+    layout: IntegerPointer,
     y: DoublePointer,
     memory: DoublePointer,
     gtol: float,
@@ -88,6 +91,7 @@ def solve_quadratic(
     """Minimise one instance from y, which becomes the minimiser; `memory` has 3 n*n + 14 n numbers.
 
     evaluate   writes the gradient and the Hessian
+    layout     the blocks of the Hessian (bordered.py)
     reals      <- gradient norm, lowest eigenvalue of the Hessian (0 where its rank is not full)
     integers   <- iterations, evaluations, status
     """
@@ -110,16 +114,16 @@ def solve_quadratic(
         return
 
     gradient_size, hessian_size = largest(here, n), _row_sum(hessian, n)
-    lowest, bound = spectrum(hessian, n, space)
+    lowest, bound = spectrum(layout, hessian, n, space)
     bounded = lowest >= -FLAT * bound
-    regular = lowest > FLAT * bound and newton_step(hessian, here, n, space, part)
+    regular = lowest > FLAT * bound and newton_step(layout, hessian, here, n, space, part)
     rank = n
     if not bounded:
         _downwards(hessian, here, n, space, part)
     elif not regular:
         triangle = shifted(there, n)
         rank = row_space(hessian, n, space, triangle, part)
-        regular = rank == n and newton_step(hessian, here, n, space, part)
+        regular = rank == n and newton_step(layout, hessian, here, n, space, part)
         if not regular:  # from here on, L lies in place of the Hessian
             lowest = 0.0
             for i in range(rank * rank):
@@ -147,7 +151,7 @@ def solve_quadratic(
                 trial[i] = y[i] - length * part[i]
         elif regular:
             if iterations > 0:
-                newton_step(hessian, here, n, space, part)
+                newton_step(layout, hessian, here, n, space, part)
             for i in range(n):
                 trial[i] = y[i] + part[i]
         else:
@@ -204,6 +208,7 @@ def _quadratic_slice(
             prepared_for(shifted(problem, DERIVATIVES), table, extents, instance, workspace),
             scratch,
             n,
+            integer_pointer_at(problem[LAYOUT]),
             y,
             memory,
             doubles(problem)[GTOL],
