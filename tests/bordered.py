@@ -15,9 +15,7 @@ def free_joints(penalty=wb.pseudo_huber):
     """A body of K shapes, scaled and moved, near J joints that are free and seen by C cameras."""
     s, t, a = sp.Symbol("s", real=True), sp.IndexedBase("t", shape=(3,)), sp.IndexedBase("a", shape=(K,))
     q, X = sp.IndexedBase("q", shape=(J, 3)), sp.IndexedBase("X", shape=(C, J, 2))
-    mean, B, P = (
-        sp.IndexedBase(n, shape=shape) for n, shape in (("mean", (J, 3)), ("B", (K, J, 3)), ("P", (C, 2, 3)))
-    )
+    mean, B, P = (sp.IndexedBase(n, shape=shape) for n, shape in (("mean", (J, 3)), ("B", (K, J, 3)), ("P", (C, 2, 3))))
     model = s * mean[j, d] + t[d] + sp.Sum(a[k] * B[k, j, d], k) - q[j, d]
     seen = [gamma * (sum(P[c, x, z] * q[j, z] for z in range(3)) - X[c, j, x]) for x in range(2)]
     near = sp.Sum(penalty(seen[0] ** 2 + seen[1] ** 2, delta), c, j)
@@ -42,9 +40,7 @@ def free_joints_inputs(batch=3, cameras=4, joints=12, shapes=5, seed=0):
 
 def bundle():
     """M cameras, 6 unknowns each, turn little and see all of N points."""
-    a, p, x = (
-        sp.IndexedBase(n, shape=s) for n, s in (("a", (M, 6)), ("p", (N, 3)), ("x", (M, N, 2)))
-    )
+    a, p, x = (sp.IndexedBase(n, shape=s) for n, s in (("a", (M, 6)), ("p", (N, 3)), ("x", (M, N, 2))))
     a0, p0 = sp.IndexedBase("a0", shape=(M, 6)), sp.IndexedBase("p0", shape=(N, 3))
     u, v, w = (p[i, z] for z in range(3))
     turned = (u + a[m, 1] * w - a[m, 2] * v, v + a[m, 2] * u - a[m, 0] * w, w + a[m, 0] * v - a[m, 1] * u)
