@@ -57,6 +57,7 @@ def rows(parts: list[str]) -> Iterator[Row]:
         yield from script("CasADi, one core", "speed.py", "--casadi")
     if "step" in parts:
         yield from script("step", "step.py")
+        yield from script("blocks", "blocks.py")
     if "scaling" in parts:
         yield from script("scaling", "scaling.py")
     if "streaming" in parts:

@@ -1,4 +1,5 @@
-"""The step of the trust region against LAPACK, for 20 to 200 unknowns: prints a row as a line of JSON for `run.py`.
+"""The step of the trust region against LAPACK, for 20 to 200 unknowns, and of Hessians with blocks against our own of
+dense ones: prints a row as a line of JSON for `run.py`.
 
     python benchmarks/step.py
 
@@ -30,12 +31,17 @@ from scipy.linalg import lapack
 from timing import Row, compare
 from wiberg.compiler.calling import shifted
 from wiberg.compiler.native import compile_driver
-from wiberg.compiler.signature import DoublePointer
+from wiberg.compiler.signature import DoublePointer, IntegerPointer
+from wiberg.runtime import bordered
+from wiberg.runtime.blocks import NONE, Blocks, find_blocks
 from wiberg.runtime.linear_algebra import cholesky
 from wiberg.runtime.trust_region import boundary_step, newton_step, spectrum
 
 Floats = NDArray[np.float64]
 SIZES = (20, 50, 100, 200)
+ARROWS = ((12, 16), (29, 17), (0, 33), (30, 50), (30, 100), (30, 200))
+"""Hessians with blocks: so many unknowns in the border, and so many blocks of three."""
+
 REPEATS = 20
 RADIUS = 0.5
 
@@ -68,6 +74,53 @@ def _boundary(
     for _ in range(repeats):
         lowest, bound = spectrum(h, n, space)
         boundary_step(space, g, n, lowest, bound, RADIUS, p, shifted(space, n * n + 5 * n))
+    return lowest
+
+
+def _newton_in_blocks(
+    layout: IntegerPointer,
+    h: DoublePointer,
+    g: DoublePointer,
+    n: int,
+    p: DoublePointer,
+    space: DoublePointer,
+    repeats: int,
+) -> float:
+    good = True
+    for _ in range(repeats):
+        good = bordered.newton_step(layout, h, g, n, space, p)
+    return 1.0 if good else 0.0
+
+
+def _lowest_in_blocks(
+    layout: IntegerPointer,
+    h: DoublePointer,
+    g: DoublePointer,
+    n: int,
+    p: DoublePointer,
+    space: DoublePointer,
+    repeats: int,
+) -> float:
+    lowest = 0.0
+    for _ in range(repeats):
+        lowest, _bound = bordered.spectrum(layout, h, n, space)
+    return lowest
+
+
+def _boundary_in_blocks(
+    layout: IntegerPointer,
+    h: DoublePointer,
+    g: DoublePointer,
+    n: int,
+    p: DoublePointer,
+    space: DoublePointer,
+    repeats: int,
+) -> float:
+    lowest = 0.0
+    for _ in range(repeats):
+        lowest, bound = bordered.spectrum(layout, h, n, space)
+        work = shifted(space, n * n + 5 * n)
+        bordered.boundary_step(layout, h, space, g, n, lowest, bound, RADIUS, p, work)
     return lowest
 
 
@@ -136,11 +189,61 @@ def rows(n: int) -> Iterator[Row]:
         )  # fmt: skip
 
 
+class Arrow:
+    """The same with a border and blocks of three, called with the layout that is found, or with none."""
+
+    def __init__(self, border: int, count: int) -> None:
+        self.n = n = border + 3 * count
+        met = np.kron(np.eye(-(-n // 3)), np.ones((3, 3)))[:n, :n] > 0
+        met = np.roll(met, border, (0, 1))
+        met[:border] = met[:, :border] = True
+        random = np.random.default_rng(n)
+        a = random.standard_normal((n, n))
+        self.indefinite = np.ascontiguousarray((a + a.T) * met)
+        self.definite = self.indefinite + (1.0 + abs(np.linalg.eigvalsh(self.indefinite)).max()) * np.eye(n)
+        self.g, self.p, self.space = random.standard_normal(n), np.empty(n), np.empty(n * n + 9 * n)
+        found = find_blocks(met)
+        assert found is not None
+        self.blocks: Blocks = found
+
+    def call(self, function: Callable[..., Any], h: Floats, repeats: int) -> tuple[Callable[[], Floats], ...]:
+        """Repeated calls with blocks, and without; each gives the step."""
+        driver = compile_driver(function, function.__name__)[0]
+        addresses = (h.ctypes.data, self.g.ctypes.data, self.n, self.p.ctypes.data, self.space.ctypes.data, repeats)
+
+        def run(layout: NDArray[np.int64]) -> Floats:
+            driver.call(layout.ctypes.data, *addresses)
+            return self.p.copy()
+
+        return partial(run, self.blocks.layout), partial(run, NONE)
+
+
+def arrow_rows(border: int, count: int) -> Iterator[Row]:
+    problem = Arrow(border, count)
+    repeats = max(1, 2000 // problem.n)
+    for work, function, h in (
+        ("Newton's step", _newton_in_blocks, problem.definite),
+        ("lowest eigenvalue, minimum", _lowest_in_blocks, problem.definite),
+        ("lowest eigenvalue, saddle", _lowest_in_blocks, problem.indefinite),
+        ("step to the boundary", _boundary_in_blocks, problem.indefinite),
+    ):
+        ours, theirs = problem.call(function, h, repeats)
+        near(work, ours(), theirs())
+        (least, median), (peer_least, peer_median) = compare(ours, theirs, time.process_time)
+        yield Row(
+            "blocks", f"{work}, {border} + {count} x 3 unknowns", "us", 1e6 * least / repeats,
+            1e6 * peer_least / repeats, "ours, dense", least / peer_least, median / peer_median, "<=", 1.05,
+        )  # fmt: skip
+
+
 def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     for n in SIZES:
         for row in rows(n):
+            print(json.dumps(row.record()), flush=True)
+    for border, count in ARROWS:
+        for row in arrow_rows(border, count):
             print(json.dumps(row.record()), flush=True)
 
 

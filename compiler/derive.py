@@ -21,13 +21,14 @@ from functools import lru_cache
 from ..energies.energy import Energy
 from . import sizes
 from .common import PREFIX, split
-from .couplings import couplings
+from .couplings import find_couplings
 from .declaration import ADJOINTS, CHOSEN, COMMON, COUNT, FAMILY_ROWS, KIND_NAMES
+from .dense_pattern import dense_pattern
 from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
 from .emit import Emitted, Memory, Place, emit
 from .expression import Affine, constant, name
 from .irls import anchor, anchored_majoriser, fixed_majoriser
-from .landings import COUPLINGS, Structure, Support
+from .landings import DENSE_PATTERN, Structure, Support
 from .lower import lower, lower_candidates
 from .prepare import hoist, prepare
 from .products import divide
@@ -232,7 +233,7 @@ assert tuple(_ALL) == KIND_NAMES
 def find_structure(energy: Energy, derivative: str) -> Structure:
     """The structure of the "hessian", of the "reweighted" one (irls.py), or of the "cross" derivative.
 
-    "couplings": see couplings.py.
+    DENSE_PATTERN: see dense_pattern.py.
     """
     if derivative == "reweighted":
         return Structure(find_structure(energy, "hessian").name, _sparse_reweighted(energy)[1])
@@ -243,9 +244,11 @@ def find_structure(energy: Energy, derivative: str) -> Structure:
     if derivative == "hessian":
         pieces = second_pieces(builder, variables, variables, "value")
         found = hessian_structure(program, builder.ranges, variables, pieces)
-        return Structure(found, None if found == "dense" else _sparse_hessian(program)[1])
-    if derivative == COUPLINGS:
-        return Structure(COUPLINGS, couplings(program, variables))
+        couplings = find_couplings(program, builder.ranges, variables, pieces)
+        arrays = tuple((name, program.arrays[name].axes) for name in variables)
+        return Structure(found, None if found == "dense" else _sparse_hessian(program)[1], couplings, arrays)
+    if derivative == DENSE_PATTERN:
+        return Structure(DENSE_PATTERN, dense_pattern(program, variables))
     weights = inputs_of(program, "weight")
     pieces = second_pieces(builder, variables, weights, "value")
     if cross_is_sparse(program, builder.ranges, weights, pieces):

@@ -23,7 +23,7 @@ from .declaration import COMMON, Access, Declaration, Symbol
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
 from .evaluate import BLOCK, run, run_accumulated, run_one, sums_of_rows
 from .expression import Affine
-from .landings import COUPLINGS, Structure
+from .landings import DENSE_PATTERN, Structure
 from .layout import Layout
 from .pattern import MOST_ENTRIES, Pattern, Patterns, entries
 from .program import Program
@@ -317,21 +317,27 @@ class Kernel:
         """
         return self.declaration.quadratic
 
-    def couplings(self, inputs: Inputs, instances: range) -> list[tuple[Pattern | None, range]]:
-        """The patterns of the Hessian of some instances, also where its structure is "dense" (couplings.py).
+    def dense_patterns(self, inputs: Inputs, instances: range) -> list[tuple[Pattern | None, range]]:
+        """The patterns of the Hessian of some instances, also where its structure is "dense" (dense_pattern.py).
 
         None where the formula does not tell, or where there would be very many entries.
         """
-        support = self._structure(COUPLINGS).support
+        support = self._structure(DENSE_PATTERN).support
         if support is None or entries(support, inputs.sizes) > MOST_ENTRIES:
             return [(None, instances)]
-        return list(self.patterns(COUPLINGS, inputs, instances))
+        return list(self.patterns(DENSE_PATTERN, inputs, instances))
 
     def _structure(self, derivative: str) -> Structure:
         found = self._structures.get(derivative)
         if found is None:
             found = self._structures[derivative] = _structure(self.energy, derivative)
         return found
+
+    def couplings(self, inputs: Inputs) -> NDArray[np.bool_] | None:
+        """Which entries the Hessian can have for bound inputs, (m, m); None where that is not known (couplings.py)."""
+        from .couplings import coupled  # here: small energies never need it
+
+        return coupled(self._structure("hessian"), inputs.sizes)
 
     def pattern(self, derivative: str, inputs: Inputs, instance: int = 0) -> Pattern:
         """The entries of a sparse "hessian", "reweighted" or "cross" for bound inputs, worked out or remembered."""

@@ -40,11 +40,13 @@ from ..compiler.calling import (
 from ..compiler.evaluate import BLOCK
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
+from ..runtime.bordered import COUNT, factor, solve_vector, spectrum
+from ..runtime.bordered import solve_rows as solve_rows_in_blocks
 from ..runtime.linear_algebra import EPSILON, TINY, cholesky, cholesky_solve
-from ..runtime.trust_region import spectrum
+from ..runtime.trust_region import spectrum as dense_spectrum
 
-# What became of an instance. LEFT_OUT and USED are also what the caller asks for; INDEFINITE stays inside.
-LEFT_OUT, USED, SHIFTED, NOT_FINITE, SINGULAR, INDEFINITE = 0, 1, 2, 3, 4, 5
+# What became of an instance. LEFT_OUT and USED are also what the caller asks for; the last two stay inside.
+LEFT_OUT, USED, SHIFTED, NOT_FINITE, SINGULAR, INDEFINITE, UNDECIDED = 0, 1, 2, 3, 4, 5, 6
 
 SINGULAR_AT = 8.0 * EPSILON
 """With d = 0, an eigenvalue within n times this part of |H| of 0 is rounding."""
@@ -89,18 +91,45 @@ def factor_damped(h: DoublePointer, n: int, damping: float, size: float, curvatu
     if damping == 0.0:
         if definite and cholesky(h, n, space):
             return USED
-        spectrum(h, n, space)
+        dense_spectrum(h, n, space)
         diagonal, off = shifted(space, n * n), shifted(space, n * n + n)
         within = negative_pivots(diagonal, off, n, margin) - negative_pivots(diagonal, off, n, -margin)
         return SINGULAR if within > 0 else INDEFINITE
     shift, code = damping, USED
     if not definite:
-        lowest, _ = spectrum(h, n, space)
+        lowest, _ = dense_spectrum(h, n, space)
         shift += max(0.0, -lowest) + pad
         code = SHIFTED if lowest < -pad else USED
     for i in range(n):
         h[i * n + i] += shift
     cholesky(h, n, space)
+    return code
+
+
+def factor_in_blocks(
+    layout: IntegerPointer,
+    h: DoublePointer,
+    n: int,
+    damping: float,
+    size: float,
+    curvature: float,
+    space: DoublePointer,
+) -> int:
+    """The same with the blocks of H eliminated first (bordered.py), which leaves h as it is.
+
+    With d = 0 UNDECIDED where H is not shown to be regular and positive: that is for `factor_damped`.
+    """
+    pad = 1.5 * n * (3 * n + 1) * EPSILON * size
+    margin = 2.0 * pad if damping > 0.0 else n * SINGULAR_AT * size
+    definite = curvature > SAFE * size or factor(layout, h, n, -margin, space)
+    if damping == 0.0:
+        return USED if definite and factor(layout, h, n, 0.0, space) else UNDECIDED
+    shift, code = damping, USED
+    if not definite:
+        lowest, _ = spectrum(layout, h, n, space)
+        shift += max(0.0, -lowest) + pad
+        code = SHIFTED if lowest < -pad else USED
+    factor(layout, h, n, shift, space)
     return code
 
 
@@ -194,7 +223,7 @@ def solve_two(h: DoublePointer, damping: float, c: DoublePointer, p: int, space:
     if not size < math.inf:
         return NOT_FINITE
     pad, shift, code = 21.0 * EPSILON * size, damping, USED
-    lowest, _ = spectrum(h, 2, space)
+    lowest, _ = dense_spectrum(h, 2, space)
     if lowest < pad:
         shift += max(0.0, -lowest) + pad
         if lowest < -pad:
@@ -211,11 +240,19 @@ def solve_two(h: DoublePointer, damping: float, c: DoublePointer, p: int, space:
 
 
 def solve_damped(
-    h: DoublePointer, n: int, damping: float, curvature: float, c: DoublePointer, p: int, space: DoublePointer
+    layout: IntegerPointer,
+    h: DoublePointer,
+    n: int,
+    damping: float,
+    curvature: float,
+    c: DoublePointer,
+    p: int,
+    space: DoublePointer,
 ) -> int:
     """c <- A^-1 c for n rows of p right-hand sides; returns what became of the instance.
 
-    `curvature` is the lowest eigenvalue of H or NaN; `space` has n*n + 5 n numbers and h is overwritten.
+    `layout` says what the blocks of H are, `curvature` is its lowest eigenvalue or NaN; `space` has n*n + 5 n numbers
+    and h is overwritten.
     """
     if n == 1:
         code = solve_one(h, damping, c, p)
@@ -225,8 +262,17 @@ def solve_damped(
         size = row_sum(h, n)
         if not size < math.inf:
             return NOT_FINITE
-        code = factor_damped(h, n, damping, size, curvature, space)
-        if code == INDEFINITE:
+        code = UNDECIDED
+        if layout[COUNT] != 0:
+            code = factor_in_blocks(layout, h, n, damping, size, curvature, space)
+        in_blocks = code != UNDECIDED
+        if not in_blocks:
+            code = factor_damped(h, n, damping, size, curvature, space)
+        if in_blocks and p == 1:
+            solve_vector(layout, space, n, c)
+        elif in_blocks:
+            solve_rows_in_blocks(layout, space, c, p)
+        elif code == INDEFINITE:
             eliminate(h, n, c, p)
             code = USED
         elif code != SINGULAR:
@@ -240,6 +286,7 @@ def solve_damped(
 
 
 def solve_free(
+    layout: IntegerPointer,
     h: DoublePointer,
     n: int,
     damping: float,
@@ -249,11 +296,14 @@ def solve_free(
     space: DoublePointer,
     active: IntegerPointer,
 ) -> int:
-    """`solve_damped` for the variables that are not active, rows of active ones <- 0; `curvature` is theirs, too."""
+    """`solve_damped` for the variables that are not active, rows of active ones <- 0; `curvature` is theirs, too.
+
+    `layout` says that there are no blocks: the free block has others.
+    """
     free = _pack_free(h, n, c, p, active)
     code = USED
     if free > 0:
-        code = solve_damped(h, free, damping, curvature, c, p, space)
+        code = solve_damped(layout, h, free, damping, curvature, c, p, space)
     for i in range(n - 1, -1, -1):
         free -= 1 - active[i]
         for k in range(p):
@@ -282,7 +332,7 @@ def _pack_free(h: DoublePointer, n: int, c: DoublePointer, p: int, active: Integ
 HESSIAN, SECOND = 0, 4
 TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH, DAMPING = range(8, 14)
 Y, Y_STRIDE, CURVATURE, CODES, OUT = range(14, 19)
-DIRECTIONS, TOTAL, EACH_ROW, ACTIVE, FIRST_BLOCK = range(19, 24)
+DIRECTIONS, TOTAL, EACH_ROW, ACTIVE, LAYOUT, FIRST_BLOCK = range(19, 25)
 
 
 def _prepared(problem: IntegerPointer, kernel: int, instance: int, own: DoublePointer) -> DoublePointer:
@@ -318,7 +368,7 @@ def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
     CODES              (TOTAL,): USED or LEFT_OUT on the way in, what became of the instance on the way out
     ACTIVE             (TOTAL, UNKNOWNS): 1 for each variable that a bound holds, else 0; or none
     """
-    n, damping = problem[UNKNOWNS], doubles(problem)[DAMPING]
+    n, damping, layout = problem[UNKNOWNS], doubles(problem)[DAMPING], integer_pointer_at(problem[LAYOUT])
     scratch = shifted(workspace, problem[HESSIAN + 3])
     work = shifted(scratch, problem[SCRATCH])
     h, space = shifted(work, n), shifted(work, n + n * n)
@@ -337,9 +387,9 @@ def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
         direction = shifted(directions, instance * n)
         if problem[ACTIVE] != 0:
             active = shifted(integer_pointer_at(problem[ACTIVE]), instance * n)
-            codes[instance] = solve_free(h, n, damping, lowest, direction, 1, space, active)
+            codes[instance] = solve_free(layout, h, n, damping, lowest, direction, 1, space, active)
         else:
-            codes[instance] = solve_damped(h, n, damping, lowest, direction, 1, space)
+            codes[instance] = solve_damped(layout, h, n, damping, lowest, direction, 1, space)
     return end
 
 
@@ -402,7 +452,7 @@ def _jacobian_slice(
 
     SECOND is the kernel cross; the rest as for `_solve_slice`.
     """
-    n, p = problem[UNKNOWNS], problem[WEIGHTS]
+    n, p, layout = problem[UNKNOWNS], problem[WEIGHTS], integer_pointer_at(problem[LAYOUT])
     own_hessian, own_cross = workspace, shifted(workspace, problem[HESSIAN + 3])
     scratch = shifted(own_cross, problem[SECOND + 3])
     work = shifted(scratch, problem[SCRATCH])
@@ -419,9 +469,9 @@ def _jacobian_slice(
         lowest, damping = curvature[2 * instance + 1], doubles(problem)[DAMPING]
         if problem[ACTIVE] != 0:
             active = shifted(integer_pointer_at(problem[ACTIVE]), instance * n)
-            codes[instance] = solve_free(h, n, damping, lowest, rows, p, space, active)
+            codes[instance] = solve_free(layout, h, n, damping, lowest, rows, p, space, active)
         else:
-            codes[instance] = solve_damped(h, n, damping, lowest, rows, p, space)
+            codes[instance] = solve_damped(layout, h, n, damping, lowest, rows, p, space)
         if codes[instance] == NOT_FINITE:
             for k in range(n * p):
                 rows[k] = math.nan

@@ -35,6 +35,7 @@ from ..compiler.kernel import Kernel, unpack_adjoint
 from ..compiler.native import Native
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
+from ..runtime.blocks import NONE, layout_of
 from ..runtime.solution import Solution, Status
 from ..runtime.sparse import is_coupled, is_sparse
 from .damped import (
@@ -303,7 +304,8 @@ class _Pair:
         scratch = max(first.needs(inputs)[1], second.needs(inputs)[1])
         self._workspace = sum(p.own for p in self._prepared) + scratch + workspace_numbers(inputs.m, inputs.p)
         self._key = (second.evaluate.address, inputs.extents.tobytes())
-        self._keep = packed, solution, codes, out, directions
+        layout = layout_of(solution.kernel, inputs) if solution.held is None else NONE
+        self._keep = packed, solution, codes, out, directions, layout
         self._fields = (
             *self._prepared[0].fields,
             *self._prepared[1].fields,
@@ -322,6 +324,7 @@ class _Pair:
             count,
             int(self.each),
             0 if solution.held is None else address_of(solution.held),
+            address_of(layout),
         )
 
     def run(self, driver: Native, count: int, first_block: int = 0) -> None:

@@ -31,6 +31,7 @@ from ..compiler.evaluate import Prepared
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
+from ..runtime.blocks import layout_of
 from ..runtime.descend import prepared_for
 from ..runtime.semidefinite import null_part, row_space
 from ..runtime.solution import Solution, Status
@@ -78,7 +79,7 @@ def _run(
     n, p = inputs.m, inputs.p
     entries = [kernel.entry("value_gradient_hessian"), kernel.entry(second or "value_gradient_hessian")]
     prepared = [Prepared(entry, inputs) for entry in entries]
-    scratch = max(entry.needs(inputs)[1] for entry in entries)
+    scratch, layout = max(entry.needs(inputs)[1] for entry in entries), layout_of(kernel, inputs)
     problem = _PROBLEM.pack(
         *(number for each in prepared for number in each.fields),
         inputs.table_address,
@@ -92,6 +93,7 @@ def _run(
         address_of(some),
         first_array,
         second_array,
+        address_of(layout),
     )
     numbers = array("q", problem)
     workspace = sum(each.own for each in prepared) + scratch + 4 * n * n + 12 * n + n * p
@@ -104,8 +106,8 @@ def _run(
 # What the drivers read from their problem: two kernels as in descend.py, the first of which writes gradient and
 # Hessian; then addresses and sizes. DAMPING is a float64.
 HESSIAN, SECOND = 0, 4
-TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH, DAMPING, Y, MOVED, SOME, FIRST, OTHER = range(8, 19)
-_PROBLEM = struct.Struct(f"={DAMPING}qd{OTHER - DAMPING}q")
+TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH, DAMPING, Y, MOVED, SOME, FIRST, OTHER, LAYOUT = range(8, 20)
+_PROBLEM = struct.Struct(f"={DAMPING}qd{LAYOUT - DAMPING}q")
 
 
 def _null_space(
@@ -113,7 +115,7 @@ def _null_space(
 ) -> int:
     """Write Q of runtime/semidefinite.py to work + n*n + n, the damped solution to MOVED; returns the rank.
 
-    The Hessian, shifted by the damping, is left at work + n. `work` has 4 n*n + 12 n numbers.
+    `work` has 4 n*n + 12 n numbers.
     """
     n = problem[UNKNOWNS]
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
@@ -127,7 +129,7 @@ def _null_space(
     for i in range(n):
         vector[i] = y[i]
     damping = doubles(problem)[DAMPING]
-    solve_damped(h, n, damping, 0.0, vector, 1, space)
+    solve_damped(integer_pointer_at(problem[LAYOUT]), h, n, damping, 0.0, vector, 1, space)
     for i in range(n):
         moved[i] = y[i] - damping * vector[i]
     return rank
@@ -185,7 +187,7 @@ def _jacobian_slice(
                 rows[i * p + j] = -(rows[i * p + j] + part[i])
         prepared = prepared_for(shifted(problem, HESSIAN), table, extents, instance, workspace)
         call_evaluate(problem[HESSIAN], y, y, table, extents, instance, prepared, scratch, work)
-        solve_damped(h, n, doubles(problem)[DAMPING], 0.0, rows, p, space)
+        solve_damped(integer_pointer_at(problem[LAYOUT]), h, n, doubles(problem)[DAMPING], 0.0, rows, p, space)
     return end
 
 

@@ -219,8 +219,8 @@ class Output:
     ) -> OutputSolution:
         """Minimise every kernel, then evaluate the outputs; arguments as for `wb.minimise`.
 
-        `start`, `candidates`, `bounds` and `eliminate` name the variables of all kernels; a kernel that has none of its variables in
-        them starts from its own candidates.
+        `start`, `candidates`, `bounds` and `eliminate` name the variables of all kernels; a kernel that has none of its
+        variables in the first two starts from its own candidates.
         """
         start = start.variables if isinstance(start, (Solution, OutputSolution)) else start
         w, x = w or {}, x or {}

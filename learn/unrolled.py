@@ -35,9 +35,10 @@ from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError
+from ..runtime.blocks import layout_of
+from ..runtime.bordered import solve_vector
 from ..runtime.descend import prepared_for
 from ..runtime.irls import reweight, solve_reweighted, space_for
-from ..runtime.linear_algebra import cholesky_solve
 from ..runtime.solution import Solution
 from .damped import NOT_FINITE, USED, is_finite
 from .implicit import (
@@ -185,7 +186,7 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
     assert starts is not None
     entries = [kernel.entry(kind) for kind in ("value_gradient_reweighted", "reweighting_adjoint")]
     prepared = [Prepared(entry, inputs) for entry in entries]
-    scratch = max(entry.needs(inputs)[1] for entry in entries)
+    scratch, layout = max(entry.needs(inputs)[1] for entry in entries), layout_of(kernel, inputs)
     blocks, each = -(-count // BLOCK), weights_batched(kernel, inputs)
     rows = np.zeros((count if each else blocks, inputs.p))
     steps = np.ascontiguousarray(solution.integers[:, 0])
@@ -207,6 +208,7 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
         address_of(rows),
         each,
         count,
+        address_of(layout),
     )
     numbers = array("q", packed)
     n, p = inputs.m, inputs.p
@@ -226,8 +228,8 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
 # numbers or 0, how many an instance needs of its own); addresses and counts.
 REWEIGHTED, ADJOINT = 0, 4
 TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH = range(8, 13)
-STARTS, STEPS, LONGEST, LAST, SLOPES, CODES, OUT, EACH_ROW, TOTAL = range(13, 22)
-FIELDS = 22
+STARTS, STEPS, LONGEST, LAST, SLOPES, CODES, OUT, EACH_ROW, TOTAL, LAYOUT = range(13, 23)
+FIELDS = 23
 
 
 def make_steps(
@@ -238,6 +240,7 @@ def make_steps(
     prepared: DoublePointer,
     scratch: DoublePointer,
     n: int,
+    layout: IntegerPointer,
     steps: int,
     path: DoublePointer,
     scales: DoublePointer,
@@ -252,7 +255,7 @@ def make_steps(
         for i in range(n):
             y[i] = path[step * n + i]
         energy, scale, _ = reweight(
-            evaluate, table, extents, instance, prepared, scratch, n, y, energy, here, there, space
+            evaluate, table, extents, instance, prepared, scratch, n, layout, y, energy, here, there, space
         )
         scales[step] = scale
         if scale > 0.0:
@@ -269,6 +272,7 @@ def walk_back(
     prepared_adjoint: DoublePointer,
     scratch: DoublePointer,
     n: int,
+    layout: IntegerPointer,
     step: int,
     first: int,
     path: DoublePointer,
@@ -287,13 +291,13 @@ def walk_back(
         if scale == 0.0:
             continue
         call_evaluate(reweighted, y, y, table, extents, instance, prepared, scratch, here)
-        solve_reweighted(here, n, space, newton)
+        solve_reweighted(layout, here, n, space, newton)
         for i in range(n):
             full[i] = y[i] + newton[i]
             pair[i] = -scale * slope[i]
             pair[n + i] = y[i]
             out[i] = 0.0
-        cholesky_solve(space, n, pair)
+        solve_vector(layout, space, n, pair)
         call_evaluate(adjoint, full, pair, table, extents, instance, prepared_adjoint, scratch, out)
         for i in range(n):
             slope[i] = (1.0 - scale) * slope[i] + out[i] - added[i] * pair[i]
@@ -341,6 +345,7 @@ def _unrolled_blocks(
                 prepared,
                 scratch,
                 n,
+                integer_pointer_at(problem[LAYOUT]),
                 made,
                 path,
                 scales,
@@ -356,6 +361,7 @@ def _unrolled_blocks(
                 prepared_adjoint,
                 scratch,
                 n,
+                integer_pointer_at(problem[LAYOUT]),
                 made,
                 max(0, made - problem[LAST]),
                 path,

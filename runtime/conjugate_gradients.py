@@ -50,8 +50,8 @@ the first product says."""
 
 # What `layout` holds behind what sweeps.py reads. With the diagonal, STARTS says where the sources of a row begin.
 # ENTRIES is 0 where each number comes from one slot; else the numbers of the pattern are summed first, from SLOTS
-# between SLOT_STARTS. FRONTS is the layout of multifrontal.py, or 0. REMEMBERS is 1 where products are kept for the next
-# solve.
+# between SLOT_STARTS. FRONTS is the layout of multifrontal.py, or 0. REMEMBERS is 1 where products are kept for the
+# next solve.
 STARTS, ENTRIES, SLOTS, SLOT_STARTS, FRONTS, REMEMBERS, SIZE = range(12, 19)
 
 VECTORS = 5

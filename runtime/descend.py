@@ -24,10 +24,10 @@ from ..compiler.calling import call_evaluate, call_prepare, double_pointer_at, d
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from . import vectors
+from .bordered import boundary_step, newton_step, spectrum
 from .first_evaluation import evaluate_first
 from .linear_algebra import dot, largest
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
-from .trust_region import boundary_step, newton_step, spectrum
 
 ROUNDING = 1e-13
 """Differences below this part of the energy are rounding: 450 units in the last place, for sums of many terms."""
@@ -132,6 +132,7 @@ def descend(
     prepared: DoublePointer,
     scratch: DoublePointer,
     n: int,
+    layout: IntegerPointer,
     y: DoublePointer,
     memory: DoublePointer,
     gtol: float,
@@ -141,6 +142,7 @@ def descend(
 ) -> None:
     """Minimise one instance from y, which becomes the best point; `memory` has 3 n*n + 14 n numbers.
 
+    `layout` says which blocks the Hessian has (bordered.py).
     reals <- gradient norm, curvature;  integers <- iterations, evaluations, status.
     """
     size = n + n * n
@@ -165,7 +167,7 @@ def descend(
             known = on_line = shortened = rose = False
             refusals = doubtful = 0
             if escaping:
-                lowest, bound = spectrum(hessian, n, space)
+                lowest, bound = spectrum(layout, hessian, n, space)
                 known = True
                 if lowest >= -FLAT * bound:
                     status = CONVERGED
@@ -178,7 +180,7 @@ def descend(
             if fresh:
                 newton_length = 0.0
             if fresh and not known:
-                if newton_step(hessian, here, n, space, newton):
+                if newton_step(layout, hessian, here, n, space, newton):
                     newton_length = math.sqrt(dot(newton, newton, n))
                 newton_length = newton_length if newton_length < math.inf else 0.0
                 on_line = newton_length > 0.0 and (radius == 0.0 or newton_length <= radius)
@@ -188,14 +190,14 @@ def descend(
                 predicted = -0.5 * slope
             else:
                 if not known:
-                    lowest, bound = spectrum(hessian, n, space)
+                    lowest, bound = spectrum(layout, hessian, n, space)
                     known = True
                 if fresh and newton_length == 0.0:
                     if radius == 0.0 or escaping:
                         radius = max(radius, first_radius(y, n, gradient_norm, bound))
                     if lowest < -FLAT * bound:  # far enough for a decrease that can be told from rounding
                         radius = max(radius, math.sqrt(200.0 * noise / -lowest))
-                predicted = boundary_step(space, here, n, lowest, bound, radius, inner, work)
+                predicted = boundary_step(layout, hessian, space, here, n, lowest, bound, radius, inner, work)
                 step = inner
                 length, slope, predicted = lengthened(hessian, here, n, radius, newton, newton_length, inner, predicted)
             fresh = False
@@ -249,7 +251,7 @@ def descend(
         fresh, shortened = True, False
 
     if not known and dot(here, here, size) < math.inf:
-        lowest, bound = spectrum(shifted(here, n), n, space)
+        lowest, bound = spectrum(layout, shifted(here, n), n, space)
         known = True
     reals[0] = gradient_size
     reals[1] = lowest if known else math.nan
@@ -263,8 +265,8 @@ def descend(
 DERIVATIVES, VALUE, SEEDS, RANKING = 0, 4, 8, 12
 TABLE, EXTENTS, RANKING_EXTENTS, UNKNOWNS, SCRATCH = 16, 17, 18, 19, 20
 CANDIDATES, CANDIDATES_STRIDE, COUNT = 21, 22, 23
-VARIABLES, ENERGIES, REALS, INTEGERS, MAX_ITERATIONS = 24, 25, 26, 27, 28
-GTOL = 29
+VARIABLES, ENERGIES, REALS, INTEGERS, MAX_ITERATIONS, LAYOUT = 24, 25, 26, 27, 28, 29
+GTOL = 30
 
 
 def workspace_size(unknowns: int, candidates: int, scratch: int, own: int) -> int:
@@ -328,6 +330,7 @@ def _minimise_slice(
             prepared,
             scratch,
             n,
+            integer_pointer_at(problem[LAYOUT]),
             y,
             memory,
             doubles(problem)[GTOL],

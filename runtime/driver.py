@@ -21,6 +21,7 @@ from ..compiler.evaluate import ready
 from ..compiler.native import Native
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError
+from .blocks import layout_of
 from .descend import GTOL, minimise_slice, workspace_size
 from .problem import Problem
 from .seeding import Seeds
@@ -37,6 +38,7 @@ class _Plan:
     failures     where the kernels put exceptions that cannot pass through machine code
     counted      the extents, then the number of candidates
     prepared     prepared numbers of all entries together
+    layout       the blocks of the Hessian
     """
 
     kinds: tuple[Any, ...]
@@ -45,6 +47,7 @@ class _Plan:
     counted: NDArray[np.int64]
     prepared: int
     scratch: int
+    layout: NDArray[np.int64]
 
 
 _plans: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
@@ -99,7 +102,8 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
         failures.append(entry.failures)
         entries.append((entry.evaluate.address, entry.prepare.address, entry.prepare.call, entry.prepared_size(inputs)))
     counted = np.append(inputs.extents, number)
-    return _Plan(tuple(kinds), tuple(entries), tuple(failures), counted, sum(e[3] for e in entries), scratch)
+    own, layout = sum(e[3] for e in entries), layout_of(kernel, inputs)
+    return _Plan(tuple(kinds), tuple(entries), tuple(failures), counted, own, scratch, layout)
 
 
 def run_driver(problem: Problem, drive: Native | None = None) -> None:
@@ -148,6 +152,7 @@ def run_driver(problem: Problem, drive: Native | None = None) -> None:
         address_of(problem.reals),
         address_of(problem.integers),
         problem.max_iterations,
+        address_of(plan.layout),
         problem.gtol,
     )
     memory = array("q", packed)

@@ -27,13 +27,14 @@ from ..compiler.evaluate import Prepared
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from ..compiler.slices import run_slices
+from .blocks import layout_of
+from .bordered import factor_unshifted, solve_vector, spectrum, squared_pivots
 from .descend import DOUBTFUL, FLAT, HOPELESS, ROUNDING, prepared_for, take_step
 from .first_evaluation import evaluate_first
-from .linear_algebra import EPSILON, cholesky, cholesky_solve, dot, largest
+from .linear_algebra import EPSILON, dot, largest
 from .problem import Problem
 from .sparse import is_sparse
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
-from .trust_region import spectrum
 
 FIRST_SHIFT, SHIFTS = 1e-8, 12
 """Parts of the diagonal that are added to a matrix that is not positive definite, 100 times more each time."""
@@ -51,22 +52,26 @@ def space_for(n: int) -> int:
 
 
 @vectorised
-def is_definite(a: DoublePointer, n: int, u: DoublePointer) -> bool:
+def is_definite(layout: IntegerPointer, a: DoublePointer, n: int, u: DoublePointer, pivots: DoublePointer) -> bool:
     """U'U = A; False where A is not positive definite, or singular but for rounding."""
-    if not cholesky(a, n, u):
+    if not factor_unshifted(layout, a, n, u):
         return False
+    squared_pivots(layout, u, n, pivots)
+    definite = True
     for i in range(n):
-        pivot = u[i * n + i]
-        if not pivot * pivot > 16.0 * n * EPSILON * a[i * n + i]:
-            return False
-    return True
+        definite = definite and pivots[i] > 16.0 * n * EPSILON * a[i * n + i]
+    return definite
 
 
-def factorise(a: DoublePointer, n: int, u: DoublePointer, added: DoublePointer) -> bool:
-    """U'U = A + diag(added), nothing added where A is positive definite; False where the most is too little."""
+def factorise(layout: IntegerPointer, a: DoublePointer, n: int, u: DoublePointer, added: DoublePointer) -> bool:
+    """U'U = A + diag(added), nothing added where A is positive definite; False where the most is too little.
+
+    U is that of bordered.py, `added` is used for pivots, too.
+    """
+    definite = is_definite(layout, a, n, u, added)
     for i in range(n):
         added[i] = 0.0
-    if is_definite(a, n, u):
+    if definite:
         return True
     most = 0.0
     for i in range(n):
@@ -79,7 +84,7 @@ def factorise(a: DoublePointer, n: int, u: DoublePointer, added: DoublePointer) 
             size = abs(a[i * n + i])
             added[i] = shift * (size if size > 0.0 else most)
             a[i * n + i] += added[i]
-        definite = cholesky(a, n, u)
+        definite = factor_unshifted(layout, a, n, u)
         for i in range(n):
             a[i * n + i] -= added[i]
         if definite:
@@ -88,13 +93,15 @@ def factorise(a: DoublePointer, n: int, u: DoublePointer, added: DoublePointer) 
     return False
 
 
-def solve_reweighted(here: DoublePointer, n: int, space: DoublePointer, step: DoublePointer) -> bool:
+def solve_reweighted(
+    layout: IntegerPointer, here: DoublePointer, n: int, space: DoublePointer, step: DoublePointer
+) -> bool:
     """step <- -(A + diag(added))^-1 g for g and A at `here`; U goes to space and `added` behind it."""
-    if not factorise(shifted(here, n), n, space, shifted(space, n * n)):
+    if not factorise(layout, shifted(here, n), n, space, shifted(space, n * n)):
         return False
     for i in range(n):
         step[i] = -here[i]
-    cholesky_solve(space, n, step)
+    solve_vector(layout, space, n, step)
     return True
 
 
@@ -106,6 +113,7 @@ def reweight(
     prepared: DoublePointer,
     scratch: DoublePointer,
     n: int,
+    layout: IntegerPointer,
     y: DoublePointer,
     energy: float,
     here: DoublePointer,
@@ -118,7 +126,7 @@ def reweight(
     `space` keeps U, what was added to the diagonal, the step, and n numbers more.
     """
     step, trial = shifted(space, n * n + n), shifted(space, n * n + 2 * n)
-    if not solve_reweighted(here, n, space, step):
+    if not solve_reweighted(layout, here, n, space, step):
         return energy, 0.0, 0
     scale = 1.0
     for tried in range(1, HOPELESS + 1):
@@ -147,6 +155,7 @@ def descend(
     prepared: DoublePointer,
     scratch: DoublePointer,
     n: int,
+    layout: IntegerPointer,
     y: DoublePointer,
     memory: DoublePointer,
     gtol: float,
@@ -173,7 +182,7 @@ def descend(
     while iterations < least or (iterations < limit and gradient_size > gtol):
         before = energy
         energy, scale, calls = reweight(
-            evaluate, table, extents, instance, prepared, scratch, n, y, before, here, there, space
+            evaluate, table, extents, instance, prepared, scratch, n, layout, y, before, here, there, space
         )
         evaluations += calls
         if scale == 0.0:
@@ -205,8 +214,8 @@ def descend(
 # prepare, of shared prepared numbers or 0, how many an instance needs of its own).
 REWEIGHTED, DERIVATIVES, VALUE = 0, 4, 8
 TABLE, EXTENTS, UNKNOWNS, SCRATCH = 12, 13, 14, 15
-VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT = 16, 17, 18, 19, 20, 21
-GTOL = 22
+VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT, LAYOUT = 16, 17, 18, 19, 20, 21, 22
+GTOL = 23
 
 
 def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -217,6 +226,7 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
     scratch = shifted(own_value, problem[VALUE + 3])
     memory = shifted(scratch, problem[SCRATCH])
     energies, gtol = double_pointer_at(problem[ENERGIES]), doubles(problem)[GTOL]
+    layout = integer_pointer_at(problem[LAYOUT])
     for instance in range(begin, end):
         if stop[0] != 0:
             return instance
@@ -234,6 +244,7 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
                 prepared,
                 scratch,
                 n,
+                layout,
                 y,
                 memory,
                 gtol,
@@ -252,7 +263,7 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
             if not dot(memory, memory, n + n * n) < math.inf:
                 integers[2] = STALLED
                 break
-            reals[1], bound = spectrum(shifted(memory, n), n, shifted(memory, n + n * n))
+            reals[1], bound = spectrum(layout, shifted(memory, n), n, shifted(memory, n + n * n))
             if integers[2] != CONVERGED or reals[1] >= -FLAT * bound:
                 break
             integers[2] = SADDLE
@@ -285,7 +296,7 @@ def minimise_irls(problem: Problem) -> None:
         problem.rank(problem.seeds)
     problem.began = y.copy()
     prepared = [Prepared(entry, inputs) for entry in entries]
-    scratch = max(entry.needs(inputs)[1] for entry in entries)
+    scratch, layout = max(entry.needs(inputs)[1] for entry in entries), layout_of(kernel, inputs)
     least, limit = 0, problem.max_iterations
     if problem.reweightings is not None:
         least = limit = problem.reweightings
@@ -302,6 +313,7 @@ def minimise_irls(problem: Problem) -> None:
         address_of(problem.integers),
         least,
         limit,
+        address_of(layout),
         problem.gtol,
     )
     numbers = array("q", packed)

@@ -32,6 +32,7 @@ from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
 from . import vectors
+from .blocks import NONE, layout_of
 from .descend import ROUNDING, descend, first_radius, prepared_for, take_step, workspace_size
 from .first_evaluation import evaluate_first
 from .linear_algebra import TINY, largest
@@ -86,12 +87,14 @@ def _run(problem: Problem, *, newton: bool) -> None:
     entries = [kernel.entry(kind) for kind in ("value_gradient", *(["value_gradient_hessian"] if newton else []))]
     prepared = [Prepared(entry, inputs) for entry in entries]
     own, scratch = sum(p.own for p in prepared), max(entry.needs(inputs)[1] for entry in entries)
+    layout = layout_of(kernel, inputs) if newton else NONE
     packed = struct.pack(
         f"={GTOL}qd",
         *prepared[0].fields,
         *(prepared[1].fields if newton else (0, 0, 0, 0)),
         *(inputs.table_address, inputs.extents_address, n, scratch),
         *(address_of(problem.y), address_of(problem.reals), address_of(problem.integers), problem.max_iterations),
+        address_of(layout),
         problem.gtol,
     )
     numbers = array("q", packed)
@@ -290,7 +293,7 @@ def memory_size(n: int) -> int:
 # What `lbfgs_slice` reads from its problem: two kernels as in descend.py, gradient and dense Hessian (0: Newton's
 # method comes later), then addresses and sizes. GTOL is a float64.
 GRADIENT, NEWTON = 0, 4
-TABLE, EXTENTS, UNKNOWNS, SCRATCH, VARIABLES, REALS, INTEGERS, MAX_ITERATIONS, GTOL = range(8, 17)
+TABLE, EXTENTS, UNKNOWNS, SCRATCH, VARIABLES, REALS, INTEGERS, MAX_ITERATIONS, LAYOUT, GTOL = range(8, 18)
 
 
 def _lbfgs_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -334,6 +337,7 @@ def _lbfgs_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
             prepared_for(shifted(problem, NEWTON), table, extents, instance, own_newton),
             scratch,
             n,
+            integer_pointer_at(problem[LAYOUT]),
             y,
             memory,
             gtol,

@@ -54,7 +54,7 @@ def largest(a: DoublePointer, n: int) -> float:
 
 
 @streaming
-def _subtract_products(
+def subtract_products(
     s0: DoublePointer,
     s1: DoublePointer,
     s2: DoublePointer,
@@ -135,7 +135,7 @@ def cholesky(h: DoublePointer, n: int, u: DoublePointer) -> bool:
             copy(shifted(h, i * n + k), shifted(u, i * n + k), size)
         for i in range(0, k, 4):
             s = shifted(u, i * n + k)
-            _subtract_products(s, shifted(s, n), shifted(s, 2 * n), shifted(s, 3 * n), t0, t1, t2, t3, size)
+            subtract_products(s, shifted(s, n), shifted(s, 2 * n), shifted(s, 3 * n), t0, t1, t2, t3, size)
         if not _factor_panel(t0, t1, t2, t3, size):
             return False
     if whole == n:
@@ -184,14 +184,14 @@ def _last_rows(h: DoublePointer, n: int, k: int, u: DoublePointer) -> bool:
 
 
 @streaming
-def _subtract_two(a: DoublePointer, v: DoublePointer, w: DoublePointer, f: float, g: float, n: int) -> None:
+def subtract_two(a: DoublePointer, v: DoublePointer, w: DoublePointer, f: float, g: float, n: int) -> None:
     """a <- a - f w - g v."""
     for j in range(n):
         a[j] = a[j] - f * w[j] - g * v[j]
 
 
 @streaming
-def _dot_four(
+def dot_four(
     s0: DoublePointer, s1: DoublePointer, s2: DoublePointer, s3: DoublePointer, b: DoublePointer, n: int
 ) -> tuple[float, float, float, float]:
     """The products of four rows with b."""
@@ -216,8 +216,8 @@ def cholesky_solve(u: DoublePointer, n: int, b: DoublePointer) -> None:
         x2 = (b[k + 2] - s0[2] * x0 - s1[2] * x1) / s2[2]
         x3 = (b[k + 3] - s0[3] * x0 - s1[3] * x1 - s2[3] * x2) / s3[3]
         b[k], b[k + 1], b[k + 2], b[k + 3] = x0, x1, x2, x3
-        _subtract_two(shifted(b, k + 4), shifted(s0, 4), shifted(s1, 4), x1, x0, n - k - 4)
-        _subtract_two(shifted(b, k + 4), shifted(s2, 4), shifted(s3, 4), x3, x2, n - k - 4)
+        subtract_two(shifted(b, k + 4), shifted(s0, 4), shifted(s1, 4), x1, x0, n - k - 4)
+        subtract_two(shifted(b, k + 4), shifted(s2, 4), shifted(s3, 4), x3, x2, n - k - 4)
     for i in range(whole, n):
         b[i] /= u[i * n + i]
         for j in range(i + 1, n):
@@ -229,7 +229,7 @@ def cholesky_solve(u: DoublePointer, n: int, b: DoublePointer) -> None:
     for k in range(whole - 4, -1, -4):
         s0 = shifted(u, k * n + k)
         s1, s2, s3 = shifted(s0, n), shifted(s0, 2 * n), shifted(s0, 3 * n)
-        d0, d1, d2, d3 = _dot_four(
+        d0, d1, d2, d3 = dot_four(
             shifted(s0, 4), shifted(s1, 4), shifted(s2, 4), shifted(s3, 4), shifted(b, k + 4), n - k - 4
         )
         x3 = (b[k + 3] - d3) / s3[3]
@@ -329,7 +329,7 @@ def tridiagonalise(
     zero(w, n)
     for k in range(n - 2):
         x, first, size = shifted(a, k * n), k + 1, n - k - 1
-        _subtract_two(shifted(x, k), shifted(v, k), shifted(w, k), previous * v[k], previous * w[k], n - k)
+        subtract_two(shifted(x, k), shifted(v, k), shifted(w, k), previous * v[k], previous * w[k], n - k)
         diagonal[k] = x[k]
         alpha, strength = x[first], 0.0
         rest = dot(shifted(x, first + 1), shifted(x, first + 1), size - 1)

@@ -19,6 +19,8 @@ import math
 from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
+from . import trust_region
+from .bordered import newton_step, spectrum
 from .descend import (
     DERIVATIVES,
     ENERGIES,
@@ -26,6 +28,7 @@ from .descend import (
     FLAT,
     GTOL,
     INTEGERS,
+    LAYOUT,
     MAX_ITERATIONS,
     REALS,
     ROUNDING,
@@ -40,12 +43,11 @@ from .first_evaluation import evaluate_first
 from .linear_algebra import dot, largest, lowest_eigenvector, rotate_back
 from .semidefinite import combine, null_part, project, row_space, solve_in_range
 from .statuses import CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
-from .trust_region import newton_step, spectrum
 
 
 def _downwards(hessian: DoublePointer, g: DoublePointer, n: int, space: DoublePointer, d: DoublePointer) -> None:
     """d <- minus a direction of lowest curvature that does not go uphill; d has 3n numbers, `space` n*n + 5n."""
-    lowest, bound = spectrum(hessian, n, space)
+    lowest, bound = trust_region.spectrum(hessian, n, space)
     diagonal, off = shifted(space, n * n), shifted(space, n * n + n)
     lowest_eigenvector(diagonal, off, n, lowest, bound, d, shifted(d, n), shifted(d, 2 * n))
     rotate_back(space, n, shifted(space, n * n + 2 * n), d)
@@ -73,6 +75,7 @@ def solve_quadratic(
     prepared: DoublePointer,
     scratch: DoublePointer,
     n: int,
+    layout: IntegerPointer,
     y: DoublePointer,
     memory: DoublePointer,
     gtol: float,
@@ -83,6 +86,7 @@ def solve_quadratic(
     """Minimise one instance from y, which becomes the minimiser; `memory` has 3 n*n + 14 n numbers.
 
     evaluate   writes the gradient and the Hessian
+    layout     the blocks of the Hessian (bordered.py)
     reals      <- gradient norm, lowest eigenvalue of the Hessian (0 where its rank is not full)
     integers   <- iterations, evaluations, status
     """
@@ -97,16 +101,16 @@ def solve_quadratic(
         return
 
     gradient_size, hessian_size = largest(here, n), _row_sum(hessian, n)
-    lowest, bound = spectrum(hessian, n, space)
+    lowest, bound = spectrum(layout, hessian, n, space)
     bounded = lowest >= -FLAT * bound
-    regular = lowest > FLAT * bound and newton_step(hessian, here, n, space, part)
+    regular = lowest > FLAT * bound and newton_step(layout, hessian, here, n, space, part)
     rank = n
     if not bounded:
         _downwards(hessian, here, n, space, part)
     elif not regular:
         triangle = shifted(there, n)
         rank = row_space(hessian, n, space, triangle, part)
-        regular = rank == n and newton_step(hessian, here, n, space, part)
+        regular = rank == n and newton_step(layout, hessian, here, n, space, part)
         if not regular:  # from here on, L lies in place of the Hessian
             lowest = 0.0
             for i in range(rank * rank):
@@ -134,7 +138,7 @@ def solve_quadratic(
                 trial[i] = y[i] - length * part[i]
         elif regular:
             if iterations > 0:
-                newton_step(hessian, here, n, space, part)
+                newton_step(layout, hessian, here, n, space, part)
             for i in range(n):
                 trial[i] = y[i] + part[i]
         else:
@@ -191,6 +195,7 @@ def _quadratic_slice(
             prepared_for(shifted(problem, DERIVATIVES), table, extents, instance, workspace),
             scratch,
             n,
+            integer_pointer_at(problem[LAYOUT]),
             y,
             memory,
             doubles(problem)[GTOL],

@@ -12,7 +12,7 @@ import math
 from ..compiler.calling import integer_pointer_at, shifted
 from ..compiler.signature import DoublePointer, IntegerPointer, streaming
 from . import vectors
-from .linear_algebra import _factor_panel, _subtract_products
+from .linear_algebra import _factor_panel, subtract_products
 
 LEAST = 1e-14
 """A pivot below this is rounding, where no number of the diagonal is above 1."""
@@ -156,7 +156,7 @@ def _rows(rows: DoublePointer, eliminated: int, wide: int) -> bool:
         for i in range(0, k, 4):
             s = shifted(rows, i * wide + k)
             s1, s2, s3 = shifted(s, wide), shifted(s, 2 * wide), shifted(s, 3 * wide)
-            _subtract_products(s, s1, s2, s3, t0, t1, t2, t3, size)
+            subtract_products(s, s1, s2, s3, t0, t1, t2, t3, size)
         if not _factor_panel(t0, t1, t2, t3, size):
             return False
         least = min(min(t0[0], t1[1]), min(t2[2], t3[3]))
@@ -204,7 +204,7 @@ def _take(rows: DoublePointer, eliminated: int, update: DoublePointer, left: int
         for i in range(0, whole, 4):
             s = shifted(rows, i * wide + eliminated + k)
             s1, s2, s3 = shifted(s, wide), shifted(s, 2 * wide), shifted(s, 3 * wide)
-            _subtract_products(s, s1, s2, s3, t0, t1, t2, t3, left - k)
+            subtract_products(s, s1, s2, s3, t0, t1, t2, t3, left - k)
     for k in range(most, left):
         row = shifted(update, k * left + k)
         for i in range(0, whole, 4):

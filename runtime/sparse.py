@@ -109,9 +109,9 @@ def descend_by_slots(
     forcing: float,
     flattening: float,
 ) -> None:
-    """Run the compiled loop with a sparse matrix for some instances; those of one pattern together, by stages (direct.py).
+    """Run the compiled loop with a sparse matrix for some instances, those of one pattern together, stage after stage.
 
-    The last two are those of `newton_cg.descend_by_products`.
+    Stages are in direct.py. The last two arguments are those of `newton_cg.descend_by_products`.
     """
     from .direct import stages_of  # here: most energies have few unknowns
     from .newton_cg import SLOW

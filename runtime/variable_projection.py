@@ -5,8 +5,8 @@
 For given y, z* is the solution of one linear system, E_zz z* = -E_z(y, 0). `evaluate_eliminated` computes phi and its
 derivatives in the calling convention of kernels, so that the loop of descend.py minimises phi as it does any energy. It
 calls the kernel twice, at (y, 0) and at (y, z*): phi is a function of y alone, and no earlier point matters, to the
-bit. E_zz is made of blocks (arrow.py), factorised one by one (blocks.py). Where one is singular z* is the solution of
-least length; where E falls without end in z, phi is minus infinity, and the instance UNBOUNDED.
+bit. E_zz is made of blocks (arrow.py), factorised one by one (block_factors.py). Where one is singular z* is the
+solution of least length; where E falls without end in z, phi is minus infinity, and the instance UNBOUNDED.
 
 At the end everything is that of the joint minimisation again: energy, gradient and lowest eigenvalue of the Hessian in
 (y, z). By Haynsworth's formula the Hessian is positive semi-definite where E_zz and Hess phi are, so that a minimum of
@@ -37,7 +37,7 @@ from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError, UnsupportedError
 from .arrow import Arrow, arrow_of, blocks_of
-from .blocks import (
+from .block_factors import (
     factor_block,
     half_solve,
     lowest_of_arrow,
@@ -47,22 +47,14 @@ from .blocks import (
     whole_number,
     work_for,
 )
-from .descend import (
-    CONVERGED,
-    FAR,
-    FLAT,
-    ITERATION_LIMIT,
-    NOT_FINITE,
-    STALLED,
-    UNBOUNDED,
-    descend,
-    prepared_for,
-)
+from .blocks import NONE
+from .descend import FLAT, descend, prepared_for
 from .eliminate import remembered
 from .linear_algebra import dot, largest, lowest_eigenvector, rotate_back
 from .problem import Problem
 from .semidefinite import null_part
 from .sparse import COUPLED, is_sparse
+from .statuses import CONVERGED, FAR, ITERATION_LIMIT, NOT_FINITE, STALLED, UNBOUNDED
 from .trust_region import spectrum
 from .vectors import copy, zero
 
@@ -304,11 +296,13 @@ def finish(
 
 
 # What `eliminated_slice` reads from its problem: two kernels as in descend.py, derivatives and value; then addresses
-# and sizes. Instance FIRST is the first one.
+# and sizes. Instance FIRST is the first one; BLOCKLESS is the layout of no blocks (runtime/blocks.py).
 DERIVATIVES, VALUE = 0, 4
 TABLE, PLAN, EVALUATOR, MEMORY, SCRATCH = range(8, 13)
-VARIABLES, CANDIDATES, CANDIDATES_STRIDE, COUNT, ENERGIES, REALS, INTEGERS, MAX_ITERATIONS, FIRST = range(13, 22)
-FIELDS = 22
+VARIABLES, CANDIDATES, CANDIDATES_STRIDE, COUNT, ENERGIES, REALS, INTEGERS, MAX_ITERATIONS, FIRST, BLOCKLESS = range(
+    13, 23
+)
+FIELDS = 23
 
 
 def _eliminated_slice(
@@ -353,6 +347,7 @@ def _eliminated_slice(
             prepared,
             memory,
             k,
+            integer_pointer_at(problem[BLOCKLESS]),
             y,
             space,
             gtol,
@@ -439,7 +434,7 @@ def _patterns(problem: Problem, instances: range) -> list[tuple[Pattern | None, 
     kernel, inputs = problem.kernel, problem.inputs
     if not is_sparse(kernel, inputs):
         kernel.refuse_too_large(inputs)
-    find = partial(kernel.patterns, "hessian") if is_sparse(kernel, inputs) else kernel.couplings
+    find = partial(kernel.patterns, "hessian") if is_sparse(kernel, inputs) else kernel.dense_patterns
     found: list[tuple[Pattern | None, range]] = find(inputs, instances)
     return found
 
@@ -521,6 +516,7 @@ def _run(problem: Problem, layout: _Layout, some: range, points: Any) -> None:
             address_of(problem.integers),
             problem.max_iterations,
             some.start,
+            address_of(NONE),
         ),
     )
     run_slices(

@@ -1,88 +1,112 @@
-"""Where Hessians of any structure can have entries: nothing that is not 0 is left out, and blocks are found."""
+"""Which unknowns meet in the Hessian: exactly those whose entries are not 0, where formula and extents say it."""
 
 import random
 
+import bordered
 import numpy as np
 import pytest
 import sympy as sp
 import wiberg as wb
-from energies_table import RANDOM_SEEDS, TABLE, draw
-from wiberg.compiler import testing
-from wiberg.compiler.random_energies import random_energy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wiberg.compiler.random_energies import random_energy, random_family
+from wiberg.compiler.testing import random_point
 
-n, m, rank = sp.symbols("n m rank", integer=True, positive=True)
-i, j, q = sp.Idx("i", n), sp.Idx("j", m), sp.Idx("q", rank)
-
-
-def places(kernel, y, w, x):
-    """The pattern as a bool matrix, None if the formula does not tell."""
-    inputs = kernel.bind(w, x, y)
-    ((pattern, instances),) = kernel.couplings(inputs, range(1))
-    assert instances == range(1)
-    return None if pattern is None else pattern.matrix(np.ones(pattern.nnz)).toarray() != 0.0
+n, m, E = sp.symbols("n m E", integer=True, positive=True)
+i, j, edge = sp.Idx("i", n), sp.Idx("j", m), sp.Idx("edge", E)
+p, q, t = sp.IndexedBase("p", shape=(n, 2)), sp.IndexedBase("q", shape=(m,)), sp.Symbol("t", real=True)
+y = sp.IndexedBase("y", shape=(n,))
+f, g = (sp.IndexedBase(sp.Symbol(name, integer=True), shape=(E,)) for name in "fg")
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_every_entry_of_the_table_is_covered(name):
-    energy = TABLE[name]()
-    if energy.over:
-        pytest.skip("families are not asked for")
-    kernel, point = wb.compile(energy, backend="reference"), draw(energy, seed=3)
-    found, hessian = places(kernel, *point), kernel.dense_hessian(*point)
-    if found is None:
-        return
-    assert found.shape == hessian.shape and (found == found.T).all()
-    assert not (hessian[~found] != 0.0).any()
-    if kernel.structure != "dense":
-        inputs = kernel.bind(*point[1:], point[0])
-        pattern = kernel.pattern("hessian", inputs)
-        assert (found <= (pattern.matrix(np.ones(pattern.nnz)).toarray() != 0.0)).all()
+def couplings(kernel, y, w=None, x=None):
+    return kernel.couplings(kernel.bind(w, x, y))
 
 
-@pytest.mark.parametrize("seed", RANDOM_SEEDS)
-def test_every_entry_of_random_energies_is_covered(seed):
-    energy = random_energy(random.Random(seed))
-    kernel, source = wb.compile(energy, backend="reference"), np.random.default_rng(seed)
-    point = testing.random_point(energy, dict.fromkeys(energy.extents, 3), source, positive=False)
-    y, w, x = ({str(s.name): point[str(s.name)] for s in r} for r in (energy.variables, energy.weights, energy.data))
-    found = None if energy.over else places(kernel, y, w, x)
-    if found is not None:
-        assert not (kernel.dense_hessian(y, w, x)[~found] != 0.0).any()
+def kernel_of(expression, variables, data=()):
+    return wb.compile(wb.Energy(expression, variables=variables, data=list(data)), backend="reference")
 
 
-def test_blocks_of_a_symbolic_size_are_seen_in_a_dense_hessian():
-    """Factors of a matrix: no row of V meets another one, and a row of U those of V that it shares an entry with."""
-    U, V = sp.IndexedBase("U", shape=(n, rank)), sp.IndexedBase("V", shape=(m, rank))
-    count = sp.Symbol("count", integer=True, positive=True)
-    k, x = sp.Idx("k", count), sp.IndexedBase("x", shape=(count,))
-    at = sp.IndexedBase("at", shape=(count, 2), integer=True)
-    energy = sp.Sum((x[k] - sp.Sum(U[at[k, 0], q] * V[at[k, 1], q], q)) ** 2, k)
-    kernel = wb.compile(wb.Energy(energy, variables=[U, V], data=[x, at]), backend="reference")
+def moved(point, seed=1):
+    rng = np.random.default_rng(seed)
+    return {name: np.asarray(a) + 0.1 * rng.standard_normal(np.shape(a)) for name, a in point.items()}
+
+
+@pytest.mark.parametrize("name", ["free_joints", "bundle"])
+def test_dense_hessians_have_exactly_the_entries_that_are_not_zero(name):
+    kernel = wb.compile(getattr(bordered, name)(), backend="reference")
+    w, x, start = getattr(bordered, f"{name}_inputs")(batch=1)
     assert kernel.structure == "dense"
-    known = np.array([[0, 0], [0, 2], [1, 1], [2, 2]])
-    y = {"U": np.ones((3, 2)), "V": np.ones((4, 2))}
-    found = places(kernel, y, None, {"x": np.ones(4), "at": known})
-    meets = np.zeros((7, 7), bool)
-    meets[known[:, 0], 3 + known[:, 1]] = meets[3 + known[:, 1], known[:, 0]] = True
-    meets |= np.diag([True, True, True, True, True, True, False])  # the last row of V is in no entry
-    np.testing.assert_array_equal(found, np.kron(meets, np.ones((2, 2), bool)))
+    found = couplings(kernel, moved(start), w, x)
+    hessian = kernel.dense_hessian(moved(start), w, x)[0]
+    assert np.array_equal(found, hessian != 0)
+    assert 0.1 < found.mean() < 0.9
 
 
-def test_ranges_that_depend_on_outer_indices():
-    """Pairs j < i of a list that starts at 2: the loop over i is needed for the range of j."""
-    y, s = sp.IndexedBase("y", shape=(n,)), sp.Symbol("s", integer=True)
-    i, j = sp.symbols("i j", integer=True)
-    energy = sp.Sum(sp.exp(y[j] * y[i - 1]), (j, 0, i - 2), (i, 2, n - 1)) + sp.Sum(y[s] ** 2, (s, 0, n - 1))
-    kernel = wb.compile(wb.Energy(energy, variables=[y]), backend="reference")
-    point = {"y": np.linspace(-1, 1, 6)}, {}, {}
-    found, hessian = places(kernel, *point), kernel.dense_hessian(*point)
-    np.testing.assert_array_equal(found, hessian != 0.0)
+def test_a_gathered_subscript_is_the_same_where_it_reads_the_same():
+    """Two coordinates of a point meet, and each of them every q; no two points do, whatever the index data."""
+    term = sp.exp(p[f[edge], 0] * p[f[edge], 1] * q[g[edge]])
+    kernel = kernel_of(sp.Sum(term, edge), [p, q], [f, g])
+    expected = bordered.pattern(2, [2, 2, 2], [2, 3, 4, 5, 6, 7, 0, 1])
+    expected[6, 7] = expected[7, 6] = False
+    for some in ([0, 1, 2, 0], [2, 2, 2, 2]):
+        found = couplings(kernel, {"p": np.ones((3, 2)), "q": np.ones(2)}, None, {"f": some, "g": [0, 1, 0, 0]})
+        assert np.array_equal(found, expected)
 
 
-def test_too_many_entries_are_not_worked_out(monkeypatch):
-    y = sp.IndexedBase("y", shape=(n,))
-    kernel = wb.compile(wb.Energy(sp.log(1 + sp.Sum(y[i] ** 2, i)), variables=[y]), backend="reference")
-    inputs = kernel.bind(None, None, {"y": np.zeros(5000)})
-    assert kernel.couplings(inputs, range(3)) == [(None, range(3))]
-    monkeypatch.setattr("wiberg.compiler.kernel.MOST_ENTRIES", 10)
-    assert kernel.couplings(kernel.bind(None, None, {"y": np.zeros(3)}), range(1))[0][0] is None
+def test_two_gathers_of_one_array_may_meet_anywhere():
+    kernel = kernel_of(sp.Sum((y[f[edge]] - y[g[edge]]) ** 4, edge), [y], [f, g])
+    assert couplings(kernel, {"y": np.ones(4)}, None, {"f": [0, 1], "g": [1, 2]}).all()
+
+
+def test_neighbours_and_triangles():
+    line = sp.Idx("line", (0, n - 2))
+    chain = kernel_of(sp.Sum((y[line + 1] - y[line]) ** 4, line), [y])
+    apart = abs(np.subtract.outer(np.arange(6), np.arange(6)))
+    assert np.array_equal(couplings(chain, {"y": np.ones(6)}), apart <= 1)
+    below = sp.Idx("below", (0, i - 2))
+    far = kernel_of(sp.Sum(sp.Sum(sp.sin(y[i] * y[below]), below), i), [y])
+    assert np.array_equal(couplings(far, {"y": np.ones(6)}), apart != 1)
+
+
+def test_a_function_of_a_whole_sum_couples_all():
+    kernel = kernel_of(sp.log(1 + sp.Sum(y[i] ** 2, i)) + t**2, [y, t])
+    found = couplings(kernel, {"y": np.ones(4), "t": 0.0})
+    assert found[:4, :4].all() and not found[4, :4].any() and found[4, 4]
+
+
+def test_entries_that_depend_on_the_member_of_a_family_are_not_known():
+    k = sp.Idx("k", 3)
+    z = sp.IndexedBase("z", shape=(3,))
+    energy = wb.Energy((z[k] - t) ** 4 + sp.Sum(y[i] ** 4, i), variables=[t, y], data=[z], over=[k])
+    kernel = wb.compile(energy, backend="reference")
+    inputs = kernel.bind(None, {"z": np.ones(3)}, {"t": 0.0, "y": np.ones(4)})
+    assert np.array_equal(kernel.couplings(inputs), np.eye(5))
+    shared = wb.Energy((y[k] - z[k]) ** 4 + sp.Sum(y[i] ** 4, i), variables=[y], data=[z], over=[k])
+    kernel = wb.compile(shared, backend="reference")
+    inputs = kernel.bind(None, {"z": np.ones(3)}, {"y": np.ones(4)})
+    found = kernel.couplings(inputs)
+    assert found is None or found.all()
+
+
+def test_many_unknowns_are_not_looked_at():
+    kernel = kernel_of(sp.Sum(y[i] ** 4, i), [y])
+    assert couplings(kernel, {"y": np.ones(4096)}) is not None
+    assert couplings(kernel, {"y": np.ones(4097)}) is None
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_no_entry_of_a_random_energy_is_missed(seed, family):
+    energy = (random_family if family else random_energy)(random.Random(seed))
+    kernel, rng = wb.compile(energy, backend="reference"), np.random.default_rng(seed)
+    point = random_point(energy, {extent: int(rng.integers(1, 5)) for extent in energy.extents}, rng, positive=True)
+    y, w, x = ({str(s): point[str(s)] for s in role} for role in (energy.variables, energy.weights, energy.data))
+    try:
+        with np.errstate(all="ignore"):
+            hessian = kernel.dense_hessian(y, w, x)
+    except wb.WibergError:
+        return
+    found = kernel.couplings(kernel.bind(w, x, y))
+    if found is not None:
+        assert not ((hessian.reshape(-1, *hessian.shape[-2:]) != 0) & ~found).any()

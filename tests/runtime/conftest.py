@@ -293,6 +293,9 @@ class HandKernel:
     def entry(self, name):
         return self.entries[name]
 
+    def couplings(self, inputs):
+        return None
+
     def bind(self, w, x, y=None, extra=0):
         """Data come first in the table, then s."""
         values = [*(x[name] for name in self.ranks), (w or {}).get("s", 0.5)]

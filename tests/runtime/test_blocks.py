@@ -1,250 +1,221 @@
-"""Arrow Hessians: block factors, their squares, the lowest eigenvalue, and where numbers are gathered from."""
+"""The border and the blocks that are found, and minimisations with and without them."""
 
-from functools import partial
-
+import bordered
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+import sympy as sp
+import wiberg as wb
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.compiler.native import native
-from wiberg.runtime.arrow import arrow_of, blocks_of
-from wiberg.runtime.blocks import (
-    factor_block,
-    half_solve,
-    lowest_of_arrow,
-    mirror,
-    solve_block,
-    subtract_square,
-    whole_number,
-    work_for,
+from wiberg.runtime import blocks as module
+from wiberg.runtime.blocks import CLEARLY, blocks_of, dense_cost, find_blocks
+from wiberg.runtime.bordered import COUNT, LOWEST, TABLES
+
+
+def assert_valid(found, met):
+    """Every unknown once; no entry between two blocks."""
+    everything = np.concatenate([found.rest, found.border])
+    assert sorted(everything) == list(range(len(met)))
+    block = np.repeat(np.arange(len(found.sizes)), found.sizes)
+    inside = met[np.ix_(found.rest, found.rest)]
+    assert not (inside & (block[:, None] != block)).any()
+
+
+# ---------------------------------------------------------------------------------------------- the finder
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 8), st.lists(st.integers(1, 4), min_size=15, max_size=40), st.integers(0, 2**32 - 1))
+def test_an_arrow_is_found_wherever_its_unknowns_are(border, sizes, seed):
+    order = np.random.default_rng(seed).permutation(border + sum(sizes))
+    met = bordered.pattern(border, sizes, order)
+    found = find_blocks(met)
+    if found is None:
+        return
+    assert_valid(found, met)
+    wanted = bordered.blocks_of_form(border, sizes, order)
+    assert np.array_equal(found.border, wanted.border)
+    assert sorted(found.sizes) == sorted(sizes)
+
+
+@pytest.mark.parametrize(
+    ("border", "sizes"), [(12, [3] * 16), (30, [3] * 40), (0, [5] * 20), (1, [1] * 40), (4, [9] * 9)]
 )
-
-SEEDS = st.integers(0, 2**32 - 1)
-
-
-def compiled(function, *arguments):
-    """A call of machine code."""
-    return native(function).call(*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments))
-
-
-def symmetric(rng, size, eigenvalues):
-    basis = np.linalg.qr(rng.standard_normal((size, size)))[0]
-    matrix = basis * eigenvalues @ basis.T
-    return (matrix + matrix.T) / 2
+def test_shapes_that_pay(border, sizes):
+    found = find_blocks(bordered.pattern(border, sizes))
+    assert found.border.tolist() == list(range(border))
+    assert found.sizes.tolist() == sizes
+    assert found.cost < CLEARLY * dense_cost(border + sum(sizes))
+    assert found.memory <= (border + sum(sizes)) ** 2
 
 
-def solved(matrix, right):
-    """The code, and A^+ b where there is one."""
-    n = len(matrix)
-    factor, work, x = np.zeros(2 * n * n), np.zeros(n * n + 8 * n), right.copy()
-    code = compiled(factor_block, np.ascontiguousarray(matrix), n, factor, work)
-    if code >= 0:
-        compiled(solve_block, factor, float(code), n, x, work)
-    return code, x
+def test_blocks_of_no_border_may_be_large():
+    assert find_blocks(bordered.pattern(0, [60, 70, 50])).sizes.tolist() == [60, 70, 50]
 
 
-@settings(max_examples=60)
-@given(seed=SEEDS, size=st.integers(1, 7), condition=st.integers(0, 10))
-def test_definite_blocks_are_solved_by_cholesky(seed, size, condition):
-    rng = np.random.default_rng(seed)
-    matrix = symmetric(rng, size, np.logspace(0, -condition, size))
-    right = rng.standard_normal(size)
-    code, x = solved(matrix, right)
-    assert code == size + 1
-    assert np.linalg.norm(matrix @ x - right) <= 1e-13 * np.linalg.norm(x) + 1e-13 * np.linalg.norm(right)
+def test_what_does_not_pay_is_left_as_it_is():
+    assert find_blocks(np.ones((100, 100), bool)) is None
+    assert find_blocks(bordered.pattern(2, [3] * 5)) is None
+    assert find_blocks(bordered.pattern(60, [3] * 10)) is None
+    half = np.random.default_rng(0).random((80, 80)) < 0.5
+    assert find_blocks(half | half.T | np.eye(80, dtype=bool)) is None
+
+
+def test_a_chain_has_no_unknowns_that_meet_most_but_can_be_cut():
+    apart = abs(np.subtract.outer(np.arange(200), np.arange(200)))
+    found = find_blocks(apart <= 1)
+    assert_valid(found, apart <= 1)
+    assert 0 < len(found.border) < 40 and found.largest <= 32
+    assert find_blocks(apart <= 60) is None
 
 
 @settings(max_examples=60)
-@given(seed=SEEDS, size=st.integers(1, 7), rank=st.integers(0, 6))
-def test_singular_blocks_have_the_solution_of_least_length(seed, size, rank):
-    rank = min(rank, size - 1)
-    rng = np.random.default_rng(seed)
-    half = rng.standard_normal((size, rank))
-    matrix = half @ half.T
-    right = matrix @ rng.standard_normal(size)
-    code, x = solved(matrix, right)
-    assert code == rank
-    expected = np.linalg.pinv(half.T) @ (np.linalg.pinv(half) @ right) if rank else np.zeros(size)
-    np.testing.assert_allclose(x, expected, rtol=0, atol=1e-8 * (1 + np.abs(expected).max()))
+@given(st.integers(20, 90), st.floats(0, 0.2), st.integers(0, 2**32 - 1))
+def test_what_is_found_in_any_pattern_is_right_and_cheaper(n, density, seed):
+    met = np.random.default_rng(seed).random((n, n)) < density
+    met = met | met.T | np.eye(n, dtype=bool)
+    found = find_blocks(met)
+    if found is not None:
+        assert_valid(found, met)
+        assert found.memory <= n * n and found.cost < CLEARLY * dense_cost(n)
 
 
-@settings(max_examples=30)
-@given(seed=SEEDS, size=st.integers(1, 7), depth=st.floats(1e-9, 1))
-def test_indefinite_blocks_are_told(seed, size, depth):
-    rng = np.random.default_rng(seed)
-    matrix = symmetric(rng, size, np.append(np.ones(size - 1), -depth))
-    assert solved(matrix, np.ones(size))[0] == -1
+def test_the_layout_says_all_of_it():
+    met = bordered.pattern(4, [2] * 20, np.roll(np.arange(44), 2))
+    layout = find_blocks(met).layout
+    head, tables = layout[:TABLES], layout[TABLES:]
+    assert head[:LOWEST].tolist() == [20, 40, 4, 40, 4, 1, 2, 80]
+    assert tables[:40].tolist() == [*range(2), *range(6, 44)]
+    assert tables[40:60].tolist() == [2] * 20
+    assert tables[60:].tolist() == [2, 3, 4, 5, 2, 4]
 
 
-@settings(max_examples=60)
-@given(seed=SEEDS, size=st.integers(1, 7), rank=st.integers(1, 7), count=st.integers(1, 6))
-def test_half_solves_square_to_the_reduction(seed, size, rank, count):
-    """S - V'V with V'V = C'A^+ C, A regular or singular, into some rows of a larger S."""
-    rng = np.random.default_rng(seed)
-    half = rng.standard_normal((size, min(rank, size)))
-    matrix = half @ half.T
-    right = matrix @ rng.standard_normal((size, count))
-    factor, work, v = np.zeros(2 * size**2), np.zeros(size**2 + 8 * size), np.zeros(size * count)
-    code = compiled(factor_block, matrix, size, factor, work)
-    rows = compiled(half_solve, factor, float(code), size, np.ascontiguousarray(right), count, v)
-    assert rows == min(rank, size)
-    k = count + 2
-    coupled = np.sort(rng.permutation(k)[:count])
-    s = symmetric(rng, k, np.ones(k))
-    expected = s.copy()
-    expected[np.ix_(coupled, coupled)] -= right.T @ np.linalg.pinv(matrix, rcond=1e-10) @ right
-    compiled(subtract_square, v, rows, coupled, count, s, k, np.zeros(count))
-    compiled(mirror, s, k)
-    np.testing.assert_allclose(s, expected, rtol=0, atol=1e-8 * (1 + np.abs(expected).max()))
+# ---------------------------------------------------------------------------------------------- minimising
 
 
-@pytest.mark.parametrize("number", [-1, 0, 1, 7, 1000])
-def test_whole_numbers_are_read_back(number):
-    assert whole_number(float(number)) == number
+def both(monkeypatch, kernel, run):
+    """What `run` gives with blocks and without."""
+    with_blocks = run(kernel)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "FEWEST", 10**6)
+        without = run(wb.compile(kernel.energy))
+    return with_blocks, without
 
 
-class Random:
-    """A random arrow: kept unknowns first, blocks in order."""
-
-    def __init__(self, seed, kept, sizes, share=0.7):
-        rng = np.random.default_rng(seed)
-        m = kept + sum(sizes)
-        self.matrix = np.zeros((m, m))
-        self.matrix[:kept, :kept] = symmetric(rng, kept, rng.standard_normal(kept))
-        self.sizes, self.kept, at = np.array(sizes, np.int64), kept, kept
-        self.meets, self.places = [], []
-        for size in sizes:
-            own = slice(at, at + size)
-            self.matrix[own, own] = symmetric(rng, size, rng.uniform(-0.3, 3, size))
-            met = np.flatnonzero(rng.random(kept) < share)
-            values = rng.standard_normal((len(met), size))
-            self.matrix[met, own], self.matrix[own, met] = values, values.T
-            self.meets.append(met)
-            self.places.append(own)
-            at += size
-
-    def lowest(self, function):
-        """The lowest eigenvalue as the function finds it."""
-        H, kept = self.matrix, self.kept
-        corner = np.ascontiguousarray(H[:kept, :kept]).ravel()
-        coupling = [H[own, met].ravel() for met, own in zip(self.meets, self.places, strict=True)]
-        blocks = [H[own, own].ravel() for own in self.places]
-        coupling, blocks = (np.concatenate([np.zeros(0), *parts, np.zeros(1)]) for parts in (coupling, blocks))
-        big = max([1, *self.sizes])
-        couplings = np.array([len(met) for met in self.meets], np.int64)
-        coupled = np.concatenate([np.zeros(0, np.int64), *self.meets, np.zeros(1, np.int64)])
-        return function(
-            corner, coupling, blocks, kept, len(self.sizes), self.sizes, couplings, coupled,
-            np.zeros(2 * len(blocks)), np.zeros(work_for(big, kept)), np.zeros(2 * kept**2 + 8 * kept),
-        )  # fmt: skip
+CASES = {
+    "free_joints": (bordered.free_joints_inputs, {"batch": 4, "joints": 30}),
+    "bundle": (bordered.bundle_inputs, {"batch": 3, "cameras": 3, "points": 50}),
+}
 
 
-compiled_lowest = partial(compiled, lowest_of_arrow)
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    inputs, sizes = CASES[request.param]
+    kernel = wb.compile(getattr(bordered, request.param)())
+    return kernel, *inputs(**sizes)
 
 
-@settings(max_examples=200)
-@given(seed=SEEDS, kept=st.integers(1, 6), sizes=st.lists(st.integers(1, 5), max_size=6), share=st.floats(0, 1))
-@example(seed=0, kept=1, sizes=[], share=1.0)
-@example(seed=1, kept=2, sizes=[1], share=0.0)
-def test_lowest_eigenvalue_is_that_of_the_whole(seed, kept, sizes, share):
-    arrow = Random(seed, kept, sizes, share)
-    values = np.linalg.eigvalsh(arrow.matrix)
-    assert abs(arrow.lowest(compiled_lowest) - values[0]) <= 1e-12 * np.abs(values).max()
+def test_blocks_are_found_in_energies(case):
+    kernel, w, x, _ = case
+    found = blocks_of(kernel, kernel.bind(w, x))
+    assert set(found.sizes) == {3}
+    assert len(found.border) == {"free_joints": 9, "bundle": 18}[kernel.name]
+    assert found.layout[LOWEST] == 1
 
 
-@settings(max_examples=50)
-@given(seed=SEEDS, kept=st.integers(1, 4), count=st.integers(1, 5), coupling=st.integers(-16, 0))
-def test_lowest_eigenvalue_near_that_of_a_block(seed, kept, count, coupling):
-    """Weak coupling: the lowest eigenvalue is an eigenvalue of A but for next to nothing."""
-    arrow = Random(seed, kept, [2] * count, 1.0)
-    H = arrow.matrix
-    H[:kept, kept:] *= 10.0**coupling
-    H[kept:, :kept] *= 10.0**coupling
-    H[:kept, :kept] += 5 * np.eye(kept)
-    values = np.linalg.eigvalsh(H)
-    assert abs(arrow.lowest(compiled_lowest) - values[0]) <= 1e-12 * np.abs(values).max()
+@pytest.mark.parametrize("method", ["trust-region", "l-bfgs"])
+def test_minima_are_those_of_the_dense_factorisation(case, method, monkeypatch):
+    kernel, w, x, start = case
+    options = {"method": method, "gtol": 1e-9, "max_iterations": 2000}
+    one, other = both(monkeypatch, kernel, lambda k: wb.minimise(k, w, x, start=start, **options))
+    assert (one.status == wb.Status.CONVERGED).all() and (other.status == wb.Status.CONVERGED).all()
+    np.testing.assert_allclose(one.energy, other.energy, rtol=1e-11)
+    np.testing.assert_allclose(one.y, other.y, atol=1e-5)
+    np.testing.assert_allclose(one.curvature, other.curvature, rtol=1e-5)
+    hessian = kernel.dense_hessian(one.variables, w, x)
+    np.testing.assert_allclose(one.curvature, np.linalg.eigvalsh(hessian)[:, 0], rtol=1e-9)
 
 
-@settings(max_examples=50)
-@given(seed=SEEDS, kept=st.integers(1, 4), count=st.integers(1, 5), rank=st.integers(1, 8))
-def test_lowest_eigenvalue_of_semidefinite_arrows_is_zero(seed, kept, count, rank):
-    """Sums of squares of few residuals: singular as a whole, and in blocks."""
-    rng, arrow = np.random.default_rng(seed), Random(seed, kept, [3] * count, 1.0)
-    arrow.matrix[:] = 0.0
-    for own in arrow.places:
-        members = np.r_[0:kept, own.start : own.stop]
-        half = rng.standard_normal((len(members), min(rank, 2)))
-        arrow.matrix[np.ix_(members, members)] += half @ half.T
-    values = np.linalg.eigvalsh(arrow.matrix)
-    assert abs(arrow.lowest(compiled_lowest) - values[0]) <= 1e-12 * np.abs(values).max()
+def test_reweighting_is_that_of_the_dense_factorisation(monkeypatch):
+    kernel = wb.compile(bordered.free_joints())
+    w, x, start = bordered.free_joints_inputs(batch=3, joints=30)
+
+    def run(k):
+        solution = wb.minimise(k, w, x, start=start, method="irls", reweightings=5)
+        slopes = {name: np.ones(np.shape(a)) for name, a in solution.variables.items()}
+        return solution, wb.unrolled_gradient(k, solution, slopes)
+
+    (one, gradient), (other, expected) = both(monkeypatch, kernel, run)
+    np.testing.assert_allclose(one.y, other.y, atol=1e-12)
+    np.testing.assert_allclose(one.curvature, other.curvature, rtol=1e-10)
+    for name, array in expected.items():
+        np.testing.assert_allclose(gradient[name], array, rtol=1e-9, atol=1e-10)
 
 
-def test_python_and_machine_code_agree():
-    arrow = Random(3, 3, [2, 3, 1])
-    with np.errstate(all="ignore"):
-        plain = arrow.lowest(lowest_of_arrow)
-    assert plain == pytest.approx(arrow.lowest(compiled_lowest), rel=1e-13)
+def test_an_instance_has_the_same_bits_alone_in_any_order_and_on_any_threads(case):
+    kernel, w, x, start = case
+    count = len(next(iter(x.values())))
+
+    def run(rows):
+        some = {name: a[rows] for name, a in x.items()}
+        own = {name: a[rows] if len(a) == count and a.ndim == 3 else a for name, a in start.items() if np.ndim(a)}
+        return wb.minimise(kernel, w, some, start=start | own)
+
+    whole = run(np.arange(count))
+    try:
+        for rows in ([1], [2, 0, 1]):
+            part = run(np.array(rows))
+            assert np.array_equal(part.y, whole.y[rows]) and np.array_equal(part.reals, whole.reals[rows])
+        wb.set_threads(2)
+        assert np.array_equal(run(np.arange(count)).y, whole.y)
+    finally:
+        wb.set_threads(None)
 
 
-def test_a_hessian_that_is_not_finite_has_no_eigenvalue():
-    arrow = Random(3, 2, [2])
-    arrow.matrix[0, 0] = np.nan
-    assert np.isnan(arrow.lowest(compiled_lowest))
+n = sp.Symbol("n", integer=True, positive=True)
+i, d = sp.Idx("i", n), sp.Idx("d", 2)
+z, v = sp.IndexedBase("z", shape=(n, 2)), sp.IndexedBase("v", shape=(n,))
+t, a = sp.Symbol("t", real=True), sp.Symbol("a", real=True)
 
 
-# ---------------------------------------------------------------------------------------------- where numbers are
+@pytest.fixture(scope="module")
+def wells():
+    """Many double wells that pull at one unknown: indefinite blocks, a saddle at the origin."""
+    well = (z[i, 0] ** 2 - 1) ** 2 + (z[i, 1] - a * z[i, 0] ** 2) ** 2 + (z[i, 1] - t * v[i]) ** 2 / 4
+    return wb.compile(wb.Energy(sp.Sum(well, i) + t**2, variables=[t, z], weights=[a], data=[v], name="wells"))
 
 
-class Known:
-    """A pattern as pattern.py makes them, every entry from one slot or from two."""
-
-    def __init__(self, matrix, seed, doubled):
-        rng = np.random.default_rng(seed)
-        self.shape = matrix.shape
-        rows, columns = np.nonzero(matrix)
-        self.indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(matrix)))])
-        self.indices, self.nnz = columns, len(rows)
-        per = 2 if doubled else 1
-        self.sources = rng.permutation(per * self.nnz)
-        self.starts = np.arange(0, 2 * self.nnz + 1, 2) if doubled else None
-        self.slots = np.zeros(per * self.nnz)
-        values = matrix[rows, columns]
-        if doubled:
-            part = rng.random(self.nnz) * values
-            self.slots[self.sources[::2]], self.slots[self.sources[1::2]] = part, values - part
-        else:
-            self.slots[self.sources] = values
+def test_saddles_are_left_and_indefinite_blocks_passed(wells, monkeypatch):
+    rng = np.random.default_rng(3)
+    v = rng.uniform(-1, 1, 60)
+    starts = {"t": np.zeros(4), "z": np.concatenate([np.zeros((1, 60, 2)), rng.uniform(-0.5, 0.5, (3, 60, 2))])}
+    assert blocks_of(wells, wells.bind({"a": 0.3}, {"v": v})).layout[LOWEST] == 1
+    found = wb.minimise(wells, {"a": 0.3}, {"v": v}, start=starts)
+    assert (found.status == wb.Status.CONVERGED).all()
+    assert (found.curvature > 0.1).all()
+    np.testing.assert_allclose(abs(found.variables["z"][..., 0]), 1.0, atol=0.2)
 
 
-@settings(max_examples=60)
-@given(
-    seed=SEEDS, kept=st.integers(0, 4), sizes=st.lists(st.integers(1, 4), max_size=5), slots=st.booleans(),
-    doubled=st.booleans(),
-)  # fmt: skip
-def test_every_number_is_gathered_from_its_place(seed, kept, sizes, slots, doubled):
-    arrow = Random(seed, max(1, kept), sizes)
-    rng = np.random.default_rng(seed)
-    m = len(arrow.matrix)
-    order = rng.permutation(m)
-    H = arrow.matrix[np.ix_(order, order)]
-    eliminated = order >= arrow.kept
-    pattern = Known(H, seed, doubled)
-    blocks = blocks_of(eliminated, pattern)
-    found = arrow_of(eliminated, blocks, pattern, slots=slots)
-    written = np.concatenate([np.full(m, np.nan), pattern.slots if slots else H.ravel()])
-    numbers = [written[found.sources[a:b]].sum() for a, b in zip(found.starts[:-1], found.starts[1:], strict=True)]
-    rebuilt, at, met, z = np.zeros((m, m)), found.kept.size**2, 0, 0
-    rebuilt[np.ix_(found.kept, found.kept)] = np.reshape(numbers[:at], (len(found.kept),) * 2)
-    for size, count in zip(found.sizes, found.couplings, strict=True):
-        own, rows = found.order[z : z + size], found.kept[found.coupled[met : met + count]]
-        values = np.reshape(numbers[at : at + size * count], (size, count))
-        rebuilt[np.ix_(own, rows)], rebuilt[np.ix_(rows, own)] = values, values.T
-        at, met, z = at + size * count, met + count, z + size
-    z = 0
-    for size in found.sizes:
-        own = found.order[z : z + size]
-        rebuilt[np.ix_(own, own)] = np.reshape(numbers[at : at + size**2], (size, size))
-        at, z = at + size**2, z + size
-    assert at == len(numbers) and sorted(np.r_[found.kept, found.order]) == list(range(m))
-    np.testing.assert_allclose(rebuilt, H, atol=1e-15)
-    assert len(found.sizes) >= len(sizes) and set(found.sizes) <= set(range(1, 5))
+def test_a_quadratic_energy_is_solved_in_one_step(monkeypatch):
+    energy = wb.Energy(
+        sp.Sum(sp.Sum((1 + d) * (z[i, d] - v[i] * t) ** 2, d) + (z[i, 0] - 2 * z[i, 1] - a) ** 2, i) + (t - 1) ** 2,
+        variables=[t, z], weights=[a], data=[v],
+    )  # fmt: skip
+    kernel = wb.compile(energy)
+    x = {"v": np.random.default_rng(0).standard_normal((3, 60))}
+    assert kernel.quadratic and blocks_of(kernel, kernel.bind({"a": 1.0}, x)).layout[COUNT] == 60
+    start = {"t": 0.0, "z": np.zeros((60, 2))}
+    one, other = both(monkeypatch, kernel, lambda k: wb.minimise(k, {"a": 1.0}, x, start=start))
+    assert (one.iterations == 1).all() and (one.status == wb.Status.CONVERGED).all()
+    np.testing.assert_allclose(one.y, other.y, atol=1e-12)
+    np.testing.assert_allclose(one.curvature, other.curvature, rtol=1e-10)
+
+
+def test_a_singular_quadratic_energy_still_has_the_shortest_solution(monkeypatch):
+    energy = wb.Energy(sp.Sum((z[i, 0] + z[i, 1] - v[i]) ** 2, i), variables=[z], data=[v])
+    kernel = wb.compile(energy)
+    v_values = np.random.default_rng(0).standard_normal(40)
+    assert blocks_of(kernel, kernel.bind(None, {"v": v_values})).layout[LOWEST] == 1
+    solution = wb.minimise(kernel, None, {"v": v_values}, start={"z": np.ones((40, 2))})
+    assert solution.status is wb.Status.CONVERGED and solution.curvature == 0.0
+    np.testing.assert_allclose(solution.variables["z"], np.stack([v_values, v_values], 1) / 2, atol=1e-12)
