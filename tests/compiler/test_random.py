@@ -28,7 +28,7 @@ def test_derivatives_of_random_energies_by_the_interpreter(seed):
 
 
 @pytest.mark.parametrize("seed", RANDOM_SEEDS)
-def test_derivatives_of_random_energies_in_machine_code(seed, kernels):
+def test_derivatives_of_random_energies_in_machine_code(seed):
     energy = random_energy(random.Random(seed))
     try:
         report = check_derivatives(energy, trials=1, seed=seed)
