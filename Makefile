@@ -8,7 +8,7 @@ PACKAGES := -p wiberg.energies -p wiberg.compiler -p wiberg.runtime -p wiberg.le
 N := 1000
 START := 0
 
-.PHONY: setup demo test lint fuzz bench bench-setup clean
+.PHONY: setup setup-frameworks demo test lint fuzz bench bench-setup clean
 
 setup: $(VENV)/.installed .links/wiberg
 
@@ -19,6 +19,13 @@ $(VENV)/.installed: pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
+# What tests compare with, or run inside, and are skipped without.
+setup-frameworks: $(VENV)/.frameworks
+
+$(VENV)/.frameworks: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[frameworks]'
+	touch $@
+
 # mypy and editors cannot follow the finder of an editable installation; they look here.
 .links/wiberg:
 	mkdir -p .links
@@ -27,8 +34,9 @@ $(VENV)/.installed: pyproject.toml
 demo: setup
 	$(RUN) examples/ransac.py
 
+# As many processes as cores; they share one kernel cache (tests/conftest.py).
 test: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: setup
 	$(RUN) -m ruff check .

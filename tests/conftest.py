@@ -1,4 +1,4 @@
-"""Set-up that must come before wiberg is imported: one private kernel cache for the whole run, hypothesis profiles."""
+"""Set-up before wiberg and NumPy are imported: a private kernel cache, one thread of BLAS, hypothesis profiles."""
 
 import atexit
 import os
@@ -11,15 +11,19 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `from energies_table import TABLE`
 
-if "WIBERG_TEST_CACHE" in os.environ:
-    os.environ["WIBERG_CACHE_DIR"] = os.environ["WIBERG_TEST_CACHE"]
-else:
-    os.environ["WIBERG_CACHE_DIR"] = tempfile.mkdtemp(prefix="wiberg-tests-")
+if "WIBERG_TEST_CACHE" not in os.environ:  # the workers of pytest-xdist inherit it: what one compiles, the others load
+    os.environ["WIBERG_TEST_CACHE"] = tempfile.mkdtemp(prefix="wiberg-tests-")
     atexit.register(
         lambda folder, owner: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True),
-        os.environ["WIBERG_CACHE_DIR"],
+        os.environ["WIBERG_TEST_CACHE"],
         os.getpid(),
     )
+os.environ["WIBERG_CACHE_DIR"] = os.environ["WIBERG_TEST_CACHE"]
+
+
+# The linear algebra that tests compare with: several threads of it in each of several processes wait for each other,
+# spinning, for longer than they work. No kernel and no driver uses it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):

@@ -2,12 +2,14 @@
 
 import math
 import random
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from energies_table import generated
 from wiberg.compiler.derive import KINDS, _only, find_structure
 from wiberg.compiler.expression import Op
+from wiberg.compiler.landings import Support
 from wiberg.compiler.prepare import hoist, prepare
 from wiberg.compiler.primitives import PRIMITIVES
 from wiberg.compiler.products import divide
@@ -33,11 +35,22 @@ POINTWISE_KINDS = [k for k in KINDS if k not in ("many_values", "candidates", "s
 """Kinds whose inputs are those of the energy."""
 
 
+@lru_cache(maxsize=256)
+def _support(energy: Energy, derivative: str) -> Support | None:
+    return find_structure(energy, derivative).support
+
+
 def applies(energy: Energy, kind: str) -> bool:
     """Whether the energy has kernels of this kind: sparse ones only where a derivative is sparse."""
     if "sparse" not in kind:
         return True
-    return find_structure(energy, "cross" if "cross" in kind else "hessian").support is not None
+    return _support(energy, "cross" if "cross" in kind else "hessian") is not None
+
+
+def same(first: Program, second: Program) -> bool:
+    """Whether two programs are written alike, known without writing them: their nodes are the same objects."""
+    orders = [[list(part) for part in (p.arrays, p.ranges, p.family)] for p in (first, second)]
+    return first == second and orders[0] == orders[1]
 
 
 def built(energy: Energy, kind: str) -> Program:

@@ -18,7 +18,7 @@ SIZES = 3  # as there
 @pytest.fixture(scope="module")
 def by_jax(tmp_path_factory):
     if importlib.util.find_spec("jax") is None:
-        pytest.skip("JAX is not installed; pip install -e '.[bench]'")
+        pytest.skip("JAX is not installed; make setup-frameworks")
     path = tmp_path_factory.mktemp("jax") / "out.npz"
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(path)], capture_output=True, text=True,

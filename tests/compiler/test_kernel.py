@@ -15,6 +15,7 @@ from wiberg.compiler.evaluate import run
 from wiberg.compiler.testing import dense
 
 PLAIN = ["value", "gradient", "hessian", "cross", "value_gradient_hessian"]
+WEIGHTED = [name for name, make in TABLE.items() if make().weights]
 DIRECTED = ["hvp", "cross_adjoint", "data_adjoint"]
 BATCHES = {"unbatched": (None, ""), "batched": (3, ""), "shared weights": (3, "weights"), "shared data": (3, "data"),
            "shared variables": (3, "variables"), "only variables": (3, "weights data"),
@@ -118,7 +119,7 @@ def test_hvp_is_the_hessian_times_the_direction(name, kernels):
     assert_close([kernel.hvp(v, *point)], [np.einsum("bij,bj->bi", dense(kernel.hessian(*point)), v)])
 
 
-@pytest.mark.parametrize("name", [n for n, make in TABLE.items() if make().weights])
+@pytest.mark.parametrize("name", WEIGHTED)
 def test_the_cross_adjoint_is_the_direction_times_the_cross_derivative(name, kernels):
     kernel = kernels[name]
     point = draw(kernel.energy, 4, batch=3)
@@ -127,7 +128,7 @@ def test_the_cross_adjoint_is_the_direction_times_the_cross_derivative(name, ker
     assert_close([kernel.weights.pack(kernel.cross_adjoint(v, *point))], [expected])
 
 
-@pytest.mark.parametrize("name", [n for n, make in TABLE.items() if make().weights])
+@pytest.mark.parametrize("name", WEIGHTED)
 def test_the_cross_adjoint_of_shared_weights_is_summed_over_the_batch(name, kernels):
     kernel = kernels[name]
     point = draw(kernel.energy, 3, batch=3, shared="weights")

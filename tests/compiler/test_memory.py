@@ -71,6 +71,7 @@ def test_what_is_kept_is_bounded_and_the_latest():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_fork_while_another_thread_holds_the_lock():
     empty(NUMBERS)
     with memory._lock:

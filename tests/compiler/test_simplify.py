@@ -9,7 +9,7 @@ import wiberg as wb
 from energies_table import TABLE, draw
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from passes import PASSES, POINTWISE_KINDS, applies, built, outputs
+from passes import PASSES, POINTWISE_KINDS, applies, built, outputs, same
 from wiberg.compiler.derive import derive, value
 from wiberg.compiler.expression import ONE, ZERO, add, constant, mul, name, number, power, read
 from wiberg.compiler.lower import lower
@@ -27,13 +27,17 @@ def run_passes(energy, program, sizes=3):
     if not all(np.isfinite(values).all() for values in expected.values()):
         return  # a random energy may overflow: there is nothing to compare
     for one in PASSES:
-        program = check(one(program))
+        before, program = program, check(one(program))
+        if same(program, before):
+            continue  # nothing to compare, and a second run changes nothing
         got = outputs(energy, program, point, sizes)
         assert got.keys() == expected.keys(), one.__name__
         for output, values in expected.items():
             scale = 1 + np.abs(values).max(initial=0.0)
             np.testing.assert_allclose(got[output] / scale, values / scale, rtol=0, atol=1e-11, err_msg=one.__name__)
         again = one(program)
+        if same(again, program):
+            continue
         if "select(" in str(program):  # products are drawn into branches, some at the second rebuilding
             program, again = again, one(again)
         assert str(again) == str(program), f"{one.__name__} is not idempotent"

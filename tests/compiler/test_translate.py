@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 import pytest
+from drivers import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wiberg.compiler.calling import bits_of, of_bits, shifted
-from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
 from wiberg.compiler.translate import translate
 from wiberg.learn import damped
@@ -116,7 +116,6 @@ def promoted(n: int) -> float:
 
 
 FUNCTIONS = (arithmetic, floored, comparisons, guarded, loops, places, extremes, bits, several, early, promoted)
-COMPILED = {f.__name__: compile_driver(f, f.__name__)[0].call for f in FUNCTIONS}
 
 numbers = st.floats(-10, 10).filter(lambda x: x == 0 or abs(x) > 1e-3)
 
@@ -145,7 +144,7 @@ def test_machine_code_does_what_python_does(function, data):
             keep.append((array, copy))
             arguments.append(array)
             addresses.append(copy.ctypes.data)
-    expected, found = function(*arguments), COMPILED[function.__name__](*addresses)
+    expected, found = function(*arguments), compiled(function).call(*addresses)
     assert found == pytest.approx(expected, rel=1e-15, abs=1e-300)
     for array, copy in keep:
         assert array.tolist() == copy.tolist()
@@ -172,7 +171,6 @@ def _damped(h: DoublePointer, n: int, damping: float, c: DoublePointer, space: D
 
 linear_algebra_cholesky, linear_algebra_solve = linear_algebra.cholesky, linear_algebra.cholesky_solve
 trust_region_spectrum, damped_solve = trust_region.spectrum, damped.solve_damped
-OWN = {f: compile_driver(f, f.__name__)[0].call for f in (_cholesky, _spectrum, _damped)}
 
 
 @settings(max_examples=60)
@@ -190,7 +188,7 @@ def test_the_algebra_of_drivers_is_the_same_as_python(n, seed, shift):
         theirs = [h.ravel().copy(), n, *(a.copy() if isinstance(a, np.ndarray) else a for a in rest)]
         with np.errstate(all="ignore"):  # drivers divide by zero and look at what comes out
             expected = function(*theirs)
-        found = OWN[function](*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in ours))
+        found = compiled(function).call(*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in ours))
         assert found == pytest.approx(expected, rel=1e-11, abs=1e-11)
         if function is not _spectrum:
             solved, reference = [a for a in ours if isinstance(a, np.ndarray) and a.size == n][-1], theirs

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from wiberg.compiler.testing import dense
 from wiberg.runtime.methods import GENERAL_METHODS
 
 from .boxes import Box
@@ -45,7 +46,7 @@ def by_wiberg(problem: Problem, method: str = "trust-region", factor: int = 1, l
 
 
 class Functions:
-    """Energy, gradient and Hessian of a flat point, as SciPy wants them."""
+    """Energy, gradient and Hessian of a flat point, as SciPy wants them; the Hessian by the minimiser's kernel."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.kernel = problem, problem.kernel
@@ -60,7 +61,7 @@ class Functions:
         return np.asarray(self.kernel.gradient(self.point(y), None, self.problem.data))
 
     def hessian(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(self.kernel.dense_hessian(self.point(y), None, self.problem.data))
+        return np.asarray(dense(self.kernel.value_gradient_hessian(self.point(y), None, self.problem.data)[2]))
 
 
 def by_scipy(problem: Problem, method: str, factor: int = 1, limit: int = 3000) -> Run:

@@ -132,6 +132,7 @@ def test_memory_is_linear_in_the_batch_only(plane):
 # ---------------------------------------------------------------------------------------------- processes, threads
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_forked_child_minimises(plane):
     x, start = mixed(plane, 3000)
     set_threads(2)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse as sparse
+from drivers import compiled
 from hypothesis import given
 from hypothesis import strategies as st
-from wiberg.compiler.native import compile_driver
 from wiberg.compiler.pattern import Pattern
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
 from wiberg.runtime import sweeps
@@ -42,9 +42,6 @@ def _bounds(
     layout: IntegerPointer, slots: DoublePointer, memory: DoublePointer, results: DoublePointer, stop: IntegerPointer
 ) -> None:
     results[0], results[1] = eigenvalue_bounds(layout, slots, memory, stop)
-
-
-SOLVE, BOUNDS = compile_driver(_solve, "solve")[0], compile_driver(_bounds, "bounds")[0]
 
 
 def stencil(shape, offsets, random, *, signs=1.0, dominance=1.1):
@@ -102,7 +99,7 @@ def system_of(matrix, parts=1, random=None):
 
 def solve(system, slots, b, shift=0.0, radius=math.inf, tolerance=1e-12, limit=1000):
     memory, out, results, stop = np.full(system.memory, math.nan), np.empty(len(b)), np.empty(3), np.zeros(1, np.int64)
-    ended = SOLVE.call(
+    ended = compiled(_solve).call(
         system.address, memory.ctypes.data, slots.ctypes.data, shift, b.ctypes.data, radius, tolerance, limit,
         out.ctypes.data, results.ctypes.data, stop.ctypes.data,
     )  # fmt: skip
@@ -234,7 +231,7 @@ def test_bounds_of_eigenvalues_are_those_of_the_discs(name, parts):
     matrix = stencil(*SHAPES[name], random)
     system, _, slots = system_of(matrix, parts, random)
     results, memory, stop = np.empty(2), np.empty(system.memory), np.zeros(1, np.int64)
-    BOUNDS.call(system.address, *(a.ctypes.data for a in (slots, memory, results, stop)))
+    compiled(_bounds).call(system.address, *(a.ctypes.data for a in (slots, memory, results, stop)))
     expected = curvature(matrix)
     assert expected.downwards is None
     np.testing.assert_allclose(results, [expected.lowest, expected.size], rtol=1e-12, atol=1e-12)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from drivers import compiled
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wiberg.compiler.calling import shifted
-from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer
 from wiberg.runtime.linear_algebra import (
     cholesky,
@@ -74,8 +74,7 @@ def _shifted_solve(
 
 
 def _compiled(function):
-    call = compile_driver(function, function.__name__)[0].call
-    return lambda *given: call(*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in given))
+    return lambda *given: compiled(function).call(*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in given))
 
 
 CHOLESKY, SOLVE, TRIDIAGONALISE, ROTATE, ROTATE_BACK, LOWEST, SHIFTED, LARGEST = (

@@ -11,9 +11,10 @@ import time
 
 import numpy as np
 import pytest
+from drivers import compiled
 from wiberg.compiler import evaluate, slices
 from wiberg.compiler.calling import DRIVE, atomic_add, integer_pointer_at, pause
-from wiberg.compiler.native import Native, compile_driver
+from wiberg.compiler.native import Native
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
 from wiberg.compiler.slices import run_slices
 from wiberg.compiler.threads import set_threads
@@ -41,13 +42,10 @@ def _counting(problem: IntegerPointer, begin: int, end: int, workspace: DoublePo
     return end
 
 
-COUNTING = compile_driver(_counting, "counting")[0]
-
-
 def counted(count, rounds=0, key=None):
     seen = np.zeros(count, np.int64)
     problem = np.array([seen.ctypes.data, rounds, 0])
-    run_slices(COUNTING, problem.ctypes.data, count, key=key or object(), workspace=1)
+    run_slices(compiled(_counting), problem.ctypes.data, count, key=key or object(), workspace=1)
     assert problem[2] == count
     return seen
 
@@ -175,9 +173,10 @@ def test_an_interrupt_reaches_the_caller_and_stops_all_threads(number, interrupt
     set_threads(number)
     seen = np.zeros(100_000, np.int64)
     problem = np.array([seen.ctypes.data, 100_000, 0])
+    driver = compiled(_counting)
     threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
-        run_slices(COUNTING, problem.ctypes.data, len(seen), key=object(), workspace=1)
+        run_slices(driver, problem.ctypes.data, len(seen), key=object(), workspace=1)
     ran = problem[2]
     assert 0 < ran < len(seen)
     time.sleep(0.05)

@@ -11,9 +11,9 @@ import math
 import mpmath
 import numpy as np
 import pytest
+from drivers import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer
 from wiberg.runtime.trust_region import boundary_step, newton_step, spectrum
 
@@ -51,15 +51,12 @@ def _spectrum(h: DoublePointer, n: int, space: DoublePointer, record: DoublePoin
     return record[0]
 
 
-STEP, SPECTRUM = compile_driver(_step, "step")[0], compile_driver(_spectrum, "spectrum")[0]
-
-
 def step(h, g, radius):
     """(p, promised decrease, kind, lowest eigenvalue) of the compiled step."""
     h, g = np.ascontiguousarray(h, float), np.ascontiguousarray(g, float)
     n = len(g)
     p, space, work, record = np.full(n, 7.0), np.empty(n * n + 5 * n), np.empty(5 * n), np.full(3, np.nan)
-    decrease = STEP.call(
+    decrease = compiled(_step).call(
         h.ctypes.data, g.ctypes.data, n, radius, p.ctypes.data, space.ctypes.data, work.ctypes.data, record.ctypes.data
     )
     return p, decrease, KINDS[int(record[0])], record[1]
@@ -69,7 +66,7 @@ def lowest_eigenvalue(h):
     h = np.ascontiguousarray(h, float)
     n = len(h)
     space, record = np.empty(n * n + 5 * n), np.empty(2)
-    return SPECTRUM.call(h.ctypes.data, n, space.ctypes.data, record.ctypes.data)
+    return compiled(_spectrum).call(h.ctypes.data, n, space.ctypes.data, record.ctypes.data)
 
 
 def model(h, g, p):
