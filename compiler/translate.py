@@ -554,6 +554,7 @@ _BUILT_IN: dict[Any, Any] = {
     calling.call_evaluate: _call_at(calling.EVALUATE),
     calling.call_prepare: _call_at(calling.PREPARE),
     calling.call_drive: _call_at(calling.DRIVE),
+    calling.call_blocks: _call_at(calling.BLOCKS),
     calling.doubles: lambda body, node, pointer: body.builder.bitcast(pointer, DOUBLE.as_pointer()),
     calling.atomic_load: _atomic_load,
     calling.atomic_store: _atomic_store,

@@ -23,7 +23,7 @@ import math
 from ..compiler.calling import call_evaluate, call_prepare, double_pointer_at, doubles, integer_pointer_at, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
-from .bordered import boundary_step, newton_step, spectrum
+from .factorisation import boundary_step, newton_step, spectrum
 from .linear_algebra import dot, largest
 
 CONVERGED, STALLED, ITERATION_LIMIT, NOT_FINITE, UNBOUNDED, SADDLE = 0, 1, 2, 3, 4, 5
@@ -146,7 +146,7 @@ def descend(
 ) -> None:
     """Minimise one instance from y, which becomes the best point; `memory` has 3 n*n + 14 n numbers.
 
-    `layout` says which blocks the Hessian has (bordered.py).
+    `layout` says which blocks the Hessian has (factorisation.py).
     reals <- gradient norm, curvature;  integers <- iterations, evaluations, status.
     """
     size = n + n * n
