@@ -32,7 +32,7 @@ from timing import Row, compare
 from wiberg.compiler.calling import shifted
 from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
-from wiberg.runtime import bordered
+from wiberg.runtime import factorisation
 from wiberg.runtime.blocks import NONE, Blocks, find_blocks
 from wiberg.runtime.linear_algebra import cholesky
 from wiberg.runtime.trust_region import boundary_step, newton_step, spectrum
@@ -88,7 +88,7 @@ def _newton_in_blocks(
 ) -> float:
     good = True
     for _ in range(repeats):
-        good = bordered.newton_step(layout, h, g, n, space, p)
+        good = factorisation.newton_step(layout, h, g, n, space, p)
     return 1.0 if good else 0.0
 
 
@@ -103,7 +103,7 @@ def _lowest_in_blocks(
 ) -> float:
     lowest = 0.0
     for _ in range(repeats):
-        lowest, _bound = bordered.spectrum(layout, h, n, space)
+        lowest, _bound = factorisation.spectrum(layout, h, n, space)
     return lowest
 
 
@@ -118,9 +118,9 @@ def _boundary_in_blocks(
 ) -> float:
     lowest = 0.0
     for _ in range(repeats):
-        lowest, bound = bordered.spectrum(layout, h, n, space)
+        lowest, bound = factorisation.spectrum(layout, h, n, space)
         work = shifted(space, n * n + 5 * n)
-        bordered.boundary_step(layout, h, space, g, n, lowest, bound, RADIUS, p, work)
+        factorisation.boundary_step(layout, h, space, g, n, lowest, bound, RADIUS, p, work)
     return lowest
 
 

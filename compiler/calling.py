@@ -104,12 +104,31 @@ def call_drive(
     raise NotImplementedError("in compiled functions only")
 
 
+def call_blocks(
+    address: int,
+    task: int,
+    layout: IntegerPointer,
+    h: DoublePointer,
+    n: int,
+    number: float,
+    bound: float,
+    radius: float,
+    g: DoublePointer,
+    space: DoublePointer,
+    p: DoublePointer,
+    count: int,
+) -> float:
+    """Call what works on Hessians with blocks (runtime/bordered.py) at an address; `task` says what is done."""
+    raise NotImplementedError("in compiled functions only")
+
+
 def _called(function: Any) -> Any:
     signature = signature_of(function)
     return type(signature)(signature.result, signature.arguments[1:])
 
 
 EVALUATE, PREPARE, DRIVE = _called(call_evaluate), _called(call_prepare), _called(call_drive)
+BLOCKS = _called(call_blocks)
 
 
 # ---------------------------------------------------------------------------------------------- between threads

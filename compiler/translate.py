@@ -554,6 +554,7 @@ _BUILT_IN: dict[Any, Any] = {
     calling.call_evaluate: _call_at(calling.EVALUATE),
     calling.call_prepare: _call_at(calling.PREPARE),
     calling.call_drive: _call_at(calling.DRIVE),
+    calling.call_blocks: _call_at(calling.BLOCKS),
     calling.doubles: lambda body, node, pointer: body.builder.bitcast(pointer, DOUBLE.as_pointer()),
     calling.bits_of: lambda body, node, number: body.builder.bitcast(body.convert(number, DOUBLE, node), INTEGER),
     calling.of_bits: lambda body, node, bits: body.builder.bitcast(bits, DOUBLE),

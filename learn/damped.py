@@ -40,8 +40,9 @@ from ..compiler.calling import (
 from ..compiler.evaluate import BLOCK
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
-from ..runtime.bordered import COUNT, factor, solve_vector, spectrum
-from ..runtime.bordered import solve_rows as solve_rows_in_blocks
+from ..runtime.bordered import COUNT
+from ..runtime.factorisation import factor_shifted, solve, spectrum
+from ..runtime.factorisation import solve_rows as solve_rows_in_blocks
 from ..runtime.linear_algebra import EPSILON, TINY, cholesky, cholesky_solve
 from ..runtime.trust_region import spectrum as dense_spectrum
 
@@ -121,15 +122,15 @@ def factor_in_blocks(
     """
     pad = 1.5 * n * (3 * n + 1) * EPSILON * size
     margin = 2.0 * pad if damping > 0.0 else n * SINGULAR_AT * size
-    definite = curvature > SAFE * size or factor(layout, h, n, -margin, space)
+    definite = curvature > SAFE * size or factor_shifted(layout, h, n, -margin, space)
     if damping == 0.0:
-        return USED if definite and factor(layout, h, n, 0.0, space) else UNDECIDED
+        return USED if definite and factor_shifted(layout, h, n, 0.0, space) else UNDECIDED
     shift, code = damping, USED
     if not definite:
         lowest, _ = spectrum(layout, h, n, space)
         shift += max(0.0, -lowest) + pad
         code = SHIFTED if lowest < -pad else USED
-    factor(layout, h, n, shift, space)
+    factor_shifted(layout, h, n, shift, space)
     return code
 
 
@@ -269,9 +270,9 @@ def solve_damped(
         if not in_blocks:
             code = factor_damped(h, n, damping, size, curvature, space)
         if in_blocks and p == 1:
-            solve_vector(layout, space, n, c)
+            solve(layout, space, n, c)
         elif in_blocks:
-            solve_rows_in_blocks(layout, space, c, p)
+            solve_rows_in_blocks(layout, space, n, c, p)
         elif code == INDEFINITE:
             eliminate(h, n, c, p)
             code = USED

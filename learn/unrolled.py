@@ -36,8 +36,8 @@ from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError
 from ..runtime.blocks import layout_of
-from ..runtime.bordered import solve_vector
 from ..runtime.descend import prepared_for
+from ..runtime.factorisation import solve
 from ..runtime.irls import reweight, solve_reweighted, space_for
 from ..runtime.solution import Solution
 from .damped import NOT_FINITE, USED, is_finite
@@ -297,7 +297,7 @@ def walk_back(
             pair[i] = -scale * slope[i]
             pair[n + i] = y[i]
             out[i] = 0.0
-        solve_vector(layout, space, n, pair)
+        solve(layout, space, n, pair)
         call_evaluate(adjoint, full, pair, table, extents, instance, prepared_adjoint, scratch, out)
         for i in range(n):
             slope[i] = (1.0 - scale) * slope[i] + out[i] - added[i] * pair[i]

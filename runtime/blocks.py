@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from .bordered import TABLES, VECTORS
+from .bordered import TABLES, VECTORS, eliminate
 
 Integers = NDArray[np.int64]
 Coupled = NDArray[np.bool_]
@@ -63,7 +63,7 @@ class Blocks:
         head = (len(self.sizes), len(self.rest), len(self.border), height, width, len(lengths), self.largest)
         lowest = FACTORS * self.cost < dense_spectrum_cost(len(self.rest) + len(self.border))
         tables = (self.rest, self.sizes, self.border, runs)
-        return np.concatenate([[*head, self.entries, lowest], *tables]).astype(np.int64)
+        return np.concatenate([[*head, self.entries, lowest, eliminate().address], *tables]).astype(np.int64)
 
     @property
     def largest(self) -> int:

@@ -9,10 +9,8 @@ is a Cholesky factorisation in which no block fills in; W'W is the Schur complem
 for a block, those of R, and n k^2/2 for the complement, k being the size of the border. Rounding is that of any order
 of elimination.
 
-    factor       U for a shift; False if H + shift is not positive definite to working precision
-    solve        with U
-    newton_step, spectrum, boundary_step    as of trust_region.py, which they call where a `layout` says that there are
-                                            no blocks
+Drivers reach the functions of this file through factorisation.py. They are compiled once, and only where there are
+blocks: what has none does not wait for them.
 
 Instead of all of the spectrum the lowest eigenvalue is found, by inverse iteration. Each shift at which the
 factorisation succeeds is a lower bound, each Rayleigh quotient an upper one, so that the answer is certain.
@@ -25,8 +23,8 @@ from __future__ import annotations
 import math
 
 from ..compiler.calling import shifted
+from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, streaming
-from . import trust_region
 from .linear_algebra import (
     EPSILON,
     TINY,
@@ -43,11 +41,11 @@ from .trust_region import CHANCE
 from .vectors import copy, scale, zero
 
 # What `layout` says; where COUNT is 0, so is LOWEST, and the others are not read. LOWEST is 1 where the lowest
-# eigenvalue is found by the blocks, which takes more unknowns to pay. LARGEST is the size of the largest block, ENTRIES
-# are those of all blocks. Rows of R, columns of R and C are padded to whole fours: HEIGHT for the REST, the unknowns of
-# blocks, WIDTH for the BORDER. From TABLES on: the rest, block by block; the sizes of the blocks; the border, in rising
-# order; its runs of neighbours, as pairs (first, length).
-COUNT, REST, BORDER, HEIGHT, WIDTH, RUNS, LARGEST, ENTRIES, LOWEST, TABLES = range(10)
+# eigenvalue is found by the blocks, which takes more unknowns to pay; ENTRY is the address of `eliminate`. LARGEST is
+# the size of the largest block, ENTRIES are those of all blocks. Rows of R, columns of R and C are padded to fours:
+# HEIGHT for the REST, the unknowns of blocks, WIDTH for the BORDER. From TABLES on: the rest, block by block; the sizes
+# of the blocks; the border, in rising order; its runs of neighbours, as pairs (first, length).
+COUNT, REST, BORDER, HEIGHT, WIDTH, RUNS, LARGEST, ENTRIES, LOWEST, ENTRY, TABLES = range(11)
 
 VECTORS = 4
 """So many vectors of HEIGHT + WIDTH numbers lie behind the factors: the lowest eigenvector, and those at work."""
@@ -166,13 +164,6 @@ def factor(layout: IntegerPointer, h: DoublePointer, n: int, shift: float, f: Do
     return cholesky(work, width, complement)
 
 
-def factor_unshifted(layout: IntegerPointer, h: DoublePointer, n: int, f: DoublePointer) -> bool:
-    """Write U with U'U = H to f; False if H is not positive definite. Where there are no blocks, for `solve_vector`."""
-    if layout[COUNT] == 0:
-        return cholesky(h, n, f)
-    return factor(layout, h, n, 0.0, f)
-
-
 def solve(layout: IntegerPointer, f: DoublePointer, x: DoublePointer) -> None:
     """x <- (U'U)^-1 x, x in the order of U with zeros as padding (`gather`)."""
     height, width = layout[HEIGHT], layout[WIDTH]
@@ -268,23 +259,16 @@ def scatter(layout: IntegerPointer, factor: float, x: DoublePointer, a: DoublePo
         a[places[i]] = factor * x[height + i]
 
 
-def solve_vector(layout: IntegerPointer, f: DoublePointer, n: int, b: DoublePointer) -> None:
-    """b <- (U'U)^-1 b in the order of H; U is that of `linear_algebra.cholesky` where there are no blocks."""
-    if layout[COUNT] == 0:
-        cholesky_solve(f, n, b)
-        return
+def solve_vector(layout: IntegerPointer, f: DoublePointer, b: DoublePointer) -> None:
+    """b <- (U'U)^-1 b in the order of H."""
     x = shifted(f, factor_size(layout))
     gather(layout, 1.0, b, x)
     solve(layout, f, x)
     scatter(layout, 1.0, x, b)
 
 
-def squared_pivots(layout: IntegerPointer, f: DoublePointer, n: int, out: DoublePointer) -> None:
-    """out <- the squares of the diagonal of U, in the order of H; U as for `solve_vector`."""
-    if layout[COUNT] == 0:
-        for i in range(n):
-            out[i] = f[i * n + i] * f[i * n + i]
-        return
+def squared_pivots(layout: IntegerPointer, f: DoublePointer, out: DoublePointer) -> None:
+    """out <- the squares of the diagonal of U, in the order of H."""
     rest, width = layout[REST], layout[WIDTH]
     order, sizes = shifted(layout, TABLES), shifted(layout, TABLES + rest)
     places = shifted(sizes, layout[COUNT])
@@ -364,7 +348,7 @@ def _raise(
     return target, high
 
 
-def _lowest_eigenvalue(layout: IntegerPointer, h: DoublePointer, n: int, space: DoublePointer) -> tuple[float, float]:
+def lowest_eigenvalue(layout: IntegerPointer, h: DoublePointer, n: int, space: DoublePointer) -> tuple[float, float]:
     """The lowest eigenvalue of H, and a bound of all; its eigenvector goes behind the factors, in the order of U.
 
     A factorisation that succeeds at H - low shows that low is a lower bound. With x = (H - low)^-1 z for a unit vector
@@ -423,9 +407,7 @@ def _lowest_eigenvalue(layout: IntegerPointer, h: DoublePointer, n: int, space: 
 def newton_step(
     layout: IntegerPointer, h: DoublePointer, g: DoublePointer, n: int, space: DoublePointer, p: DoublePointer
 ) -> bool:
-    """p <- -H^-1 g where H is positive definite, else False; as `trust_region.newton_step`."""
-    if layout[COUNT] == 0:
-        return trust_region.newton_step(h, g, n, space, p)
+    """p <- -H^-1 g where H is positive definite, else False."""
     if not factor(layout, h, n, 0.0, space):
         return False
     x = shifted(space, factor_size(layout))
@@ -435,32 +417,7 @@ def newton_step(
     return True
 
 
-def spectrum(layout: IntegerPointer, h: DoublePointer, n: int, space: DoublePointer) -> tuple[float, float]:
-    """The lowest eigenvalue of H and a bound of all; what `boundary_step` needs stays in `space` (n*n + 5n numbers)."""
-    if layout[LOWEST] == 0:
-        return trust_region.spectrum(h, n, space)
-    return _lowest_eigenvalue(layout, h, n, space)
-
-
 def boundary_step(
-    layout: IntegerPointer,
-    h: DoublePointer,
-    space: DoublePointer,
-    g: DoublePointer,
-    n: int,
-    lowest: float,
-    bound: float,
-    radius: float,
-    p: DoublePointer,
-    work: DoublePointer,
-) -> float:
-    """p <- the minimiser of the model, from what `spectrum` left; returns the decrease that the model promises."""
-    if layout[LOWEST] == 0:
-        return trust_region.boundary_step(space, g, n, lowest, bound, radius, p, work)
-    return _boundary_step(layout, h, space, g, n, lowest, bound, radius, p)
-
-
-def _boundary_step(
     layout: IntegerPointer,
     h: DoublePointer,
     space: DoublePointer,
@@ -535,3 +492,50 @@ def _boundary_step(
     predicted -= 0.5 * dot(p, w, n)
     scale(radius, p, n)
     return radius * (radius * predicted)
+
+
+# ---------------------------------------------------------------------------------------------- for drivers
+
+FACTOR, SOLVE, SOLVE_ROWS, PIVOTS, NEWTON, SPECTRUM, BOUNDARY = range(7)
+
+
+def _eliminate(
+    task: int,
+    layout: IntegerPointer,
+    h: DoublePointer,
+    n: int,
+    number: float,
+    bound: float,
+    radius: float,
+    g: DoublePointer,
+    space: DoublePointer,
+    p: DoublePointer,
+    count: int,
+) -> float:
+    """One of the functions above; `number` is a shift or the lowest eigenvalue."""
+    if task == FACTOR:
+        return 1.0 if factor(layout, h, n, number, space) else 0.0
+    if task == SOLVE:
+        solve_vector(layout, space, p)
+    elif task == SOLVE_ROWS:
+        solve_rows(layout, space, p, count)
+    elif task == PIVOTS:
+        squared_pivots(layout, space, p)
+    elif task == NEWTON:
+        return 1.0 if newton_step(layout, h, g, n, space, p) else 0.0
+    elif task == SPECTRUM:
+        found = bounds_at(layout, space)
+        found[0], found[1] = lowest_eigenvalue(layout, h, n, space)
+    elif task == BOUNDARY:
+        return boundary_step(layout, h, space, g, n, number, bound, radius, p)
+    return 0.0
+
+
+def bounds_at(layout: IntegerPointer, space: DoublePointer) -> DoublePointer:
+    """Where SPECTRUM leaves the lowest eigenvalue and the bound."""
+    return shifted(space, factor_size(layout) + 3 * (layout[HEIGHT] + layout[WIDTH]))
+
+
+def eliminate() -> Native:
+    """The compiled `_eliminate`, whose address is the layout's ENTRY."""
+    return native(_eliminate)

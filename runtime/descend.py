@@ -24,7 +24,7 @@ from ..compiler.calling import call_evaluate, call_prepare, double_pointer_at, d
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from . import vectors
-from .bordered import boundary_step, newton_step, spectrum
+from .factorisation import boundary_step, newton_step, spectrum
 from .first_evaluation import evaluate_first
 from .linear_algebra import dot, largest
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
@@ -142,7 +142,7 @@ def descend(
 ) -> None:
     """Minimise one instance from y, which becomes the best point; `memory` has 3 n*n + 14 n numbers.
 
-    `layout` says which blocks the Hessian has (bordered.py).
+    `layout` says which blocks the Hessian has (factorisation.py).
     reals <- gradient norm, curvature;  integers <- iterations, evaluations, status.
     """
     size = n + n * n

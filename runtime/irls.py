@@ -28,8 +28,8 @@ from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from ..compiler.slices import run_slices
 from .blocks import layout_of
-from .bordered import factor_unshifted, solve_vector, spectrum, squared_pivots
 from .descend import DOUBTFUL, FLAT, HOPELESS, ROUNDING, prepared_for, take_step
+from .factorisation import factor, solve, spectrum, squared_pivots
 from .first_evaluation import evaluate_first
 from .linear_algebra import EPSILON, dot, largest
 from .problem import Problem
@@ -54,7 +54,7 @@ def space_for(n: int) -> int:
 @vectorised
 def is_definite(layout: IntegerPointer, a: DoublePointer, n: int, u: DoublePointer, pivots: DoublePointer) -> bool:
     """U'U = A; False where A is not positive definite, or singular but for rounding."""
-    if not factor_unshifted(layout, a, n, u):
+    if not factor(layout, a, n, u):
         return False
     squared_pivots(layout, u, n, pivots)
     definite = True
@@ -66,7 +66,7 @@ def is_definite(layout: IntegerPointer, a: DoublePointer, n: int, u: DoublePoint
 def factorise(layout: IntegerPointer, a: DoublePointer, n: int, u: DoublePointer, added: DoublePointer) -> bool:
     """U'U = A + diag(added), nothing added where A is positive definite; False where the most is too little.
 
-    U is that of bordered.py, `added` is used for pivots, too.
+    U is that of factorisation.py, `added` is used for pivots, too.
     """
     definite = is_definite(layout, a, n, u, added)
     for i in range(n):
@@ -84,7 +84,7 @@ def factorise(layout: IntegerPointer, a: DoublePointer, n: int, u: DoublePointer
             size = abs(a[i * n + i])
             added[i] = shift * (size if size > 0.0 else most)
             a[i * n + i] += added[i]
-        definite = factor_unshifted(layout, a, n, u)
+        definite = factor(layout, a, n, u)
         for i in range(n):
             a[i * n + i] -= added[i]
         if definite:
@@ -101,7 +101,7 @@ def solve_reweighted(
         return False
     for i in range(n):
         step[i] = -here[i]
-    solve_vector(layout, space, n, step)
+    solve(layout, space, n, step)
     return True
 
 

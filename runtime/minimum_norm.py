@@ -20,7 +20,6 @@ from ..compiler.calling import call_evaluate, double_pointer_at, doubles, intege
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from . import trust_region
-from .bordered import newton_step, spectrum
 from .descend import (
     DERIVATIVES,
     ENERGIES,
@@ -39,6 +38,7 @@ from .descend import (
     VARIABLES,
     prepared_for,
 )
+from .factorisation import newton_step, spectrum
 from .first_evaluation import evaluate_first
 from .linear_algebra import dot, largest, lowest_eigenvector, rotate_back
 from .semidefinite import combine, null_part, project, row_space, solve_in_range
@@ -86,7 +86,7 @@ def solve_quadratic(
     """Minimise one instance from y, which becomes the minimiser; `memory` has 3 n*n + 14 n numbers.
 
     evaluate   writes the gradient and the Hessian
-    layout     the blocks of the Hessian (bordered.py)
+    layout     the blocks of the Hessian (factorisation.py)
     reals      <- gradient norm, lowest eigenvalue of the Hessian (0 where its rank is not full)
     integers   <- iterations, evaluations, status
     """

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from wiberg.compiler.calling import shifted
 from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
-from wiberg.runtime.bordered import (
-    LOWEST,
+from wiberg.runtime.bordered import LOWEST, TABLES
+from wiberg.runtime.factorisation import (
     boundary_step,
-    factor,
+    factor_shifted,
     newton_step,
+    solve,
     solve_rows,
-    solve_vector,
     spectrum,
     squared_pivots,
 )
@@ -29,12 +29,12 @@ TOLERANCE = 1e-10
 def _solve(
     layout: IntegerPointer, h: DoublePointer, n: int, shift: float, c: DoublePointer, p: int, f: DoublePointer
 ) -> float:
-    if not factor(layout, h, n, shift, f):
+    if not factor_shifted(layout, h, n, shift, f):
         return 0.0
     if p == 1:
-        solve_vector(layout, f, n, c)
+        solve(layout, f, n, c)
     elif p > 1:
-        solve_rows(layout, f, c, p)
+        solve_rows(layout, f, n, c, p)
     else:
         squared_pivots(layout, f, n, c)
     return 1.0
@@ -81,7 +81,7 @@ def space_for(blocks, n):
     return np.full(max(blocks.memory, n * n + 5 * n) + 9 * n, np.nan)
 
 
-def solve(blocks, h, shift, c):
+def solved(blocks, h, shift, c):
     n, space, layout, c = len(h), space_for(blocks, len(h)), layout_of(blocks), np.array(c, float)
     h, p = np.ascontiguousarray(h), c.size // len(h)
     good = SOLVE.call(layout.ctypes.data, h.ctypes.data, n, shift, c.ctypes.data, p, space.ctypes.data)
@@ -142,7 +142,7 @@ def test_solutions_are_those_of_the_dense_matrix(form, seed, shift, p):
     c = rng.standard_normal((len(h), p))
     matrix = h + shift * np.eye(len(h))
     error = 1e-14 * np.linalg.cond(matrix) * len(h)
-    np.testing.assert_allclose(solve(blocks, h, shift, c), np.linalg.solve(matrix, c), rtol=0, atol=error)
+    np.testing.assert_allclose(solved(blocks, h, shift, c), np.linalg.solve(matrix, c), rtol=0, atol=error)
 
 
 @settings(max_examples=60)
@@ -153,8 +153,8 @@ def test_what_is_not_of_the_form_is_not_read(form, seed):
     order = np.concatenate([blocks.border, blocks.rest])
     place = np.argsort(order)
     met = bordered.pattern(len(blocks.border), list(blocks.sizes), place)
-    expected = solve(blocks, h, 0.0, c)
-    assert np.array_equal(solve(blocks, np.where(met, h, np.nan), 0.0, c), expected)
+    expected = solved(blocks, h, 0.0, c)
+    assert np.array_equal(solved(blocks, np.where(met, h, np.nan), 0.0, c), expected)
     assert np.array_equal(lowest(blocks, h)[0], lowest(blocks, h)[0])
 
 
@@ -173,11 +173,11 @@ def test_pivots_are_those_of_the_permuted_matrix(form, seed):
 def test_an_indefinite_matrix_is_refused_whichever_part_makes_it_so(form, seed, depth):
     blocks, h, rng = drawn(form, seed, definite=True)
     values = np.linalg.eigvalsh(h)
-    assert solve(blocks, h, -values[0] + depth, np.ones(len(h))) is not None
-    assert solve(blocks, h, -values[0] - depth, np.ones(len(h))) is None
+    assert solved(blocks, h, -values[0] + depth, np.ones(len(h))) is not None
+    assert solved(blocks, h, -values[0] - depth, np.ones(len(h))) is None
     some = rng.integers(len(h))
     h[some, some] = -depth
-    assert solve(blocks, h, 0.0, np.ones(len(h))) is None
+    assert solved(blocks, h, 0.0, np.ones(len(h))) is None
 
 
 def test_not_a_number_is_refused_wherever_it_is():
@@ -185,7 +185,7 @@ def test_not_a_number_is_refused_wherever_it_is():
     for row, column in zip(*np.nonzero(np.triu(h)), strict=True):
         bad = h.copy()
         bad[row, column] = bad[column, row] = np.nan
-        assert solve(blocks, bad, 0.0, np.ones(len(h))) is None
+        assert solved(blocks, bad, 0.0, np.ones(len(h))) is None
         assert np.isnan(lowest(blocks, bad)[0])
 
 
@@ -307,7 +307,7 @@ def test_conditions_in_units_of_any_size(form, seed, curvature, slope):
 def test_the_step_is_the_dense_one(form, seed, definite):
     blocks, h, rng = drawn(form, seed, definite)
     g = rng.standard_normal(len(h))
-    none = np.zeros(16, np.int64)
+    none = np.zeros(TABLES, np.int64)
     p, record, space = np.empty(len(g)), np.empty(2), space_for(blocks, len(g))
     h = np.ascontiguousarray(h)
     STEP.call(
