@@ -118,11 +118,13 @@ def functions_of(source: str, filename: str) -> dict[str, Callable[..., Any]]:
     """The functions that kernel source defines, for numba."""
     from . import vectormath
     from .pointers import double_pointer_at, integer_pointer_at, separate, shifted
+    from .tiles import fetch_ahead, tile_end, tiles
     from .user_functions import compiled_functions
 
     namespace: dict[str, Any] = {
         **vectormath.kernel_namespace(), "math": math, "np": np, "shifted": shifted, "separate": separate,
         "double_pointer_at": double_pointer_at, "integer_pointer_at": integer_pointer_at, "__name__": "wiberg.kernel",
+        "tiles": tiles, "tile_end": tile_end, "fetch_ahead": fetch_ahead,
         **compiled_functions(source),
     }  # fmt: skip
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)

@@ -70,7 +70,11 @@ def compile_function(
 ) -> tuple[Native, dict[str, bytes]]:
     """Compile a function by numba; the machine code, and the parts from which `load` makes it again."""
     compiled = cfunc(
-        signature.result(*signature.arguments), fastmath=set(fastmath) or False, error_model="numpy", boundscheck=False
+        signature.result(*signature.arguments),
+        fastmath=set(fastmath) or False,
+        error_model="numpy",
+        boundscheck=False,
+        no_rewrites=True,  # of expressions of arrays: kernels have none, and looking for them takes a tenth of the time
     )(function)
     native = Native(compiled.address, signature.c_type(compiled.address), compiled)
     return native, _parts(compiled._library, compiled.native_name)

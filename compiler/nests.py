@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import sizes
-from .expression import Op, add, name, number, replace_indices
+from .expression import Affine, Op, add, gathers, name, number, replace_indices
 from .freeze import Placement, freeze
 from .primitives import PRIMITIVES
 from .program import Array, Statement
+from .tiles import AHEAD, TILE
 
 if TYPE_CHECKING:
     from .emit import FunctionText
@@ -161,20 +162,37 @@ class NestText:
         start, stop = self.function.integer(limits.start), self.function.integer(limits.stop)
         return self.ranges.get(loop, stop if start == "0" else f"{start}, {stop}")
 
-    def _parts(self, level: int) -> Iterator[str]:
-        """The loop of a level, in one or two parts.
+    def _parts(self, level: int) -> Iterator[list[str]]:
+        """The lines that open the loop of a level, once or for two parts.
 
         A single loop of exponentials runs over a multiple of 8 first: what LLVM makes of the rest by itself is slower.
         """
-        values = self._values(self.loops[level])
+        loop, values = self.loops[level], self._values(self.loops[level])
         if len(self.loops) > 1 or values not in self.function.program.extents or not any(map(_has_exp, self.roots)):
-            yield values
+            yield [f"for {loop} in range({values}):"]
             return
-        yield f"{values}//8*8"
+        yield self._tiles(loop, values) or [f"for {loop} in range({values}//8*8):"]
         for node in self.order:
             if self.placement.level(node) > level:
                 self.names.pop(node, None)
-        yield f"{values}//8*8, {values}"
+        yield [f"for {loop} in range({values}//8*8, {values}):"]
+
+    def _tiles(self, loop: str, values: str) -> list[str]:
+        """The lines that open a loop in tiles, if it reads one number after the other and no more.
+
+        Asking for two arrays took 4 % longer where they are in a cache, for many (fusion) 20 to 60 % at any size.
+        """
+        reads = {r.args[0]: r.args[1] for root in self.roots for r in root.reads if loop in r.indices}
+        array, subscripts = next(iter(reads.items()), ("", ()))
+        if len(reads) != 1 or not _is_last(subscripts, loop):
+            return []
+        ahead = [s.replaced({loop: name("tile") * TILE + AHEAD}) for s in subscripts]
+        place = self.function.address(self.function.program.arrays[array], ahead)
+        return [
+            f"for tile in range(tiles({values})):",
+            f"    fetch_ahead({array}, {place}, {values})",
+            f"    for {loop} in range({TILE}*tile, tile_end(tile, {values})):",
+        ]
 
     def _open(self, loop: str, values: str) -> None:
         function = self.function
@@ -202,14 +220,17 @@ class NestText:
         self._enter(level)
         if level < len(self.loops):
             whole = dict(self.register)
-            for part, values in enumerate(self._parts(level)):
+            for part, opening in enumerate(self._parts(level)):
                 sums = {k: r for k, r in whole.items() if part > 0 and self.statements[k].reduction == "sum"}
                 for k, (accumulator, own) in sums.items():  # so that the rest does not wait for the sum over the lanes
                     self.register[k] = f"{accumulator}_rest", own
                     self._start(self.statements[k], f"{accumulator}_rest")
-                self._open(self.loops[level], values)
+                depth = function.depth
+                for line in opening:
+                    function.line(line)
+                function.depth += sum(line.endswith(":") for line in opening)
                 self._level(level + 1)
-                function.depth -= 1
+                function.depth = depth
                 for accumulator, _ in sums.values():
                     function.line(f"{accumulator} += {accumulator}_rest")
             self.register = whole
@@ -399,6 +420,12 @@ def _float_text(value: float) -> str:
 
 def _has_exp(node: Op) -> bool:
     return node.name == "exp" or any(map(_has_exp, node.children))
+
+
+def _is_last(subscripts: Sequence[Affine], loop: str) -> bool:
+    """Whether the loop moves by one along the last axis of an array, and along no other."""
+    *outer, last = subscripts
+    return (loop, 1) in last.terms and not gathers(last) and all(loop not in s.names for s in outer)
 
 
 def _is_arithmetic(node: Op) -> bool:

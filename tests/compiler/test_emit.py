@@ -16,7 +16,7 @@ import sympy as sp
 import wiberg as wb
 from energies_table import TABLE, draw
 from passes import applies
-from wiberg.compiler import sizes
+from wiberg.compiler import sizes, tiles
 from wiberg.compiler.derive import COUNT, KINDS, compile_text
 from wiberg.compiler.evaluate import run
 from wiberg.compiler.vectormath import plain_namespace
@@ -60,6 +60,7 @@ def run_plainly(source, memory, *arguments, name="evaluate"):
     namespace = {
         "math": math, "np": np, "shifted": lambda p, k: p.shifted(k), "separate": lambda p, scope, count: p,
         "double_pointer_at": memory.at, "integer_pointer_at": memory.at, **plain_namespace(),
+        **tiles.plain_namespace(),
     }  # fmt: skip
     exec(source, namespace)
     return namespace[name](*arguments)
