@@ -1,7 +1,7 @@
 """All benchmarks: what `make bench` runs. Each row gives our figure, the peer's, their ratio and what it must reach.
 
     python benchmarks/run.py [PART ...] [--json FILE]      speed, solvers, families, casadi, step, scaling, streaming,
-                                                           compiling
+                                                           compiling, sparse
 
 Ratios are of the minima of interleaved repeats in one process; in brackets those of the medians. The two differ by what
 else the machine was doing: ratios under 1.3 prove nothing. Peers: the shared hand-written numba kernels (`../shared`,
@@ -25,7 +25,7 @@ from timing import Row, skipped
 HERE = Path(__file__).resolve().parent
 
 
-PARTS = ("speed", "solvers", "families", "casadi", "step", "scaling", "streaming", "compiling")
+PARTS = ("speed", "solvers", "families", "casadi", "step", "scaling", "streaming", "compiling", "sparse")
 
 
 def script(section: str, name: str, *arguments: str) -> Iterator[Row]:
@@ -61,6 +61,8 @@ def rows(parts: list[str]) -> Iterator[Row]:
         yield from script("scaling", "scaling.py")
     if "streaming" in parts:
         yield from script("streaming", "streaming.py")
+    if "sparse" in parts:
+        yield from script("sparse, one core", "sparse.py", "--rows")
     if "compiling" in parts:
         yield from compiling.rows()
 
