@@ -538,6 +538,11 @@ def _call_at(signature: Signature) -> Any:
     return generate
 
 
+def _rough_inverse_root(body: _Body, node: ast.Call, number: Any) -> Any:
+    half = body.builder.lshr(body.builder.bitcast(body.convert(number, DOUBLE, node), INTEGER), ir.Constant(INTEGER, 1))
+    return body.builder.bitcast(body.builder.sub(ir.Constant(INTEGER, 0x5FE6EB50C7B537A9), half), DOUBLE)
+
+
 _BUILT_IN: dict[Any, Any] = {
     abs: _intrinsic("llvm.fabs"),
     math.sqrt: _intrinsic("llvm.sqrt"),
@@ -558,6 +563,7 @@ _BUILT_IN: dict[Any, Any] = {
     calling.doubles: lambda body, node, pointer: body.builder.bitcast(pointer, DOUBLE.as_pointer()),
     calling.bits_of: lambda body, node, number: body.builder.bitcast(body.convert(number, DOUBLE, node), INTEGER),
     calling.of_bits: lambda body, node, bits: body.builder.bitcast(bits, DOUBLE),
+    calling.rough_inverse_root: _rough_inverse_root,
     calling.atomic_load: _atomic_load,
     calling.atomic_store: _atomic_store,
     calling.atomic_add: _atomic_add,

@@ -212,9 +212,9 @@ def precondition(
         for i in range(margin):
             vector[i - margin] = 0.0
             vector[n + i] = 0.0
-    given, inverse = _given(layout, slots, memory), _vector(layout, memory, P)
+    given, inverse, roots = _given(layout, slots, memory), _vector(layout, memory, P), _vector(layout, memory, X)
     below, sizes = _vector(layout, memory, T), _vector(layout, memory, Q)
-    return sweeps.factorise(layout, given, shift, memory, scale, inverse, below, sizes)
+    return sweeps.factorise(layout, given, shift, memory, scale, inverse, roots, below, sizes)
 
 
 def eigenvalue_bounds(

@@ -10,11 +10,11 @@ import pytest
 from drivers import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.compiler.calling import bits_of, of_bits, shifted
+from wiberg.compiler.calling import bits_of, of_bits, rough_inverse_root, shifted
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
 from wiberg.compiler.translate import translate
 from wiberg.learn import damped
-from wiberg.runtime import linear_algebra, trust_region, vectors
+from wiberg.runtime import blocks, linear_algebra, trust_region, vectors
 
 SCALE = 2.5
 LIMIT = 3
@@ -87,6 +87,10 @@ def bits(a: float, b: float) -> float:
     return of_bits(max(bits_of(abs(a)), bits_of(abs(b)))) + bits_of(1.0) % 7
 
 
+def rough(a: float) -> float:
+    return rough_inverse_root(abs(a) + 1e-300)
+
+
 def pair(a: float, n: int) -> tuple[float, int]:
     if n < 0:
         return -a, 0
@@ -115,7 +119,7 @@ def promoted(n: int) -> float:
     return total / 3
 
 
-FUNCTIONS = (arithmetic, floored, comparisons, guarded, loops, places, extremes, bits, several, early, promoted)
+FUNCTIONS = (arithmetic, floored, comparisons, guarded, loops, places, extremes, bits, rough, several, early, promoted)
 
 numbers = st.floats(-10, 10).filter(lambda x: x == 0 or abs(x) > 1e-3)
 
@@ -165,8 +169,10 @@ def _spectrum(h: DoublePointer, n: int, space: DoublePointer, record: DoublePoin
     return record[0]
 
 
-def _damped(h: DoublePointer, n: int, damping: float, c: DoublePointer, space: DoublePointer) -> float:
-    return 1.0 * damped_solve(h, n, damping, math.nan, c, 1, space)
+def _damped(
+    h: DoublePointer, n: int, damping: float, c: DoublePointer, space: DoublePointer, layout: IntegerPointer
+) -> float:
+    return 1.0 * damped_solve(layout, h, n, damping, math.nan, c, 1, space)
 
 
 linear_algebra_cholesky, linear_algebra_solve = linear_algebra.cholesky, linear_algebra.cholesky_solve
@@ -182,7 +188,7 @@ def test_the_algebra_of_drivers_is_the_same_as_python(n, seed, shift):
     for function, rest in (
         (_cholesky, (np.empty(n * n), b.copy())),
         (_spectrum, (np.empty(n * n + 5 * n), np.empty(2))),
-        (_damped, (0.1, b.copy(), np.empty(n * n + 14 * n))),
+        (_damped, (0.1, b.copy(), np.empty(n * n + 14 * n), blocks.NONE)),
     ):
         ours = [h.ravel().copy(), n, *(a.copy() if isinstance(a, np.ndarray) else a for a in rest)]
         theirs = [h.ravel().copy(), n, *(a.copy() if isinstance(a, np.ndarray) else a for a in rest)]
@@ -250,6 +256,11 @@ def test_what_is_not_translated_is_refused_with_its_place(function, words):
     with pytest.raises(NotImplementedError, match=words) as refused:
         translate(function, "refused")
     assert "test_translate.py:" in str(refused.value) and function.__name__ in str(refused.value)
+
+
+@given(st.floats(1e-300, 1e300))
+def test_a_rough_inverse_root_is_right_to_four_per_cent(x):
+    assert abs(rough_inverse_root(x) * math.sqrt(x) - 1) < 0.04
 
 
 def test_loops_over_long_vectors_get_what_they_promise():
