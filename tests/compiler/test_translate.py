@@ -15,6 +15,7 @@ from wiberg.compiler.signature import DoublePointer, IntegerPointer
 from wiberg.compiler.translate import translate
 from wiberg.learn import damped
 from wiberg.runtime import linear_algebra, trust_region, vectors
+from wiberg.runtime.bordered import TABLES
 
 SCALE = 2.5
 LIMIT = 3
@@ -162,8 +163,10 @@ def _spectrum(h: DoublePointer, n: int, space: DoublePointer, record: DoublePoin
     return record[0]
 
 
-def _damped(h: DoublePointer, n: int, damping: float, c: DoublePointer, space: DoublePointer) -> float:
-    return 1.0 * damped_solve(h, n, damping, math.nan, c, 1, space)
+def _damped(
+    h: DoublePointer, n: int, damping: float, c: DoublePointer, space: DoublePointer, layout: IntegerPointer
+) -> float:
+    return 1.0 * damped_solve(layout, h, n, damping, math.nan, c, 1, space)
 
 
 linear_algebra_cholesky, linear_algebra_solve = linear_algebra.cholesky, linear_algebra.cholesky_solve
@@ -180,7 +183,7 @@ def test_the_algebra_of_drivers_is_the_same_as_python(n, seed, shift):
     for function, rest in (
         (_cholesky, (np.empty(n * n), b.copy())),
         (_spectrum, (np.empty(n * n + 5 * n), np.empty(2))),
-        (_damped, (0.1, b.copy(), np.empty(n * n + 14 * n))),
+        (_damped, (0.1, b.copy(), np.empty(n * n + 14 * n), np.zeros(TABLES, np.int64))),
     ):
         ours = [h.ravel().copy(), n, *(a.copy() if isinstance(a, np.ndarray) else a for a in rest)]
         theirs = [h.ravel().copy(), n, *(a.copy() if isinstance(a, np.ndarray) else a for a in rest)]
