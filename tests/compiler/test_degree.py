@@ -12,7 +12,7 @@ from energies_table.symbols import b, c, i, n, sigma, t, u, x, y, z
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wiberg.compiler import derive, testing
-from wiberg.compiler.degree import first_beyond, is_quadratic
+from wiberg.compiler.degree import first_beyond, is_quadratic, term_beyond
 from wiberg.energies.extrema import minimum
 
 QUADRATIC = {
@@ -172,6 +172,15 @@ def test_the_answer_can_be_asked_for_a_block_and_names_the_statement():
     assert not is_quadratic(program, ["y1"])
     beyond = first_beyond(program, ["y1"], 2)
     assert beyond is not None and "y1**4" in str(beyond)
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"), [("y0", "y0**4"), ("y1", "exp(y1)"), ("y2", None), ("y1 y2", "exp(y1)")]
+)
+def test_the_term_beyond_a_degree_is_told_wherever_it_stands(block, expected):
+    energy = wb.Energy(t**4 + sp.exp(u) + (t * c - 1) ** 2 + 3 * u * c, variables=[t, u, c])
+    found = term_beyond(derive.value(energy), block.split(), 2)
+    assert (found is None) if expected is None else (str(found).replace("[]", "") == expected)
 
 
 def test_a_function_of_the_user_is_not_trusted_to_be_a_polynomial():
