@@ -13,7 +13,9 @@ The decrease of the energy is compared with that of the model (trust_region.py).
   Powell's badly scaled problem): its shift is at least that rounding. Then the Newton step, cut to the radius, promises
   more, or the step itself, made longer up to the radius or the minimum of the model along it (`lengthened`).
 - Where the model promises less than the rounding of the energy, the gradient judges a step.
-- Where the gradient is within gtol and the lowest curvature negative, the step along it leaves the saddle.
+- Where the gradient is within gtol and the lowest curvature negative, the step along it leaves the saddle. Where that
+  curvature is slight, Newton's steps come first: along a direction in which the energy does not change (all unknowns
+  turned together) the curvature is not 0 but of the size of the gradient, of either sign, and vanishes with it.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ ROUNDING = 1e-13
 
 FLAT = 1e-12
 """A curvature above minus this part of the largest counts as not negative."""
+
+SLIGHT = 1e-6
+"""A negative curvature above minus this part of the largest may be one that vanishes with the gradient."""
 
 DOUBTFUL, HOPELESS = 6, 16
 """How many steps from a point may be refused: below the rounding of the energy, and at all. The last is 1e-30 long."""
@@ -93,6 +98,26 @@ def lengthened(
             step[i] *= share
         return share * length, share * slope, -share * slope - 0.5 * share * share * max(curved, 0.0)
     return length, slope, predicted
+
+
+def shifted_step(
+    layout: IntegerPointer,
+    hessian: DoublePointer,
+    gradient: DoublePointer,
+    n: int,
+    shift: float,
+    space: DoublePointer,
+    diagonal: DoublePointer,
+    step: DoublePointer,
+) -> bool:
+    """step <- -(H + shift)^-1 g where that is positive definite, else False; `diagonal` is room for that of H."""
+    for i in range(n):
+        diagonal[i] = hessian[i * n + i]
+        hessian[i * n + i] += shift
+    found = newton_step(layout, hessian, gradient, n, space, step)
+    for i in range(n):
+        hessian[i * n + i] = diagonal[i]
+    return found and dot(step, step, n) < math.inf
 
 
 def take_step(y: DoublePointer, step: DoublePointer, n: int, trial: DoublePointer) -> bool:
@@ -160,6 +185,7 @@ def descend(
     fresh, known, on_line, shortened, rose = True, False, False, False, False
     gradient_size, gradient_norm = largest(here, n), math.sqrt(dot(here, here, n))
     radius = length = slope = predicted = lowest = bound = newton_length = 0.0
+    flattened = math.inf
     step = newton
     while True:
         hessian, noise, escaping = shifted(here, n), ROUNDING * abs(energy), gradient_size <= gtol
@@ -172,6 +198,24 @@ def descend(
                 if lowest >= -FLAT * bound:
                     status = CONVERGED
                     break
+                slight = lowest > -SLIGHT * bound and gradient_norm < 0.5 * flattened and iterations < max_iterations
+                if slight and shifted_step(layout, hessian, here, n, -2.0 * lowest, space, work, newton):
+                    flattened = gradient_norm
+                    if take_step(y, newton, n, trial):
+                        trial_energy = call_evaluate(
+                            evaluate, trial, trial, table, extents, instance, prepared, scratch, there
+                        )
+                        evaluations += 1
+                        trial_norm = math.sqrt(dot(there, there, n))
+                        if trial_norm < 0.5 * gradient_norm and trial_energy - energy <= noise:
+                            iterations += 1
+                            for i in range(n):
+                                y[i] = trial[i]
+                            here, there = there, here
+                            energy, gradient_norm, gradient_size = trial_energy, trial_norm, largest(here, n)
+                            continue
+                if slight:
+                    lowest, bound = spectrum(layout, hessian, n, space)
         if not shortened:
             if iterations >= max_iterations:
                 status = ITERATION_LIMIT

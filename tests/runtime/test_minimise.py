@@ -425,3 +425,21 @@ def test_a_start_however_near_to_a_maximum_leaves_it(start):
     solution = wb.minimise(kernel, start={"t": start})
     assert solution.status is wb.Status.CONVERGED
     assert abs(solution.variables["t"]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-2])
+def test_minima_that_can_be_turned_are_minima(ridge):
+    """Factors of a matrix may be turned: in that direction the curvature is of the size of the gradient, of any sign."""
+    n, m, r = sp.symbols("n m r", integer=True, positive=True)
+    i, j, q = sp.Idx("i", n), sp.Idx("j", m), sp.Idx("q", r)
+    left, right, x = (sp.IndexedBase(s, shape=shape) for s, shape in (("u", (n, r)), ("v", (m, r)), ("x", (n, m))))
+    fit = sp.Sum((x[i, j] - sp.Sum(left[i, q] * right[j, q], q)) ** 2, i, j)
+    small = sp.Sum(left[i, q] ** 2, i, q) + sp.Sum(right[j, q] ** 2, j, q)
+    kernel = wb.compile(wb.Energy(fit + ridge * small, variables=[left, right], data=[x]))
+    draw = np.random.default_rng(0).standard_normal
+    data, start = {"x": draw((40, 6, 7))}, {"u": draw((40, 6, 2)), "v": draw((40, 7, 2))}
+    solution = wb.minimise(kernel, None, data, start=start, max_iterations=300)
+    assert solution.converged.all()
+    if not ridge:  # the best factors are those of the singular values
+        best = (np.linalg.svd(data["x"], compute_uv=False)[:, 2:] ** 2).sum(axis=1)
+        assert (solution.energy >= best * (1 - 1e-12)).all() and np.isclose(solution.energy, best).mean() > 0.5
