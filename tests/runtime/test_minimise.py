@@ -429,7 +429,7 @@ def test_a_start_however_near_to_a_maximum_leaves_it(start):
 
 @pytest.mark.parametrize("ridge", [0.0, 1e-2])
 def test_minima_that_can_be_turned_are_minima(ridge):
-    """Factors of a matrix may be turned: in that direction the curvature is of the size of the gradient, of any sign."""
+    """Factors of a matrix may be turned: there the curvature is of the size of the gradient, of either sign."""
     n, m, r = sp.symbols("n m r", integer=True, positive=True)
     i, j, q = sp.Idx("i", n), sp.Idx("j", m), sp.Idx("q", r)
     left, right, x = (sp.IndexedBase(s, shape=shape) for s, shape in (("u", (n, r)), ("v", (m, r)), ("x", (n, m))))
