@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import wiberg as wb
 from timing import Row, compare
-from wiberg.runtime import blocks
+from wiberg.runtime.algebra import blocks
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 

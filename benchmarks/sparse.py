@@ -1,7 +1,7 @@
 """Steps by conjugate gradients or by factors: the table of docs/minimisers.md; with --rows, as for run.py.
 
 Seven energies with sparse Hessians, most of them badly conditioned, each minimised by conjugate gradients alone, by
-factors alone, and as `minimise` chooses (runtime/direct.py). Milliseconds of one call, one thread, the least of some
+factors alone, and as `minimise` chooses (algebra/direct.py). Milliseconds of one call, one thread, the least of some
 in turns; Newton steps; the gradient at the end. Before them, how many steps of conjugate gradients a factorisation is
 worth, and the milliseconds in which SuperLU factorises the last Hessian once.
 """
@@ -20,7 +20,7 @@ import sympy as sp
 import wiberg as wb
 from scipy.sparse.linalg import splu
 from timing import Row
-from wiberg.runtime import direct
+from wiberg.runtime.algebra import direct
 
 n, m, k = sp.symbols("n m k", integer=True, positive=True)
 i, j, q = sp.Idx("i", n), sp.Idx("j", m), sp.Idx("q", k)

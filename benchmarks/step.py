@@ -32,10 +32,10 @@ from timing import Row, compare
 from wiberg.compiler.calling import shifted
 from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
-from wiberg.runtime import factorisation
-from wiberg.runtime.blocks import NONE, Blocks, find_blocks
-from wiberg.runtime.linear_algebra import cholesky
-from wiberg.runtime.trust_region import boundary_step, newton_step, spectrum
+from wiberg.runtime.algebra import factorisation
+from wiberg.runtime.algebra.blocks import NONE, Blocks, find_blocks
+from wiberg.runtime.algebra.linear_algebra import cholesky
+from wiberg.runtime.algebra.trust_region import boundary_step, newton_step, spectrum
 
 Floats = NDArray[np.float64]
 SIZES = (20, 50, 100, 200)

@@ -123,7 +123,7 @@ def call_blocks(
     p: DoublePointer,
     count: int,
 ) -> float:
-    """Call what works on Hessians with blocks (runtime/bordered.py) at an address; `task` says what is done."""
+    """Call what works on Hessians with blocks (runtime/algebra/bordered.py) at an address; `task` says what is done."""
     raise NotImplementedError("in compiled functions only")
 
 
@@ -162,3 +162,13 @@ def compare_exchange(pointer: IntegerPointer, index: int, expected: int, value: 
 def pause() -> None:
     """Tell the CPU that this thread is waiting for another one."""
     raise NotImplementedError("in compiled functions only")
+
+
+def prepared_for(
+    entry: IntegerPointer, table: IntegerPointer, extents: IntegerPointer, instance: int, own: DoublePointer
+) -> DoublePointer:
+    """The prepared numbers of an entry for this instance: shared ones, or those now written to `own`."""
+    if entry[3] == 0:
+        return double_pointer_at(entry[2])
+    call_prepare(entry[1], table, extents, instance, own)
+    return own

@@ -40,11 +40,11 @@ from ..compiler.calling import (
 from ..compiler.evaluate import BLOCK
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
-from ..runtime.bordered import COUNT
-from ..runtime.factorisation import factor_shifted, solve, spectrum
-from ..runtime.factorisation import solve_rows as solve_rows_in_blocks
-from ..runtime.linear_algebra import EPSILON, TINY, cholesky, cholesky_solve
-from ..runtime.trust_region import spectrum as dense_spectrum
+from ..runtime.algebra.bordered import COUNT
+from ..runtime.algebra.factorisation import factor_shifted, solve, spectrum
+from ..runtime.algebra.factorisation import solve_rows as solve_rows_in_blocks
+from ..runtime.algebra.linear_algebra import EPSILON, TINY, cholesky, cholesky_solve
+from ..runtime.algebra.trust_region import spectrum as dense_spectrum
 
 # What became of an instance. LEFT_OUT and USED are also what the caller asks for; the last two stay inside.
 LEFT_OUT, USED, SHIFTED, NOT_FINITE, SINGULAR, INDEFINITE, UNDECIDED = 0, 1, 2, 3, 4, 5, 6

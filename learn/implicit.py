@@ -35,7 +35,7 @@ from ..compiler.kernel import Kernel, unpack_adjoint
 from ..compiler.native import Native
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
-from ..runtime.blocks import NONE, layout_of
+from ..runtime.algebra.blocks import NONE, layout_of
 from ..runtime.solution import Solution, Status
 from ..runtime.sparse import is_coupled, is_sparse
 from .damped import (

@@ -26,14 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.arrays import address_of
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
 from ..compiler.evaluate import Prepared
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
-from ..runtime.blocks import layout_of
-from ..runtime.descend import prepared_for
-from ..runtime.semidefinite import null_part, row_space
+from ..runtime.algebra.blocks import layout_of
+from ..runtime.algebra.semidefinite import null_part, row_space
 from ..runtime.solution import Solution, Status
 from .damped import LEFT_OUT, SHIFTED, USED, solve_damped
 
@@ -113,7 +112,7 @@ _PROBLEM = struct.Struct(f"={DAMPING}qd{LAYOUT - DAMPING}q")
 def _null_space(
     problem: IntegerPointer, instance: int, own: DoublePointer, scratch: DoublePointer, work: DoublePointer
 ) -> int:
-    """Write Q of runtime/semidefinite.py to work + n*n + n, the damped solution to MOVED; returns the rank.
+    """Write Q of runtime/algebra/semidefinite.py to work + n*n + n, the damped solution to MOVED; returns the rank.
 
     `work` has 4 n*n + 12 n numbers.
     """

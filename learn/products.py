@@ -21,7 +21,7 @@ from ..compiler.evaluate import Prepared, run_one
 from ..compiler.kernel import LARGEST_DENSE
 from ..compiler.slices import run_slices
 from ..energies.errors import NumericalError
-from ..runtime.conjugate_gradients import Plain
+from ..runtime.algebra.conjugate_gradients import Plain
 from ..runtime.products import find_curvature
 from ..runtime.statuses import CONVERGED
 from ..runtime.statuses import NOT_FINITE as LEAVE_OUT

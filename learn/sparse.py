@@ -1,10 +1,10 @@
 """The damped solves of eq. 10 for many unknowns with a sparse Hessian, and the derivatives made of them.
 
     u = (H + (damping + s) I)^-1 dl/dy,     s = 0 where H is positive semi-definite, else minus a lower bound of its
-                                            lowest eigenvalue (runtime/curvature.py)
+                                            lowest eigenvalue (runtime/algebra/curvature.py)
 
 by conjugate gradients, until the residual that they carry along is 1e-12 of dl/dy: |u| <= |dl/dy| / damping at every
-point, to rounding. Where the minimum was found by factors (runtime/direct.py), those of the damped matrix precondition
+point, to rounding. Where the minimum was found by factors (algebra/direct.py), those of the damped matrix precondition
 them. Where they take long, and with damping = 0 at a Hessian that is not safely positive definite, the
 matrix is factorised. Sums over instances run over blocks of 64, in order, as in damped.py.
 
@@ -24,19 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.arrays import address_of
-from ..compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, prepared_for, shifted
 from ..compiler.evaluate import BLOCK, Prepared, run
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
-from ..runtime.conjugate_gradients import conjugate_gradients, precondition, system_of
-from ..runtime.curvature import curvature
-from ..runtime.descend import prepared_for
-from ..runtime.direct import stages_of
-from ..runtime.held_slots import ends_of, hold_slots
-from ..runtime.linear_algebra import largest
-from ..runtime.range_space import range_parts
-from ..runtime.vectors import copy, dot, scale, zero
+from ..runtime.algebra.conjugate_gradients import conjugate_gradients, precondition, system_of
+from ..runtime.algebra.curvature import curvature
+from ..runtime.algebra.direct import stages_of
+from ..runtime.algebra.linear_algebra import largest
+from ..runtime.algebra.range_space import range_parts
+from ..runtime.algebra.vectors import copy, dot, scale, zero
+from ..runtime.bounds.held_slots import ends_of, hold_slots
 from .damped import NOT_FINITE, SAFE, SHIFTED, SINGULAR, SINGULAR_AT, USED
 from .minimum_norm import ill_posed
 

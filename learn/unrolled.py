@@ -28,16 +28,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..compiler.arrays import address_of
-from ..compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, prepared_for, shifted
 from ..compiler.evaluate import BLOCK, Prepared
 from ..compiler.kernel import Kernel
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError
-from ..runtime.blocks import layout_of
-from ..runtime.descend import prepared_for
-from ..runtime.factorisation import solve
+from ..runtime.algebra.blocks import layout_of
+from ..runtime.algebra.factorisation import solve
 from ..runtime.irls import reweight, solve_reweighted, space_for
 from ..runtime.solution import Solution
 from .damped import NOT_FINITE, USED, is_finite

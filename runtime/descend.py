@@ -22,20 +22,17 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate, call_prepare, double_pointer_at, doubles, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
-from . import vectors
-from .factorisation import boundary_step, newton_step, spectrum
+from .algebra import vectors
+from .algebra.factorisation import boundary_step, newton_step, spectrum
+from .algebra.linear_algebra import FLAT, dot, largest
 from .first_evaluation import evaluate_first
-from .linear_algebra import dot, largest
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
 
 ROUNDING = 1e-13
 """Differences below this part of the energy are rounding: 450 units in the last place, for sums of many terms."""
-
-FLAT = 1e-12
-"""A curvature above minus this part of the largest counts as not negative."""
 
 SLIGHT = 1e-6
 """A negative curvature above minus this part of the largest may be one that vanishes with the gradient."""
@@ -316,16 +313,6 @@ GTOL = 30
 def workspace_size(unknowns: int, candidates: int, scratch: int, own: int) -> int:
     """How many numbers of working memory a thread needs."""
     return own + scratch + candidates * (unknowns + 1) + 3 * unknowns * unknowns + 14 * unknowns
-
-
-def prepared_for(
-    entry: IntegerPointer, table: IntegerPointer, extents: IntegerPointer, instance: int, own: DoublePointer
-) -> DoublePointer:
-    """The prepared numbers of an entry for this instance: shared ones, or those now written to `own`."""
-    if entry[3] == 0:
-        return double_pointer_at(entry[2])
-    call_prepare(entry[1], table, extents, instance, own)
-    return own
 
 
 def _minimise_slice(

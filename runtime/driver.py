@@ -21,7 +21,7 @@ from ..compiler.evaluate import ready
 from ..compiler.native import Native
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError
-from .blocks import layout_of
+from .algebra.blocks import layout_of
 from .descend import GTOL, minimise_slice, workspace_size
 from .problem import Problem
 from .seeding import Seeds

@@ -6,7 +6,7 @@ import math
 
 from ..compiler.calling import call_evaluate
 from ..compiler.signature import DoublePointer, IntegerPointer
-from .linear_algebra import dot, largest
+from .algebra.linear_algebra import dot, largest
 from .statuses import ABYSS, NOT_FINITE, UNBOUNDED
 
 

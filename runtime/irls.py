@@ -22,16 +22,16 @@ import struct
 from array import array
 
 from ..compiler.arrays import address_of
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
 from ..compiler.evaluate import Prepared
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from ..compiler.slices import run_slices
-from .blocks import layout_of
-from .descend import DOUBTFUL, FLAT, HOPELESS, ROUNDING, prepared_for, take_step
-from .factorisation import factor, solve, spectrum, squared_pivots
+from .algebra.blocks import layout_of
+from .algebra.factorisation import factor, solve, spectrum, squared_pivots
+from .algebra.linear_algebra import EPSILON, FLAT, dot, largest
+from .descend import DOUBTFUL, HOPELESS, ROUNDING, take_step
 from .first_evaluation import evaluate_first
-from .linear_algebra import EPSILON, dot, largest
 from .problem import Problem
 from .sparse import is_sparse
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED

@@ -26,19 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.arrays import address_of
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
 from ..compiler.evaluate import Prepared, run
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
-from . import vectors
-from .blocks import NONE, layout_of
-from .descend import ROUNDING, descend, first_radius, prepared_for, take_step, workspace_size
+from .algebra import vectors
+from .algebra.blocks import NONE, layout_of
+from .algebra.linear_algebra import TINY, largest
+from .algebra.quasi_newton import PAIRS, apply_inverse
+from .descend import ROUNDING, descend, first_radius, take_step, workspace_size
 from .first_evaluation import evaluate_first
-from .linear_algebra import TINY, largest
 from .problem import Problem
 from .products import descend_products, raise_failures
-from .quasi_newton import PAIRS, apply_inverse
 from .sparse import descend_sparse, is_coupled, is_sparse
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, NOT_FINITE, UNBOUNDED
 

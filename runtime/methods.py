@@ -18,11 +18,11 @@ def trust_region(problem: Problem) -> None:
     sparse, quadratic = is_sparse(problem.kernel, problem.inputs), problem.kernel.quadratic
     if problem.box is not None:  # imports are here because most problems need none of them
         if sparse:
-            from .bounded_newton_cg import minimise_bounded_sparse
+            from .bounds.bounded_newton_cg import minimise_bounded_sparse
 
             minimise_bounded_sparse(problem)
         else:
-            from .bounded import minimise_bounded
+            from .bounds.bounded import minimise_bounded
 
             minimise_bounded(problem)
     elif problem.eliminate and not quadratic:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..energies.errors import InputError, InputTypeError, nearest
-from .box import Box, box_of
+from .bounds.box import Box, box_of
 from .checks import check_finite, check_positive, finite_instances
 from .driver import declared_seeds
 from .methods import BOUNDED_METHODS, METHODS

@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
-from . import trust_region
+from .algebra import trust_region
+from .algebra.factorisation import newton_step, spectrum
+from .algebra.linear_algebra import FLAT, dot, largest, lowest_eigenvector, rotate_back
+from .algebra.semidefinite import combine, null_part, project, row_space, solve_in_range
 from .descend import (
     DERIVATIVES,
     ENERGIES,
     EXTENTS,
-    FLAT,
     GTOL,
     INTEGERS,
     LAYOUT,
@@ -36,12 +38,8 @@ from .descend import (
     UNKNOWNS,
     VALUE,
     VARIABLES,
-    prepared_for,
 )
-from .factorisation import newton_step, spectrum
 from .first_evaluation import evaluate_first
-from .linear_algebra import dot, largest, lowest_eigenvector, rotate_back
-from .semidefinite import combine, null_part, project, row_space, solve_in_range
 from .statuses import CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 
 

@@ -18,25 +18,14 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
-from . import vectors
-from .conjugate_gradients import conjugate_gradients, eigenvalue_bounds, forget, precondition
-from .descend import (
-    DOUBTFUL,
-    FLAT,
-    HOPELESS,
-    ROUNDING,
-    first_radius,
-    is_accepted,
-    next_radius,
-    prepared_for,
-    shorter,
-    take_step,
-)
+from .algebra import vectors
+from .algebra.conjugate_gradients import conjugate_gradients, eigenvalue_bounds, forget, precondition
+from .algebra.linear_algebra import FLAT, largest
+from .descend import DOUBTFUL, HOPELESS, ROUNDING, first_radius, is_accepted, next_radius, shorter, take_step
 from .first_evaluation import evaluate_first
-from .linear_algebra import largest
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 
 SLOW = -1

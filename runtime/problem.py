@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.evaluate import run
-from .box import Box
+from .bounds.box import Box
 from .seeding import Seeds
 
 Floats = NDArray[np.float64]

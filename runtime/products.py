@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ..compiler.arrays import address_of
 from ..compiler.evaluate import Prepared, run
 from ..compiler.slices import run_slices
-from .conjugate_gradients import Remembering
-from .lanczos import lanczos_slice, memory_size
+from .algebra.conjugate_gradients import Remembering
+from .algebra.lanczos import lanczos_slice, memory_size
 from .newton_cg import GTOL, newton_slice
 from .problem import Problem
 from .sparse import FLATTER, forcing_of, leave_saddles

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.evaluate import run_one
-from .descend import FLAT
+from .algebra.linear_algebra import FLAT
+from .algebra.range_space import range_parts
 from .driver import run_driver
 from .minimum_norm import quadratic_slice
 from .problem import Problem
-from .range_space import range_parts
 from .sparse import minimise_sparse
 from .statuses import CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ..compiler.evaluate import run_one
 from ..compiler.nonfinite import NotFinite, by_role, first_in_rows, instance_of, member_of
 from ..energies.display import printable
-from .descend import FLAT, ROUNDING
+from .algebra.linear_algebra import FLAT
+from .descend import ROUNDING
 from .run import run_problem
 from .solution import Solution, Status
 from .statuses import ABYSS, FAR
@@ -313,7 +314,7 @@ def _saddle(one: _Instance) -> Told:
 def downwards(hessian: Any) -> Floats | None:
     """The unit vector of lowest curvature, its largest entry positive; None where none curves down."""
     if hasattr(hessian, "tocoo"):
-        from .curvature import curvature  # here: it needs scipy.sparse
+        from .algebra.curvature import curvature  # here: it needs scipy.sparse
 
         found: Floats | None = curvature(hessian).downwards
         return found

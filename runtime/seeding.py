@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..compiler.arrays import batch_size, extra_axes, read_extents, spread_rows
 from ..compiler.evaluate import run
 from ..energies.errors import InputError, InputTypeError, NameMissingError, nearest
-from .box import Box, over
+from .bounds.box import Box, over
 
 Floats = NDArray[np.float64]
 

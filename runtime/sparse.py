@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from ..compiler.arrays import address_of
 from ..compiler.evaluate import Prepared, run
 from ..compiler.slices import run_slices
-from .curvature import curvature
+from .algebra.curvature import curvature
 from .descend import HOPELESS, NO_SCALE, ROUNDING
 from .problem import Problem
 from .statuses import ABYSS, CONVERGED, ITERATION_LIMIT, SADDLE, STALLED
 
 if TYPE_CHECKING:
-    from .direct import Stage
+    from .algebra.direct import Stage
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -113,7 +113,7 @@ def descend_by_slots(
 
     Stages are in direct.py. The last two arguments are those of `newton_cg.descend_by_products`.
     """
-    from .direct import stages_of  # here: most energies have few unknowns
+    from .algebra.direct import stages_of  # here: most energies have few unknowns
     from .newton_cg import SLOW
 
     integers, factorised = problem.integers, problem.factorised

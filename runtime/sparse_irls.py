@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..compiler.evaluate import run
-from .curvature import curvature
+from .algebra.curvature import curvature
 from .problem import Problem
 from .sparse import descend_by_slots, hessian_at
 from .statuses import CONVERGED, ITERATION_LIMIT, SADDLE, STALLED

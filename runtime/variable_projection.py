@@ -29,15 +29,15 @@ from typing import Any
 import numpy as np
 
 from ..compiler.arrays import address_of, evaluate
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
 from ..compiler.evaluate import Prepared
 from ..compiler.native import Native, native
 from ..compiler.pattern import Pattern
 from ..compiler.signature import DoublePointer, IntegerPointer
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError, UnsupportedError
-from .arrow import Arrow, arrow_of, blocks_of
-from .block_factors import (
+from .algebra.arrow import Arrow, arrow_of, blocks_of
+from .algebra.block_factors import (
     factor_block,
     half_solve,
     lowest_of_arrow,
@@ -47,16 +47,16 @@ from .block_factors import (
     whole_number,
     work_for,
 )
-from .blocks import NONE
-from .descend import FLAT, descend, prepared_for
+from .algebra.blocks import NONE
+from .algebra.linear_algebra import FLAT, dot, largest, lowest_eigenvector, rotate_back
+from .algebra.semidefinite import null_part
+from .algebra.trust_region import spectrum
+from .algebra.vectors import copy, zero
+from .descend import descend
 from .eliminate import remembered
-from .linear_algebra import dot, largest, lowest_eigenvector, rotate_back
 from .problem import Problem
-from .semidefinite import null_part
 from .sparse import COUPLED, is_sparse
 from .statuses import CONVERGED, FAR, ITERATION_LIMIT, NOT_FINITE, STALLED, UNBOUNDED
-from .trust_region import spectrum
-from .vectors import copy, zero
 
 # ---------------------------------------------------------------------------------------------- phi, compiled
 
@@ -296,7 +296,7 @@ def finish(
 
 
 # What `eliminated_slice` reads from its problem: two kernels as in descend.py, derivatives and value; then addresses
-# and sizes. Instance FIRST is the first one; BLOCKLESS is the layout of no blocks (runtime/blocks.py).
+# and sizes. Instance FIRST is the first one; BLOCKLESS is the layout of no blocks (runtime/algebra/blocks.py).
 DERIVATIVES, VALUE = 0, 4
 TABLE, PLAN, EVALUATOR, MEMORY, SCRATCH = range(8, 13)
 VARIABLES, CANDIDATES, CANDIDATES_STRIDE, COUNT, ENERGIES, REALS, INTEGERS, MAX_ITERATIONS, FIRST, BLOCKLESS = range(

@@ -3,7 +3,7 @@
 import numpy as np
 import sympy as sp
 import wiberg as wb
-from wiberg.runtime.blocks import Blocks
+from wiberg.runtime.algebra.blocks import Blocks
 
 C, J, K, M, N = sp.symbols("C J K M N", integer=True, positive=True, seq=True)
 c, j, k, m, i = (sp.Idx(name, n) for name, n in zip("cjkmi", (C, J, K, M, N), strict=True))

@@ -14,7 +14,7 @@ from wiberg.compiler.calling import bits_of, of_bits, rough_inverse_root, shifte
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
 from wiberg.compiler.translate import translate
 from wiberg.learn import damped
-from wiberg.runtime import blocks, linear_algebra, trust_region, vectors
+from wiberg.runtime.algebra import blocks, linear_algebra, trust_region, vectors
 
 SCALE = 2.5
 LIMIT = 3

@@ -4,7 +4,7 @@ import bordered
 import numpy as np
 import pytest
 import wiberg as wb
-from wiberg.runtime.blocks import blocks_of
+from wiberg.runtime.algebra.blocks import blocks_of
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wiberg.compiler.native import native
-from wiberg.runtime.arrow import arrow_of, blocks_of
-from wiberg.runtime.block_factors import (
+from wiberg.runtime.algebra.arrow import arrow_of, blocks_of
+from wiberg.runtime.algebra.block_factors import (
     factor_block,
     half_solve,
     lowest_of_arrow,

@@ -7,9 +7,9 @@ import sympy as sp
 import wiberg as wb
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.runtime import blocks as module
-from wiberg.runtime.blocks import CLEARLY, blocks_of, dense_cost, find_blocks
-from wiberg.runtime.bordered import COUNT, LOWEST, TABLES
+from wiberg.runtime.algebra import blocks as module
+from wiberg.runtime.algebra.blocks import CLEARLY, blocks_of, dense_cost, find_blocks
+from wiberg.runtime.algebra.bordered import COUNT, LOWEST, TABLES
 
 
 def assert_valid(found, met):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from wiberg.compiler.calling import shifted
 from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
-from wiberg.runtime.bordered import LOWEST, TABLES
-from wiberg.runtime.factorisation import (
+from wiberg.runtime.algebra.bordered import LOWEST, TABLES
+from wiberg.runtime.algebra.factorisation import (
     boundary_step,
     factor_shifted,
     newton_step,

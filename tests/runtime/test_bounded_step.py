@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
-from wiberg.runtime.bounded_trust_region import (
+from wiberg.runtime.bounds.bounded_trust_region import (
     ENOUGH,
     SPACE_VECTORS,
     STEP_VECTORS,
@@ -15,7 +15,7 @@ from wiberg.runtime.bounded_trust_region import (
     cauchy_step,
     escape_step,
 )
-from wiberg.runtime.box_geometry import project_gradient
+from wiberg.runtime.bounds.box_geometry import project_gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow, which machine code does not mention
 

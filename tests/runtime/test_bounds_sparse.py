@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from wiberg.runtime import Status, set_threads, sparse
-from wiberg.runtime.held_slots import ends_of
+from wiberg.runtime.bounds.held_slots import ends_of
 
 n, m, k = sp.symbols("n m k", integer=True, positive=True)
 i, j, edge = sp.Idx("i", n), sp.Idx("j", m), sp.Idx("edge", k)

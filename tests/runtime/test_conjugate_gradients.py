@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wiberg.compiler.pattern import Pattern
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
-from wiberg.runtime import sweeps
-from wiberg.runtime.conjugate_gradients import System, conjugate_gradients, eigenvalue_bounds, precondition
-from wiberg.runtime.curvature import curvature
-from wiberg.runtime.sweeps import find_sweeps
+from wiberg.runtime.algebra import sweeps
+from wiberg.runtime.algebra.conjugate_gradients import System, conjugate_gradients, eigenvalue_bounds, precondition
+from wiberg.runtime.algebra.curvature import curvature
+from wiberg.runtime.algebra.sweeps import find_sweeps
 
 
 def _solve(

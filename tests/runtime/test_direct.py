@@ -21,9 +21,10 @@ from wiberg.compiler.native import compile_driver, native
 from wiberg.compiler.pattern import Pattern
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
 from wiberg.learn import sparse as learn_sparse
-from wiberg.runtime import direct, multifrontal, sparse
-from wiberg.runtime.conjugate_gradients import Factored, system_of
-from wiberg.runtime.fronts import find_fronts
+from wiberg.runtime import sparse
+from wiberg.runtime.algebra import direct, multifrontal
+from wiberg.runtime.algebra.conjugate_gradients import Factored, system_of
+from wiberg.runtime.algebra.fronts import find_fronts
 
 scipy_sparse = pytest.importorskip("scipy.sparse")
 linalg = pytest.importorskip("scipy.sparse.linalg")

@@ -6,7 +6,7 @@ import sympy as sp
 import wiberg as wb
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.runtime import lanczos
+from wiberg.runtime.algebra import lanczos
 from wiberg.runtime.products import find_curvature
 from wiberg.runtime.statuses import CONVERGED
 

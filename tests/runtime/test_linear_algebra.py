@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wiberg.compiler.calling import shifted
 from wiberg.compiler.signature import DoublePointer
-from wiberg.runtime.linear_algebra import (
+from wiberg.runtime.algebra.linear_algebra import (
     cholesky,
     cholesky_solve,
     inverse_quadratic,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from more_garbow_hillstrom import PROBLEMS
 from wiberg.compiler.entry import Interpreter
 from wiberg.runtime import products
-from wiberg.runtime.conjugate_gradients import Plain
-from wiberg.runtime.quasi_newton import (
+from wiberg.runtime.algebra.conjugate_gradients import Plain
+from wiberg.runtime.algebra.quasi_newton import (
     PAIRS,
     count_pairs,
     forget_pairs,

@@ -6,7 +6,7 @@ import sympy as sp
 import wiberg as wb
 from energies_table import TABLE, draw
 from wiberg.runtime import sparse
-from wiberg.runtime.curvature import curvature, definite
+from wiberg.runtime.algebra.curvature import curvature, definite
 
 n, k = sp.symbols("n k", integer=True, positive=True)
 i, step, edge = sp.Idx("i", n), sp.Idx("step", (0, n - 2)), sp.Idx("edge", k)

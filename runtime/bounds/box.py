@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.arrays import evaluate
-from ..energies.errors import InputError, InputTypeError, NameMissingError, nearest
+from ...compiler.arrays import evaluate
+from ...energies.errors import InputError, InputTypeError, NameMissingError, nearest
 
 Floats = NDArray[np.float64]
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import shifted
-from ..compiler.signature import DoublePointer, streaming
+from ...compiler.calling import shifted
+from ...compiler.signature import DoublePointer, streaming
 from .linear_algebra import dot
 
 RANK = 1e-12

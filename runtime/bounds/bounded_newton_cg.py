@@ -13,24 +13,24 @@ from array import array
 
 import numpy as np
 
-from ..compiler.arrays import address_of
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, shifted
-from ..compiler.evaluate import Prepared, run
-from ..compiler.native import Native, native
-from ..compiler.signature import DoublePointer, IntegerPointer
-from ..compiler.slices import run_slices
-from . import vectors
+from ...compiler.arrays import address_of
+from ...compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
+from ...compiler.evaluate import Prepared, run
+from ...compiler.native import Native, native
+from ...compiler.signature import DoublePointer, IntegerPointer
+from ...compiler.slices import run_slices
+from ..algebra import vectors
+from ..algebra.conjugate_gradients import precondition, system_of
+from ..algebra.linear_algebra import largest
+from ..descend import DOUBTFUL, HOPELESS, ROUNDING, first_radius, is_accepted, next_radius, shorter
+from ..first_evaluation import evaluate_first
+from ..problem import Problem
+from ..statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 from .bounded_conjugate_gradients import FACE_VECTORS, cauchy_step_of_slots, descend_faces_of_slots, model_of_slots
 from .bounded_saddles import has_left_saddle
 from .bounded_trust_region import ENOUGH
 from .box_geometry import is_unsettled, mark_active, measure_box, project_gradient, stop_short, take_bounded_step
-from .conjugate_gradients import precondition, system_of
-from .descend import DOUBTFUL, HOPELESS, ROUNDING, first_radius, is_accepted, next_radius, prepared_for, shorter
-from .first_evaluation import evaluate_first
 from .held_slots import ends_of
-from .linear_algebra import largest
-from .problem import Problem
-from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 
 # Vectors of n numbers that `descend_in_box_sparse` works with.
 VECTORS = 6 + FACE_VECTORS

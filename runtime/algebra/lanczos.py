@@ -21,13 +21,12 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, shifted
-from ..compiler.native import Native, native
-from ..compiler.signature import DoublePointer, IntegerPointer, streaming
+from ...compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, prepared_for, shifted
+from ...compiler.native import Native, native
+from ...compiler.signature import DoublePointer, IntegerPointer, streaming
+from ..statuses import CONVERGED, STALLED
 from . import vectors
-from .descend import FLAT, prepared_for
-from .linear_algebra import EPSILON, largest, lowest_eigenvalue, lowest_eigenvector
-from .statuses import CONVERGED, STALLED
+from .linear_algebra import EPSILON, FLAT, largest, lowest_eigenvalue, lowest_eigenvector
 
 UNLUCKY = 1e-6
 """How much smaller than usual the part of the start vector may be that points to the lowest eigenvalue."""

@@ -6,8 +6,8 @@ is 0 says that there are no blocks; then one comparison is all that is added.
 
 from __future__ import annotations
 
-from ..compiler.calling import call_blocks
-from ..compiler.signature import DoublePointer, IntegerPointer
+from ...compiler.calling import call_blocks
+from ...compiler.signature import DoublePointer, IntegerPointer
 from . import trust_region
 from .bordered import (
     BOUNDARY,

@@ -20,9 +20,12 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import bits_of, of_bits, shifted
-from ..compiler.signature import DoublePointer, streaming, vectorised
+from ...compiler.calling import bits_of, of_bits, shifted
+from ...compiler.signature import DoublePointer, streaming, vectorised
 from .vectors import copy, zero
+
+FLAT = 1e-12
+"""A curvature above minus this part of the largest counts as not negative."""
 
 EPSILON = 2.0**-52
 TINY = 1e-290

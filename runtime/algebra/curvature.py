@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .descend import FLAT
+from .linear_algebra import FLAT
 
 Floats = NDArray[np.float64]
 

@@ -6,8 +6,8 @@ where y is large. A variable is held where it stands at a bound and the gradient
 
 from __future__ import annotations
 
-from ..compiler.signature import DoublePointer, IntegerPointer
-from .linear_algebra import largest
+from ...compiler.signature import DoublePointer, IntegerPointer
+from ..algebra.linear_algebra import largest
 
 
 def project_gradient(g: DoublePointer, below: DoublePointer, above: DoublePointer, n: int, out: DoublePointer) -> float:

@@ -20,14 +20,14 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..compiler.arrays import address_of
-from ..compiler.calling import call_evaluate, integer_pointer_at, shifted
-from ..compiler.pattern import Pattern
-from ..compiler.signature import DoublePointer, IntegerPointer, streaming, vectorised
+from ...compiler.arrays import address_of
+from ...compiler.calling import call_evaluate, integer_pointer_at, shifted
+from ...compiler.pattern import Pattern
+from ...compiler.signature import DoublePointer, IntegerPointer, streaming, vectorised
 from . import multifrontal, sweeps, vectors
-from .descend import FLAT
 from .fronts import Fronts
 from .lanczos import start_vector
+from .linear_algebra import FLAT
 from .quasi_newton import count_pairs, forget_pairs, keep_pair, pairs_size, precondition_by_pairs, use_pairs
 from .sweeps import (
     BACK,

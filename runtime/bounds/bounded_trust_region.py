@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import shifted
-from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
+from ...compiler.calling import shifted
+from ...compiler.signature import DoublePointer, IntegerPointer, vectorised
+from ..algebra.linear_algebra import FLAT, dot
+from ..algebra.trust_region import boundary_step, newton_step, spectrum
+from ..algebra.vectors import copy, zero
+from ..descend import first_radius, lengthened
 from .box_geometry import follow, hold_stopped, is_held
-from .descend import FLAT, first_radius, lengthened
-from .linear_algebra import dot
-from .trust_region import boundary_step, newton_step, spectrum
-from .vectors import copy, zero
 
 ENOUGH = 0.1
 """The part of Cauchy's decrease that a step must promise, and the part of its slope that Cauchy's point must fall."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate, shifted
-from ..compiler.signature import DoublePointer, IntegerPointer, streaming
-from . import vectors
+from ...compiler.calling import call_evaluate, shifted
+from ...compiler.signature import DoublePointer, IntegerPointer, streaming
+from ..algebra import vectors
+from ..algebra.conjugate_gradients import conjugate_gradients, precondition
 from .bounded_trust_region import ENOUGH, SAME
 from .box_geometry import follow, hold_stopped, is_held
-from .conjugate_gradients import conjugate_gradients, precondition
 from .held_slots import hold_slots
 
 FACES = 20

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import run_one
-from .curvature import Curvature, curvature
-from .descend import HOPELESS, ROUNDING
-from .problem import Problem
-from .statuses import CONVERGED, ITERATION_LIMIT, SADDLE
+from ...compiler.evaluate import run_one
+from ..algebra.curvature import Curvature, curvature
+from ..descend import HOPELESS, ROUNDING
+from ..problem import Problem
+from ..statuses import CONVERGED, ITERATION_LIMIT, SADDLE
 
 Floats = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""Minimising within a box."""
