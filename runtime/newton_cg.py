@@ -133,9 +133,11 @@ def descend_by_products(
 
         trial_energy = call_evaluate(evaluate, trial, trial, table, extents, instance, prepared, scratch, there)
         evaluations += 1
-        finite = trial_energy < math.inf and vectors.dot(there, there, size) < math.inf
+        squares = vectors.dot(there, there, n)
+        others = vectors.dot(shifted(there, n), shifted(there, n), size - n)
+        finite = trial_energy < math.inf and squares + others < math.inf
         change = trial_energy - energy
-        trial_norm = math.sqrt(vectors.dot(there, there, n))
+        trial_norm = math.sqrt(squares)
         judged = predicted > noise
         ratio = -change / predicted
         in_doubt = finite and not judged

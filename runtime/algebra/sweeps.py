@@ -181,7 +181,8 @@ def factorise(
     to nothing, and roots and divisions would take a third of the time.
     """
     n, count, table = layout[ROWS], layout[DIAGONALS], integer_pointer_at(layout[FORTH])
-    at = _load(layout, given, numbers, (1 + count) * n)
+    _load(layout, given, numbers, (1 + count) * n)
+    vectors.zero(shifted(numbers, (1 + count) * n), count * n)
     _load_diagonal(numbers, shift, inverse, n)
     top = largest(inverse, n)
     least = 1e-8 * top if top > 0.0 else 1.0
@@ -208,7 +209,6 @@ def factorise(
                 lower, needed = shifted(first, (1 + k) * n), begin + run[2 + k]
                 upper = shifted(numbers, (1 + count + k) * n + needed)
                 _scale_entries(scales, shifted(scale, needed), lower, upper, length)
-    _clear(layout, numbers, at, (1 + 2 * count) * n)
     return top
 
 
@@ -240,19 +240,13 @@ def _ends_of_discs(diagonal: DoublePointer, beside: DoublePointer, upper: Double
         diagonal[i] = beside[i] - diagonal[i]
 
 
-def _load(layout: IntegerPointer, given: DoublePointer, numbers: DoublePointer, size: int) -> int:
-    """numbers <- the first `size` of: the diagonal of A, the entries below it, above it; see `_clear`."""
+def _load(layout: IntegerPointer, given: DoublePointer, numbers: DoublePointer, size: int) -> None:
+    """numbers <- the first `size` of: the diagonal of A, the entries below it, above it; 0 where it has none."""
     vectors.gather(given, integer_pointer_at(layout[SOURCES]), numbers, size)
-    return _clear(layout, numbers, 0, size)
-
-
-def _clear(layout: IntegerPointer, numbers: DoublePointer, first: int, end: int) -> int:
-    """Zero the missing numbers below `end`, from the first of the list on; where in the list this ends."""
-    missing, at = integer_pointer_at(layout[MISSING]), first
-    while at < layout[MISSINGS] and missing[at] < end:
+    missing, at = integer_pointer_at(layout[MISSING]), 0
+    while at < layout[MISSINGS] and missing[at] < size:
         numbers[missing[at]] = 0.0
         at += 1
-    return at
 
 
 @streaming

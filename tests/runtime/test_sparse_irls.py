@@ -69,7 +69,8 @@ def test_iterates_are_those_of_the_normal_equations(graph, reweightings):
     data = problem(reweightings)
     start = {"y": np.zeros(data["x"].shape[1])}
     found = wb.minimise(graph, WEIGHTS, data, start=start, method="irls", reweightings=reweightings)
-    assert (found.iterations == reweightings).all() and (found.evaluations == reweightings + 1).all()
+    assert (found.iterations == reweightings).all()
+    assert (found.evaluations - found.factorised == reweightings + 1).all()  # the start of factors is evaluated again
     for row in range(2):
         np.testing.assert_allclose(found.variables["y"][row], by_hand(data, row, reweightings), atol=1e-7)
 
