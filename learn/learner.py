@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..compiler.kernel import Kernel
 from ..energies.errors import InputTypeError, NumericalError, nearest
-from . import checkpoint, resume
+from . import checkpoint, resume, schedule
 from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
 from .history import History, Record
 from .implicit import check_damping, check_policy
@@ -36,6 +36,7 @@ from .model import Minima, Model
 from .optimiser import SGD, Optimiser, State, from_description
 from .output import Output
 from .progress import progress_bar
+from .schedule import Schedule
 from .weight import Coordinates, Weight, coordinates_from_user
 
 Floats = NDArray[np.float64]
@@ -77,8 +78,8 @@ class Learner:
         declared shapes, or `Weight` for other units.
     optimiser : SGD
         By default SGD(learning_rate=1e-3).
-    damping : float
-        lambda of eq. 10, >= 0.
+    damping : float or schedule
+        lambda of eq. 10, >= 0; a schedule such as `CosineDecay` gives that of each step.
     unconverged : {"zero", "nan", "use", "raise"}
         What instances that did not converge contribute, as for `implicit_gradient`; "nan" stops learning with an
         error. Their share is in the history.
@@ -116,7 +117,7 @@ class Learner:
         weights: Mapping[str, Any],
         optimiser: Optimiser | None = None,
         *,
-        damping: float = 0.1,
+        damping: float | Schedule = 0.1,
         unconverged: str = "zero",
         bounds: Mapping[str, Any] | None = None,
         eliminate: Sequence[Any] | None = None,
@@ -139,7 +140,8 @@ class Learner:
         self._model = Model(kernel, loss, who)
         check_policy(unconverged, who)
         self.kernel, self.loss = kernel, loss
-        self.damping, self.unconverged = check_damping(damping, who), unconverged
+        self.damping = damping if schedule.is_schedule(damping) else check_damping(damping, who)
+        self.unconverged = unconverged
         self.optimiser: Optimiser = SGD(learning_rate=1e-3) if optimiser is None else optimiser
         self.minimiser: dict[str, Any] = {
             "method": method,
@@ -258,6 +260,9 @@ class Learner:
         """Take one step; returns the mean loss before it."""
         state = self._state
         check_batch(batch, state.steps)
+        damping, rates = schedule.value_at(self.damping, state.steps), self._rates
+        if self.optimiser.varies:
+            rates = self.optimiser.rates(self._coordinates.sizes, state.steps)
         weights = self._coordinates.unpack(state.weights)
         judged = judge(
             self._model,
@@ -266,15 +271,17 @@ class Learner:
             self._coordinates,
             weights,
             step=state.steps,
-            damping=self.damping,
+            damping=damping,
             unconverged=self.unconverged,
         )
         with np.errstate(all="ignore"):
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
-            learnt, memory = self.optimiser.step(state.learnt, gradient, state.optimiser, self._rates)
+            norm = math.sqrt(np.einsum("i,i", gradient, gradient))
+            clip = self.optimiser.clip
+            followed = gradient if clip is None or norm <= clip else gradient * (clip / norm)
+            learnt, memory = self.optimiser.step(state.learnt, followed, state.optimiser, rates)
             learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
             shown = self._coordinates.shown(learnt)
-        norm = math.sqrt(np.einsum("i,i", gradient, gradient))
         if not (math.isfinite(norm) and np.isfinite(shown).all()):
             self._refuse(batch, gradient, shown)
         shares = judged.unconverged, judged.shifted, judged.dominated
@@ -315,7 +322,11 @@ class Learner:
             "optimiser": self.optimiser.describe(),
             "steps": state.steps,
             "weights": self._coordinates.describe(),
-            "settings": {"damping": self.damping, "unconverged": self.unconverged, **self.minimiser},
+            "settings": {
+                "damping": schedule.describe(self.damping),
+                "unconverged": self.unconverged,
+                **self.minimiser,
+            },
         }
         arrays = {
             "start": self._coordinates.start,
@@ -362,7 +373,7 @@ class Learner:
                 for (name, value), scale in zip(coordinates.unpack(start).items(), coordinates.scales, strict=True)
             },
             from_description(header["optimiser"]),
-            **header["settings"],
+            **{name: schedule.from_description(setting) for name, setting in header["settings"].items()},
         )
         memory = {
             name.removeprefix("optimiser/"): array for name, array in arrays.items() if name.startswith("optimiser/")

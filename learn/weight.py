@@ -127,7 +127,8 @@ class Coordinates:
         below = learnt < self._floors
         if not below.any():
             return learnt, state
-        return np.where(below, self._floors, learnt), optimiser.halt(state, below)
+        halted = optimiser.redirect(state, lambda velocity: np.where(below, 0.0, velocity))
+        return np.where(below, self._floors, learnt), halted
 
     def unpack(self, packed: Floats) -> dict[str, Floats]:
         """Arrays by name from (p,) or (records, p); views, where the shape allows it."""
