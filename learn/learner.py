@@ -28,6 +28,7 @@ from ..compiler.kernel import Kernel
 from ..energies.errors import InputTypeError, NumericalError, nearest
 from . import checkpoint, resume, schedule
 from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
+from .coordinates import Coordinates
 from .history import History, Record
 from .implicit import check_damping, check_policy
 from .judge import judge
@@ -37,7 +38,8 @@ from .optimiser import SGD, Optimiser, State, from_description
 from .output import Output
 from .progress import progress_bar
 from .schedule import Schedule
-from .weight import Coordinates, Weight, coordinates_from_user
+from .starting_weights import coordinates_from_user
+from .weight import from_description as weight_from_description
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +77,7 @@ class Learner:
         Judges the minima; its variables are some or all of the energy's, and results of an output.
     weights : dict
         The start of every weight, also of those that only output, loss or regulariser read: numbers or arrays of the
-        declared shapes, or `Weight` for other units.
+        declared shapes, or `Weight` for other units, bounds and constraints.
     optimiser : SGD
         By default SGD(learning_rate=1e-3).
     damping : float or schedule
@@ -159,7 +161,7 @@ class Learner:
                 0,
                 coordinates.learnt(coordinates.start),
                 coordinates.start,
-                self.optimiser.start(coordinates.start.size),
+                self.optimiser.start(coordinates.count),
             ),
             Record(coordinates.start),
         )
@@ -281,7 +283,7 @@ class Learner:
             followed = gradient if clip is None or norm <= clip else gradient * (clip / norm)
             learnt, memory = self.optimiser.step(state.learnt, followed, state.optimiser, rates)
             learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
-            shown = self._coordinates.shown(learnt)
+            shown = self._coordinates.shown_after(learnt, state.learnt, state.weights)
         if not (math.isfinite(norm) and np.isfinite(shown).all()):
             self._refuse(batch, gradient, shown)
         shares = judged.unconverged, judged.shifted, judged.dominated
@@ -298,8 +300,9 @@ class Learner:
         number = int(np.flatnonzero(bad)[0]) if bad.any() else int(np.argmax(np.abs(gradient)))
         value = weights[number] if bad.any() else gradient[number]
         what = "would become" if bad.any() else "has a gradient of"
+        name = self._coordinates.name_of(number) if bad.any() else self._coordinates.name_of_learnt(number)
         raise NumericalError(
-            f"fit: {place(batch, self.steps)}: weight {self._coordinates.name_of(number)} {what} {value:g} "
+            f"fit: {place(batch, self.steps)}: weight {name} {what} {value:g} "
             f"(largest gradient {np.abs(gradient).max():.3g}); weights after {self.steps} steps are "
             f"kept, history is intact; lower learning_rate or raise damping"
         )
@@ -357,20 +360,14 @@ class Learner:
         header, arrays = file.header, file.arrays
         model = Model(kernel, loss, f"checkpoint {path}")
         resume.check_all(path, header, model.energies)
-        weights, start = header["weights"], arrays["start"]
-        coordinates = Coordinates(
-            tuple(weight["name"] for weight in weights),
-            tuple(tuple(weight["shape"]) for weight in weights),
-            tuple(weight["scale"] for weight in weights),
-            model.positive,
-            start,
-        )
+        ends = np.cumsum([math.prod(weight["shape"]) for weight in header["weights"]])
+        starts = np.split(arrays["start"], ends[:-1])
         learner = cls(
             kernel,
             loss,
             {
-                name: Weight(value, scale)
-                for (name, value), scale in zip(coordinates.unpack(start).items(), coordinates.scales, strict=True)
+                weight["name"]: weight_from_description(start.reshape(weight["shape"]), weight)
+                for weight, start in zip(header["weights"], starts, strict=True)
             },
             from_description(header["optimiser"]),
             **{name: schedule.from_description(setting) for name, setting in header["settings"].items()},
@@ -379,7 +376,7 @@ class Learner:
             name.removeprefix("optimiser/"): array for name, array in arrays.items() if name.startswith("optimiser/")
         }
         learner._begin(
-            coordinates,
+            learner._coordinates,
             _State(header["steps"], arrays["learnt"], arrays["weights"], memory),
             Record.from_arrays(arrays, header["steps"]),
         )
