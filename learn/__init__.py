@@ -5,18 +5,24 @@ from .history import History
 from .implicit import UnconvergedWarning, implicit_gradient, implicit_jacobian
 from .learner import Learner
 from .loss import Loss, absolute_error, squared_error
-from .optimiser import SGD
+from .optimiser import SGD, Adam
 from .output import Output
+from .schedule import CosineDecay, PiecewiseLinear, StepDecay, Warmup
 from .weight import Weight
 
 __all__ = [
     "SGD",
+    "Adam",
     "Batch",
+    "CosineDecay",
     "History",
     "Learner",
     "Loss",
     "Output",
+    "PiecewiseLinear",
+    "StepDecay",
     "UnconvergedWarning",
+    "Warmup",
     "Weight",
     "absolute_error",
     "implicit_gradient",

@@ -27,11 +27,11 @@ from ..compiler.evaluate import run
 from ..energies.errors import InputError, NumericalError
 from ..runtime.solution import Solution
 from .batches import Batch, place
+from .coordinates import Coordinates
 from .damped import LEFT_OUT, NOT_FINITE, SHIFTED, USED
 from .implicit import damped_gradient, not_finite, packed_slopes, refuse_singular, unconverged_summary, unusable
 from .model import Minima, Model
 from .output import OutputSolution, blocked_sum, instances_of, masked, minima_slopes
-from .weight import Coordinates
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]

@@ -26,8 +26,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..compiler.kernel import Kernel
 from ..energies.errors import InputTypeError, NumericalError, nearest
-from . import checkpoint, resume
+from . import checkpoint, resume, schedule
 from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
+from .coordinates import Coordinates
 from .history import History, Record
 from .implicit import check_damping, check_policy
 from .judge import judge
@@ -36,7 +37,9 @@ from .model import Minima, Model
 from .optimiser import SGD, Optimiser, State, from_description
 from .output import Output
 from .progress import progress_bar
-from .weight import Coordinates, Weight, coordinates_from_user
+from .schedule import Schedule
+from .starting_weights import coordinates_from_user
+from .weight import from_description as weight_from_description
 
 Floats = NDArray[np.float64]
 
@@ -74,11 +77,11 @@ class Learner:
         Judges the minima; its variables are some or all of the energy's, and results of an output.
     weights : dict
         The start of every weight, also of those that only output, loss or regulariser read: numbers or arrays of the
-        declared shapes, or `Weight` for other units.
+        declared shapes, or `Weight` for other units, bounds and constraints.
     optimiser : SGD
         By default SGD(learning_rate=1e-3).
-    damping : float
-        lambda of eq. 10, >= 0.
+    damping : float or schedule
+        lambda of eq. 10, >= 0; a schedule such as `CosineDecay` gives that of each step.
     unconverged : {"zero", "nan", "use", "raise"}
         What instances that did not converge contribute, as for `implicit_gradient`; "nan" stops learning with an
         error. Their share is in the history.
@@ -116,7 +119,7 @@ class Learner:
         weights: Mapping[str, Any],
         optimiser: Optimiser | None = None,
         *,
-        damping: float = 0.1,
+        damping: float | Schedule = 0.1,
         unconverged: str = "zero",
         bounds: Mapping[str, Any] | None = None,
         eliminate: Sequence[Any] | None = None,
@@ -139,7 +142,8 @@ class Learner:
         self._model = Model(kernel, loss, who)
         check_policy(unconverged, who)
         self.kernel, self.loss = kernel, loss
-        self.damping, self.unconverged = check_damping(damping, who), unconverged
+        self.damping = damping if schedule.is_schedule(damping) else check_damping(damping, who)
+        self.unconverged = unconverged
         self.optimiser: Optimiser = SGD(learning_rate=1e-3) if optimiser is None else optimiser
         self.minimiser: dict[str, Any] = {
             "method": method,
@@ -157,7 +161,7 @@ class Learner:
                 0,
                 coordinates.learnt(coordinates.start),
                 coordinates.start,
-                self.optimiser.start(coordinates.start.size),
+                self.optimiser.start(coordinates.count),
             ),
             Record(coordinates.start),
         )
@@ -258,6 +262,9 @@ class Learner:
         """Take one step; returns the mean loss before it."""
         state = self._state
         check_batch(batch, state.steps)
+        damping, rates = schedule.value_at(self.damping, state.steps), self._rates
+        if self.optimiser.varies:
+            rates = self.optimiser.rates(self._coordinates.sizes, state.steps)
         weights = self._coordinates.unpack(state.weights)
         judged = judge(
             self._model,
@@ -266,15 +273,17 @@ class Learner:
             self._coordinates,
             weights,
             step=state.steps,
-            damping=self.damping,
+            damping=damping,
             unconverged=self.unconverged,
         )
         with np.errstate(all="ignore"):
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
-            learnt, memory = self.optimiser.step(state.learnt, gradient, state.optimiser, self._rates)
+            norm = math.sqrt(np.einsum("i,i", gradient, gradient))
+            clip = self.optimiser.clip
+            followed = gradient if clip is None or norm <= clip else gradient * (clip / norm)
+            learnt, memory = self.optimiser.step(state.learnt, followed, state.optimiser, rates)
             learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
-            shown = self._coordinates.shown(learnt)
-        norm = math.sqrt(np.einsum("i,i", gradient, gradient))
+            shown = self._coordinates.shown_after(learnt, state.learnt, state.weights)
         if not (math.isfinite(norm) and np.isfinite(shown).all()):
             self._refuse(batch, gradient, shown)
         shares = judged.unconverged, judged.shifted, judged.dominated
@@ -291,8 +300,9 @@ class Learner:
         number = int(np.flatnonzero(bad)[0]) if bad.any() else int(np.argmax(np.abs(gradient)))
         value = weights[number] if bad.any() else gradient[number]
         what = "would become" if bad.any() else "has a gradient of"
+        name = self._coordinates.name_of(number) if bad.any() else self._coordinates.name_of_learnt(number)
         raise NumericalError(
-            f"fit: {place(batch, self.steps)}: weight {self._coordinates.name_of(number)} {what} {value:g} "
+            f"fit: {place(batch, self.steps)}: weight {name} {what} {value:g} "
             f"(largest gradient {np.abs(gradient).max():.3g}); weights after {self.steps} steps are "
             f"kept, history is intact; lower learning_rate or raise damping"
         )
@@ -315,7 +325,11 @@ class Learner:
             "optimiser": self.optimiser.describe(),
             "steps": state.steps,
             "weights": self._coordinates.describe(),
-            "settings": {"damping": self.damping, "unconverged": self.unconverged, **self.minimiser},
+            "settings": {
+                "damping": schedule.describe(self.damping),
+                "unconverged": self.unconverged,
+                **self.minimiser,
+            },
         }
         arrays = {
             "start": self._coordinates.start,
@@ -346,29 +360,23 @@ class Learner:
         header, arrays = file.header, file.arrays
         model = Model(kernel, loss, f"checkpoint {path}")
         resume.check_all(path, header, model.energies)
-        weights, start = header["weights"], arrays["start"]
-        coordinates = Coordinates(
-            tuple(weight["name"] for weight in weights),
-            tuple(tuple(weight["shape"]) for weight in weights),
-            tuple(weight["scale"] for weight in weights),
-            model.positive,
-            start,
-        )
+        ends = np.cumsum([math.prod(weight["shape"]) for weight in header["weights"]])
+        starts = np.split(arrays["start"], ends[:-1])
         learner = cls(
             kernel,
             loss,
             {
-                name: Weight(value, scale)
-                for (name, value), scale in zip(coordinates.unpack(start).items(), coordinates.scales, strict=True)
+                weight["name"]: weight_from_description(start.reshape(weight["shape"]), weight)
+                for weight, start in zip(header["weights"], starts, strict=True)
             },
             from_description(header["optimiser"]),
-            **header["settings"],
+            **{name: schedule.from_description(setting) for name, setting in header["settings"].items()},
         )
         memory = {
             name.removeprefix("optimiser/"): array for name, array in arrays.items() if name.startswith("optimiser/")
         }
         learner._begin(
-            coordinates,
+            learner._coordinates,
             _State(header["steps"], arrays["learnt"], arrays["weights"], memory),
             Record.from_arrays(arrays, header["steps"]),
         )
