@@ -10,7 +10,7 @@ The gradient is that of the mean loss over the batch, so that a learning rate ke
 Which batch a step sees, also after a checkpoint: batches.py.
 
 A step is committed as a whole: an error or Ctrl-C leaves the weights, the optimiser and the history of the last
-completed step, and learning can go on from there.
+completed step, and learning can go on from there. Files that it goes on from: saving.py, checkpoint.py.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from . import checkpoint, resume
 from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
 from .history import History, Record
 from .implicit import check_damping, check_policy
+from .interrupt import after_the_step
 from .judge import judge
 from .loss import Loss
 from .model import Minima, Model
 from .optimiser import SGD, Optimiser, State, from_description
 from .output import Output
 from .progress import progress_bar
+from .saving import saved
 from .weight import Coordinates, Weight, coordinates_from_user
 
 Floats = NDArray[np.float64]
@@ -51,6 +53,8 @@ _OPTIONS = (
     "gtol",
     "max_iterations",
 )
+
+_FIT_OPTIONS = ("batches", "steps", "progress", "callback", "checkpoint", "every_steps", "every_seconds")
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,11 @@ class Learner:
         """What happened at each of them."""
         return self._record.history(self._state.steps, self._coordinates.unpack)
 
+    @property
+    def formulas(self) -> dict[str, Any]:
+        """The energies, output, loss and regulariser behind it, by what they are: what a checkpoint belongs to."""
+        return dict(self._model.energies)
+
     def predict(
         self,
         data: Mapping[str, ArrayLike] | None = None,
@@ -207,6 +216,9 @@ class Learner:
         *,
         progress: bool | None = None,
         callback: Callable[[Learner], Any] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every_steps: int | None = None,
+        every_seconds: float | None = None,
         **unknown: Any,
     ) -> History:
         """Take steps, one for each batch.
@@ -224,6 +236,12 @@ class Learner:
             Show a progress bar; by default only on a terminal.
         callback : callable, optional
             Called with the learner after every step; a true answer ends the call of `fit`.
+        checkpoint : path, optional
+            A file to save to while learning and where `fit` ends, also by an error or Ctrl-C; `load` goes on from it.
+            What must not be lost is not replaced: a checkpoint there has to be of this learner's formulas and no
+            further than it.
+        every_steps, every_seconds : int, float, optional
+            How often to save; whichever is due first, every 60 seconds where none is given.
 
         Returns
         -------
@@ -238,19 +256,30 @@ class Learner:
         InputError, InputTypeError
             For batches that do not fit; for no batch at all; for a generator after `load`, since it cannot be
             brought to where it was.
+        CheckpointError
+            When a checkpoint must not be replaced, which is looked at before the first step, or cannot be written: the
+            one that was there is kept, and so is the learner's state.
+        KeyboardInterrupt
+            After Ctrl-C, when the step at hand is complete and, with `checkpoint`, saved. A second Ctrl-C does not wait
+            for the step: it is dropped, and what came before it is saved.
 
         Warns
         -----
         UserWarning
             When a generator ends before `steps`.
         """
-        _refuse_options("fit", unknown, ("batches", "steps", "progress", "callback"))
+        _refuse_options("fit", unknown, _FIT_OPTIONS)
         count = check_steps(steps)
-        with progress_bar(progress, self.steps, length(batches, count)) as show:
+        with (
+            after_the_step() as interrupted,
+            saved(self, checkpoint, every_steps, every_seconds) as save_when_due,
+            progress_bar(progress, self.steps, length(batches, count)) as show,
+        ):
             for batch in stream(batches, count, first=self.steps, resumed=self._loaded):
                 loss = self._step(batch)
                 show(self.steps, loss)
-                if callback is not None and callback(self):
+                save_when_due()
+                if (callback is not None and callback(self)) or interrupted():
                     break
         return self.history
 
