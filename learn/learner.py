@@ -31,7 +31,7 @@ from .batches import Batch, Batches, check_batch, check_steps, length, place, st
 from .history import History, Record
 from .implicit import check_damping, check_policy
 from .interrupt import after_the_step
-from .judge import judge
+from .judge import Sums, combined, judge
 from .loss import Loss
 from .model import Minima, Model
 from .optimiser import SGD, Optimiser, State, from_description
@@ -288,16 +288,8 @@ class Learner:
         state = self._state
         check_batch(batch, state.steps)
         weights = self._coordinates.unpack(state.weights)
-        judged = judge(
-            self._model,
-            batch,
-            self._model.minimise(weights, batch, self.minimiser),
-            self._coordinates,
-            weights,
-            step=state.steps,
-            damping=self.damping,
-            unconverged=self.unconverged,
-        )
+        sums = [self._judge(batch, state.weights, state.steps)]
+        judged = combined(sums, self._model, self._coordinates, weights)
         with np.errstate(all="ignore"):
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
             learnt, memory = self.optimiser.step(state.learnt, gradient, state.optimiser, self._rates)
@@ -310,6 +302,20 @@ class Learner:
         self._record.write(state.steps, (judged.loss, norm, *shares), shown)
         self._state = _State(state.steps + 1, learnt, shown, memory)
         return judged.loss
+
+    def _judge(self, batch: Batch, packed: Floats, step: int) -> Sums:
+        """Minimise and judge a batch, or whole blocks of one: all that a step does with data."""
+        weights = self._coordinates.unpack(packed)
+        return judge(
+            self._model,
+            batch,
+            self._model.minimise(weights, batch, self.minimiser),
+            self._coordinates,
+            weights,
+            step=step,
+            damping=self.damping,
+            unconverged=self.unconverged,
+        )
 
     def _minimise(self, batch: Batch) -> Minima:
         return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, self.minimiser)
