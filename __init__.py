@@ -36,6 +36,7 @@ from .energies import (
 from .learn import (
     SGD,
     Batch,
+    BatchParts,
     History,
     Learner,
     Loss,
@@ -71,6 +72,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "SGD",
     "Batch",
+    "BatchParts",
     "CheckpointError",
     "DeclarationError",
     "Energy",

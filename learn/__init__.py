@@ -1,6 +1,6 @@
 """Learning the weights of energies from what their minima should be."""
 
-from .batches import Batch
+from .batches import Batch, BatchParts
 from .history import History
 from .implicit import UnconvergedWarning, implicit_gradient, implicit_jacobian
 from .learner import Learner
@@ -12,6 +12,7 @@ from .weight import Weight
 __all__ = [
     "SGD",
     "Batch",
+    "BatchParts",
     "History",
     "Learner",
     "Loss",

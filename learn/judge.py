@@ -58,6 +58,8 @@ class Sums(NamedTuple):
         How many instances count, of how many.
     unconverged, shifted, dominated, members : int
         How many minimisations are such, of how many.
+    shared : str or None
+        A kernel of which all the instances share one minimum.
     """
 
     losses: Floats
@@ -68,6 +70,7 @@ class Sums(NamedTuple):
     shifted: int
     dominated: int
     members: int
+    shared: str | None
 
 
 class Judgement(NamedTuple):
@@ -154,11 +157,25 @@ def judge(
         shifted=shifted,
         dominated=sum(int(np.count_nonzero(part.reals[:, 1] < damping)) for part in parts),
         members=sum(len(code) for code in codes),
+        shared=next((part.name for part in parts if instances_of(part) != count), None),
     )
 
 
-def combined(sums: Sequence[Sums], model: Model, coordinates: Coordinates, weights: Mapping[str, Floats]) -> Judgement:
-    """The judgement of a batch from the sums of its parts, in their order."""
+def combined(
+    sums: Sequence[Sums], model: Model, coordinates: Coordinates, weights: Mapping[str, Floats], *, who: str
+) -> Judgement:
+    """The judgement of a batch from the sums of its parts, in their order.
+
+    Raises
+    ------
+    InputError
+        For a minimum that the instances of several parts share: its derivative is not a sum over them.
+    """
+    if len(sums) > 1 and sums[0].shared is not None:
+        raise InputError(
+            f"{who}: all instances share one minimum of energy {sums[0].shared!r}, so that the batch cannot be judged "
+            f"in parts; give that energy data or a start with a batch axis, or the batch whole and no client"
+        )
     counted, instances = sum(part.counted for part in sums), sum(part.instances for part in sums)
     members = sum(part.members for part in sums)
     total = float(in_order((loss for part in sums for loss in part.losses), ()))

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..compiler.kernel import Kernel
 from ..energies.errors import InputTypeError, NumericalError, nearest
 from . import checkpoint, resume
-from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
+from .batches import AnyBatch, Batch, Batches, check_batch, check_steps, length, place, stream
+from .distributed import JudgedParts, judged_by
 from .history import History, Record
 from .implicit import check_damping, check_policy
 from .interrupt import after_the_step
@@ -54,7 +56,7 @@ _OPTIONS = (
     "max_iterations",
 )
 
-_FIT_OPTIONS = ("batches", "steps", "progress", "callback", "checkpoint", "every_steps", "every_seconds")
+_FIT_OPTIONS = ("batches", "steps", "progress", "callback", "checkpoint", "every_steps", "every_seconds", "client")
 
 
 @dataclass(frozen=True)
@@ -219,13 +221,14 @@ class Learner:
         checkpoint: str | os.PathLike[str] | None = None,
         every_steps: int | None = None,
         every_seconds: float | None = None,
+        client: Any = None,
         **unknown: Any,
     ) -> History:
         """Take steps, one for each batch.
 
         Parameters
         ----------
-        batches : Batch, iterable of Batch, or function
+        batches : Batch or BatchParts, iterable of them, or function
             A list, or another iterable that can be iterated again, is repeated as often as `steps` needs. A function
             is called with the number of the step (0 for the first one ever). With these two, step k sees the same
             batch whether or not learning was interrupted in between: fit(5 steps), save, load, fit(5 steps) gives
@@ -242,6 +245,9 @@ class Learner:
             further than it.
         every_steps, every_seconds : int, float, optional
             How often to save; whichever is due first, every 60 seconds where none is given.
+        client : dask.distributed.Client, optional
+            Its workers minimise and judge blocks of each batch; the weights learnt have the same bits without it, and
+            for any number of workers, some of which may die (distributed.py, docs/scaling.md).
 
         Returns
         -------
@@ -271,25 +277,26 @@ class Learner:
         _refuse_options("fit", unknown, _FIT_OPTIONS)
         count = check_steps(steps)
         with (
+            judged_by(client, self) as judged,
             after_the_step() as interrupted,
             saved(self, checkpoint, every_steps, every_seconds) as save_when_due,
             progress_bar(progress, self.steps, length(batches, count)) as show,
         ):
             for batch in stream(batches, count, first=self.steps, resumed=self._loaded):
-                loss = self._step(batch)
+                loss = self._step(batch, judged)
                 show(self.steps, loss)
                 save_when_due()
                 if (callback is not None and callback(self)) or interrupted():
                     break
         return self.history
 
-    def _step(self, batch: Batch) -> float:
+    def _step(self, batch: Any, judged_parts: JudgedParts) -> float:
         """Take one step; returns the mean loss before it."""
         state = self._state
-        check_batch(batch, state.steps)
+        batch = check_batch(batch, state.steps)
         weights = self._coordinates.unpack(state.weights)
-        sums = [self._judge(batch, state.weights, state.steps)]
-        judged = combined(sums, self._model, self._coordinates, weights)
+        sums = judged_parts(batch, state.weights, state.steps)
+        judged = combined(sums, self._model, self._coordinates, weights, who=f"fit: {place(batch, state.steps)}")
         with np.errstate(all="ignore"):
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
             learnt, memory = self.optimiser.step(state.learnt, gradient, state.optimiser, self._rates)
@@ -303,8 +310,8 @@ class Learner:
         self._state = _State(state.steps + 1, learnt, shown, memory)
         return judged.loss
 
-    def _judge(self, batch: Batch, packed: Floats, step: int) -> Sums:
-        """Minimise and judge a batch, or whole blocks of one: all that a step does with data."""
+    def judge_part(self, batch: Batch, packed: Floats, step: int) -> Sums:
+        """Minimise and judge a batch, or a part of one, at these weights: all that a step does with data."""
         weights = self._coordinates.unpack(packed)
         return judge(
             self._model,
@@ -317,10 +324,21 @@ class Learner:
             unconverged=self.unconverged,
         )
 
+    def for_workers(self) -> Learner:
+        """A copy without state and history: what `judge_part` needs in another process."""
+        other = copy(self)
+        del other._state, other._record
+        return other
+
+    @property
+    def model(self) -> Model:
+        """Kernels, output and loss."""
+        return self._model
+
     def _minimise(self, batch: Batch) -> Minima:
         return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, self.minimiser)
 
-    def _refuse(self, batch: Batch, gradient: Floats, weights: Floats) -> None:
+    def _refuse(self, batch: AnyBatch, gradient: Floats, weights: Floats) -> None:
         """Raise for a step to weights that are not finite, or along such a gradient."""
         bad = ~np.isfinite(weights)
         number = int(np.flatnonzero(bad)[0]) if bad.any() else int(np.argmax(np.abs(gradient)))
