@@ -8,7 +8,7 @@ PACKAGES := -p wiberg.energies -p wiberg.compiler -p wiberg.runtime -p wiberg.le
 N := 1000
 START := 0
 
-.PHONY: setup setup-frameworks demo test lint fuzz bench bench-setup clean
+.PHONY: setup setup-frameworks demo test lint fuzz crash bench bench-setup clean
 
 setup: $(VENV)/.installed .links/wiberg
 
@@ -45,6 +45,10 @@ lint: setup
 
 fuzz: setup
 	$(RUN) tests/fuzz.py $(N) --start $(START)
+
+# Training killed N times over: 200 take about four minutes.
+crash: setup
+	$(RUN) tests/crash.py $(N)
 
 bench-setup: $(VENV)/.bench
 

@@ -1,6 +1,6 @@
 """Learning the weights of energies from what their minima should be."""
 
-from .batches import Batch
+from .batches import Batch, BatchParts
 from .history import History
 from .implicit import UnconvergedWarning, implicit_gradient, implicit_jacobian
 from .learner import Learner
@@ -14,6 +14,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Batch",
+    "BatchParts",
     "CosineDecay",
     "History",
     "Learner",

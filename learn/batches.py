@@ -10,6 +10,9 @@ goes on with what the whole run would have seen. What `fit` is given says how:
     an iterable that can be iterated again    number k mod n         goes on: it is read, and what came before skipped
     the same without `steps`                  a pass from its start  a pass from its start
     a generator                               what comes next        refused: nobody can say what came next then
+
+A batch may be read in parts, for one that is larger than memory: `BatchParts`, a `Batch` of dask arrays, or a
+`dask.delayed` batch. Each part is read where it is judged, and dropped (cut.py).
 """
 
 from __future__ import annotations
@@ -47,10 +50,40 @@ class Batch:
     name: str | None = None
 
 
-Batches = Batch | Iterable[Batch] | Callable[[int], Batch]
+@dataclass(frozen=True)
+class BatchParts:
+    """A batch whose instances are read part by part, wherever they are needed.
+
+    The instances of the second part come after those of the first. Each is judged in blocks of 64 instances: a batch
+    has the same bits in parts and as a whole if all parts but the last hold a multiple of 64.
+
+    Parameters
+    ----------
+    parts : sequence
+        Each a `Batch`, a function without arguments that returns one (for `fit(client=)` one that can be pickled), or a
+        `dask.delayed` one. Readers are called at every step that sees the batch.
+    name : str, optional
+        For messages.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> def read(file):
+    ...     return Batch(data={"x": [[1.0, 2.0]]}, name=file)
+    >>> batch = BatchParts([partial(read, file) for file in ("a.npz", "b.npz")])
+    >>> [part().name for part in batch.parts]
+    ['a.npz', 'b.npz']
+    """
+
+    parts: Sequence[Any]
+    name: str | None = None
 
 
-def stream(batches: Batches, steps: int | None, *, first: int, resumed: bool) -> Iterator[Batch]:
+AnyBatch = Batch | BatchParts
+Batches = AnyBatch | Iterable[AnyBatch] | Callable[[int], AnyBatch]
+
+
+def stream(batches: Batches, steps: int | None, *, first: int, resumed: bool) -> Iterator[Any]:
     """The batches of the coming steps, by the table at the top of this file.
 
     Parameters
@@ -80,7 +113,7 @@ def stream(batches: Batches, steps: int | None, *, first: int, resumed: bool) ->
     >>> [batch.name for batch in stream(two, 4, first=3, resumed=True)]
     ['odd', 'even', 'odd', 'even']
     """
-    if isinstance(batches, Batch):
+    if _is_one(batches):
         yield from [batches] * (1 if steps is None else steps)
     elif callable(batches):
         if steps is None:
@@ -114,22 +147,37 @@ def length(batches: Any, steps: int | None) -> int | None:
     """How many batches `stream` will give, if that is known before."""
     if steps is not None:
         return steps
-    if isinstance(batches, Batch):
+    if _is_one(batches):
         return 1
     return len(batches) if hasattr(batches, "__len__") else None
 
 
-def place(batch: Batch, step: int) -> str:
+def is_lazy(value: Any) -> bool:
+    """Whether dask has yet to compute it."""
+    return hasattr(type(value), "__dask_graph__")
+
+
+def _is_one(batches: Any) -> bool:
+    """Whether it is a batch itself; a `dask.delayed` one can be called and iterated, too."""
+    return isinstance(batches, (Batch, BatchParts)) or is_lazy(batches)
+
+
+def place(batch: AnyBatch, step: int) -> str:
     """Where learning is, for messages: `step 3, batch 'seq_04'`."""
     return f"step {step}" + (f", batch {batch.name!r}" if batch.name else "")
 
 
-def check_batch(batch: Any, step: int) -> None:
-    """Refuse what came out of a stream and is no batch."""
-    if not isinstance(batch, Batch):
+def check_batch(batch: Any, step: int) -> AnyBatch:
+    """The batch that came out of a stream; what is none is refused."""
+    if is_lazy(batch):
+        return BatchParts([batch])
+    if not isinstance(batch, (Batch, BatchParts)):
         raise InputTypeError(
             f"fit: step {step} got a {type(batch).__name__}; batches must be wb.Batch(data={{...}}, targets={{...}})"
         )
+    if isinstance(batch, BatchParts) and len(batch.parts) == 0:
+        raise InputError(f"fit: {place(batch, step)}: the batch has no parts")
+    return batch
 
 
 def check_steps(steps: Any) -> int | None:
@@ -147,7 +195,7 @@ def check_steps(steps: Any) -> int | None:
     return count
 
 
-def _consume(batches: Iterator[Batch], steps: int | None) -> Iterator[Batch]:
+def _consume(batches: Iterator[Any], steps: int | None) -> Iterator[Any]:
     """What a generator gives, and a warning where that is less than `steps`."""
     taken = 0
     for batch in batches if steps is None else islice(batches, steps):
@@ -164,7 +212,7 @@ def _consume(batches: Iterator[Batch], steps: int | None) -> Iterator[Batch]:
         )
 
 
-def _repeated(batches: Iterable[Batch], skip: int) -> Iterator[Batch]:
+def _repeated(batches: Iterable[Any], skip: int) -> Iterator[Any]:
     """The batches over and over, without the first `skip`."""
     while True:
         count = 0

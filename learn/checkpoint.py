@@ -5,18 +5,21 @@ pickle. The same state gives the same bytes: entries are in a fixed order with a
 `wiberg-checkpoint`, holds the SHA-256 of everything after it, so that a file that is cut off or altered is noticed.
 
 Saving writes a temporary file in the same folder, flushes it to the disk and renames it over the old one, which is
-kept as PATH.1 if it was sound. At every moment PATH is a whole checkpoint, the old or the new.
+kept as PATH.1 if it was sound. At every moment PATH is a whole checkpoint, the old or the new. What a process that was
+killed while it wrote has left behind, the next saves remove.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
 import os
 import secrets
 import shutil
+import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +35,7 @@ FORMAT = 1
 MARK = "wiberg-checkpoint"
 HEADER = "header.json"
 _DATE = (1980, 1, 1, 0, 0, 0)
+_ABANDONED = 600.0  # seconds after which nobody is writing a temporary file any more
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,11 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
         _keep_previous(target)
         os.replace(temporary, target)
         _flush_folder(target.parent)
-    except OSError as error:
+        _remove_abandoned(target)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         kept = "; the previous checkpoint is untouched" if target.exists() else ""
         raise CheckpointError(
-            f"cannot save to {target} ({error.strerror or error}){kept}; "
+            f"cannot save to {str(target)!r} ({getattr(error, 'strerror', None) or error}){kept}; "
             f"the state is still in memory: save to another path"
         ) from error
     finally:
@@ -201,6 +206,15 @@ def _keep_previous(target: Path) -> None:
         os.replace(link, _beside(target))
     finally:
         link.unlink(missing_ok=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove temporary files beside PATH whose writers were killed."""
+    for kind in ("*.new", "*.1"):
+        for file in target.parent.glob(f".{glob.escape(target.name)}.{kind}"):
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_ctime > _ABANDONED:
+                    file.unlink()
 
 
 def _flush_folder(folder: Path) -> None:

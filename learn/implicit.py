@@ -22,7 +22,7 @@ import math
 import struct
 import warnings
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,6 +38,7 @@ from ..energies.errors import InputError, InputTypeError, NameMissingError, Nume
 from ..runtime.algebra.blocks import NONE, layout_of
 from ..runtime.solution import Solution, Status
 from ..runtime.sparse import is_coupled, is_sparse
+from .blocks import block_sums, in_order
 from .damped import (
     DAMPING,
     FIRST_BLOCK,
@@ -216,17 +217,52 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
     codes : (B,) int64
         USED or LEFT_OUT; overwritten with what became of each instance (damped.py).
     """
-    inputs, packed = solution.inputs, solution.y
-    if is_sparse(kernel, inputs):
+    inputs = solution.inputs
+    rows = _by_products(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
+    if rows is None:
+        return _by_factors(kernel, solution, slopes, damping, codes, _summed)
+    return over_members(rows, inputs) if rows.ndim == 2 else rows
+
+
+def damped_blocks(kernel: Kernel, solution: Solution, slopes: Floats, damping: float, codes: Codes) -> Floats:
+    """What each block of 64 instances adds to it (blocks.py), (K, p); weights are shared by all instances."""
+    members = max(1, solution.inputs.members)
+    rows = _by_products(kernel, solution, slopes, damping, codes, each=True)
+    if rows is not None:
+        return block_sums(rows, members)
+    sums = _by_factors(kernel, solution, slopes, damping, codes, _gathered)  # of 64 members each
+    total = np.zeros((-(-len(sums) // members), sums.shape[1]))
+    for first in range(members):
+        some = sums[first::members]
+        total[: len(some)] += some
+    return total
+
+
+def _by_products(
+    kernel: Kernel, solution: Solution, slopes: Floats, damping: float, codes: Codes, *, each: bool
+) -> Floats | None:
+    """Of a Hessian that is large, (p,), or (B, p) for `each` instance; None: it is not."""
+    if is_sparse(kernel, solution.inputs):
         from .sparse import sparse_gradient  # here: most energies never need it
 
-        rows = sparse_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
-        return over_members(rows, inputs) if rows.ndim == 2 else rows
-    if is_coupled(kernel, inputs) and solution.held is None:
+        return sparse_gradient(kernel, solution, slopes, damping, codes, each=each)
+    if is_coupled(kernel, solution.inputs) and solution.held is None:
         from .products import products_gradient  # here: most energies never need it
 
-        rows = products_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
-        return over_members(rows, inputs) if rows.ndim == 2 else rows
+        return products_gradient(kernel, solution, slopes, damping, codes, each=each)
+    return None
+
+
+def _by_factors(
+    kernel: Kernel,
+    solution: Solution,
+    slopes: Floats,
+    damping: float,
+    codes: Codes,
+    collected: Callable[[_Pair, Floats, int], Floats],
+) -> Floats:
+    """Of a Hessian that is not; `collected` is `_summed` or `_gathered`."""
+    inputs, packed = solution.inputs, solution.y
     count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
     rows = np.empty((count if weights_batched(kernel, inputs) else min(-(-count // BLOCK), _AT_ONCE), p))
@@ -235,30 +271,37 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
     pair.run(solve_slice(), count)
     some = ill_posed(solution, codes)
     if some is None:
-        return _summed(pair, rows, count)
+        return collected(pair, rows, count)
     moved, parts = split(solution, damping, some, directions)
-    gradient, more = _summed(pair, rows, count), np.empty_like(rows)
+    gradient, more = collected(pair, rows, count), np.empty_like(rows)
     some[codes == NOT_FINITE] = LEFT_OUT
-    along_null_spaces = _summed(_Pair(hessian, adjoint, moved, damping, some, more, parts), more, count)
+    along_null_spaces = collected(_Pair(hessian, adjoint, moved, damping, some, more, parts), more, count)
     if (some == NOT_FINITE).any():  # what has been summed of those instances is taken back
         codes[some == NOT_FINITE] = NOT_FINITE
-        gradient = _summed(pair, rows, count)
+        gradient = collected(pair, rows, count)
     return gradient + along_null_spaces
 
 
-def _summed(pair: _Pair, rows: Floats, count: int) -> Floats:
-    """The sum over the batch of direction . d(grad)/dw, or (B, p) where a weight has a batch axis."""
+def _blocks(pair: _Pair, rows: Floats, count: int) -> Iterator[Floats]:
+    """The sums of direction . d(grad)/dw over blocks of 64 rows, in `rows`: so many blocks at a time."""
     blocks = -(-count // BLOCK)
-    if pair.each:
-        pair.run(adjoint_blocks(), blocks)
-        return over_members(rows, pair.inputs)
-    total = np.zeros(rows.shape[1])
     for start in range(0, blocks, _AT_ONCE):
         here = min(_AT_ONCE, blocks - start)
         pair.run(adjoint_blocks(), here, start)
-        for row in rows[:here]:
-            total += row
-    return total
+        yield rows[:here]
+
+
+def _summed(pair: _Pair, rows: Floats, count: int) -> Floats:
+    """The sum of direction . d(grad)/dw over the batch, or (B, p) where a weight has a batch axis."""
+    if pair.each:
+        pair.run(adjoint_blocks(), -(-count // BLOCK))
+        return over_members(rows, pair.inputs)
+    return in_order((row for some in _blocks(pair, rows, count) for row in some), rows.shape[1:])
+
+
+def _gathered(pair: _Pair, rows: Floats, count: int) -> Floats:
+    """The sum of each block of 64 rows."""
+    return np.concatenate([some.copy() for some in _blocks(pair, rows, count)])
 
 
 def over_members(rows: Floats, inputs: Any) -> Floats:

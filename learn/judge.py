@@ -1,5 +1,10 @@
 """Judging the minima of a batch: the mean loss, its gradient by the weights, and who counted.
 
+    minima of some blocks of 64 instances  --judge-->  Sums of each block  --combined-->  Judgement of the batch
+
+Blocks may be judged together or apart, in any process: their sums are combined in order (blocks.py), and so the
+judgement has the same bits.
+
 For the minima y_b of B instances and a damping lambda:
 
     loss      = mean of l_b over the instances that count  +  R(w)
@@ -23,20 +28,49 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import run
+from ..compiler.evaluate import BLOCK, run
 from ..energies.errors import InputError, NumericalError
 from ..runtime.solution import Solution
 from .batches import Batch, place
+from .blocks import block_sums, in_order
 from .coordinates import Coordinates
 from .damped import LEFT_OUT, NOT_FINITE, SHIFTED, USED
-from .implicit import damped_gradient, not_finite, packed_slopes, refuse_singular, unconverged_summary, unusable
+from .implicit import damped_blocks, not_finite, packed_slopes, refuse_singular, unconverged_summary, unusable
 from .model import Minima, Model
-from .output import OutputSolution, blocked_sum, instances_of, masked, minima_slopes
+from .output import OutputSolution, instances_of, masked, minima_slopes
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Used = NDArray[np.bool_] | None
 """Which instances count, (B,); None: all."""
+
+
+class Sums(NamedTuple):
+    """What blocks of 64 instances, one after another, contribute to a step; the numbers are over all of them.
+
+    Attributes
+    ----------
+    losses : (K,)
+        The sum of the losses of the instances that count.
+    gradient : (K, p)
+        The sum of their derivatives by the weights as shown.
+    counted, instances : int
+        How many instances count, of how many.
+    unconverged, shifted, dominated, members : int
+        How many minimisations are such, of how many.
+    shared : str or None
+        A kernel of which all the instances share one minimum.
+    """
+
+    losses: Floats
+    gradient: Floats
+    counted: int
+    instances: int
+    unconverged: int
+    shifted: int
+    dominated: int
+    members: int
+    shared: str | None
 
 
 class Judgement(NamedTuple):
@@ -69,8 +103,8 @@ def judge(
     step: int,
     damping: float,
     unconverged: str,
-) -> Judgement:
-    """Judge the minima of the batch that step number `step` was given.
+) -> Sums:
+    """Judge the minima of the batch that step number `step` was given, or of a part of it that begins a block.
 
     Parameters
     ----------
@@ -99,13 +133,13 @@ def judge(
     used = _leave_out(parts, marked, codes, count, unconverged=unconverged, who=who, step=step) if failed else None
     judged = _loss_at(model, batch, minima, weights, count, who=who)
     _check_finite(judged, used, who=who, step=step)
-    gradient = np.zeros(coordinates.start.size)
+    gradient = np.zeros((-(-count // BLOCK), coordinates.start.size))
     slopes = _to_minima(model, minima, judged, used, gradient, coordinates, who=who)
     for kernel, part, slope, code in zip(model.kernels, parts, slopes, codes, strict=True):
-        own = damped_gradient(kernel, part, slope, damping, code)
+        own = damped_blocks(kernel, part, slope, damping, code)
         if damping == 0.0:
             refuse_singular(kernel, part, code, who)
-        gradient[coordinates.places(kernel.weights.names)] += own
+        _add(gradient, coordinates.places(kernel.weights.names), own)
     values, shifted = judged.values, 0
     if failed or any(np.count_nonzero(code == USED) < len(code) for code in codes):
         used = np.ones(count, dtype=bool) if used is None else used
@@ -113,16 +147,57 @@ def judge(
             used &= _by_instance((code == USED) | (code == SHIFTED), part).all(axis=1)
         failed = sum(int(np.count_nonzero(m | (c == NOT_FINITE))) for m, c in zip(marked, codes, strict=True))
         shifted = sum(int(np.count_nonzero(code == SHIFTED)) for code in codes)
-        values = values[used]
-    dominated = sum(int(np.count_nonzero(part.reals[:, 1] < damping)) for part in parts)
-    mean = float(np.add.reduce(values)) / len(values) if len(values) else math.nan
-    gradient /= count
+        values = np.where(used, values, 0.0)
+    return Sums(
+        block_sums(values),
+        gradient,
+        counted=count if used is None else int(np.count_nonzero(used)),
+        instances=count,
+        unconverged=failed,
+        shifted=shifted,
+        dominated=sum(int(np.count_nonzero(part.reals[:, 1] < damping)) for part in parts),
+        members=sum(len(code) for code in codes),
+        shared=next((part.name for part in parts if instances_of(part) != count), None),
+    )
+
+
+def combined(
+    sums: Sequence[Sums], model: Model, coordinates: Coordinates, weights: Mapping[str, Floats], *, who: str
+) -> Judgement:
+    """The judgement of a batch from the sums of its parts, in their order.
+
+    Raises
+    ------
+    InputError
+        For a minimum that the instances of several parts share: its derivative is not a sum over them.
+    """
+    if len(sums) > 1 and sums[0].shared is not None:
+        raise InputError(
+            f"{who}: all instances share one minimum of energy {sums[0].shared!r}, so that the batch cannot be judged "
+            f"in parts; give that energy data or a start with a batch axis, or the batch whole and no client"
+        )
+    counted, instances = sum(part.counted for part in sums), sum(part.instances for part in sums)
+    members = sum(part.members for part in sums)
+    total = float(in_order((loss for part in sums for loss in part.losses), ()))
+    gradient = in_order((row for part in sums for row in part.gradient), (coordinates.start.size,))
+    gradient /= instances
+    mean = total / counted if counted else math.nan
     if model.loss.regulariser is not None:
         penalty, own = model.loss.regulariser.evaluate(weights)
         mean += penalty
         gradient[coordinates.places(model.loss.regulariser.weights)] += own
-    rows = sum(len(code) for code in codes)
-    return Judgement(mean, gradient, failed / rows, shifted / rows, dominated / rows)
+    return Judgement(
+        mean,
+        gradient,
+        unconverged=sum(part.unconverged for part in sums) / members,
+        shifted=sum(part.shifted for part in sums) / members,
+        dominated=sum(part.dominated for part in sums) / members,
+    )
+
+
+def _add(gradient: Floats, places: Any, sums: Floats) -> None:
+    """Add sums of blocks, (K, p'), at their places; those of a minimum that all instances share are one row."""
+    gradient[: len(sums), places] += sums
 
 
 def _by_instance(rows: NDArray[Any], part: Solution) -> NDArray[Any]:
@@ -170,23 +245,25 @@ def _to_minima(
     *,
     who: str,
 ) -> list[Floats]:
-    """dl/dy of each kernel, (rows, m); what reaches the weights directly is added to `gradient`, over the batch."""
+    """dl/dy of each kernel, (rows, m); what reaches the weights directly is added to `gradient`, by blocks."""
     loss, slopes = model.loss, judged.slopes
     if judged.direct is not None:
-        gradient[coordinates.places(loss.kernel.weights.names)] += blocked_sum(masked(judged.direct, used))
+        _add(gradient, coordinates.places(loss.kernel.weights.names), block_sums(masked(judged.direct, used)))
     if loss.minimum is not None:
         (part,), (kernel,) = model.solutions(minima), model.kernels
         _, rows = run(kernel.entry("weight_gradient"), part.inputs, part.y, count=len(part.y))
         by_energy = masked(slopes.pop(loss.minimum), used).reshape(-1, 1)
         counted = np.where(by_energy == 0.0, 0.0, by_energy * rows)
-        gradient[coordinates.places(kernel.weights.names)] += blocked_sum(counted)
+        members = max(1, part.inputs.members)
+        _add(gradient, coordinates.places(kernel.weights.names), block_sums(counted, members))
     if not slopes:
         return [np.zeros(part.y.shape) for part in model.solutions(minima)]
     if not isinstance(minima, OutputSolution):
         return [packed_slopes(minima.kernel, minima, slopes, who)]
     each, direct = minima_slopes(minima, {n: masked(array, used) for n, array in slopes.items()}, who, used)
     for name, slope in direct.items():
-        gradient[coordinates.places((name,))] += np.ravel(slope)
+        places = coordinates.places((name,))
+        _add(gradient, places, block_sums(np.reshape(slope, (-1, gradient[0, places].size))))
     return [packed_slopes(part.kernel, part, own, who) for part, own in zip(minima.solutions, each, strict=True)]
 
 

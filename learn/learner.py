@@ -10,7 +10,7 @@ The gradient is that of the mean loss over the batch, so that a learning rate ke
 Which batch a step sees, also after a checkpoint: batches.py.
 
 A step is committed as a whole: an error or Ctrl-C leaves the weights, the optimiser and the history of the last
-completed step, and learning can go on from there.
+completed step, and learning can go on from there. Files that it goes on from: saving.py, checkpoint.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +28,19 @@ from numpy.typing import ArrayLike, NDArray
 from ..compiler.kernel import Kernel
 from ..energies.errors import InputTypeError, NumericalError, nearest
 from . import checkpoint, resume, schedule
-from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
+from .batches import AnyBatch, Batch, Batches, check_batch, check_steps, length, place, stream
 from .coordinates import Coordinates
+from .distributed import JudgedParts, judged_by
 from .history import History, Record
 from .implicit import check_damping, check_policy
-from .judge import judge
+from .interrupt import after_the_step
+from .judge import Sums, combined, judge
 from .loss import Loss
 from .model import Minima, Model
 from .optimiser import SGD, Optimiser, State, from_description
 from .output import Output
 from .progress import progress_bar
+from .saving import saved
 from .schedule import Schedule
 from .starting_weights import coordinates_from_user
 from .weight import from_description as weight_from_description
@@ -54,6 +58,8 @@ _OPTIONS = (
     "gtol",
     "max_iterations",
 )
+
+_FIT_OPTIONS = ("batches", "steps", "progress", "callback", "checkpoint", "every_steps", "every_seconds", "client")
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,11 @@ class Learner:
         """What happened at each of them."""
         return self._record.history(self._state.steps, self._coordinates.unpack)
 
+    @property
+    def formulas(self) -> dict[str, Any]:
+        """The energies, output, loss and regulariser behind it, by what they are: what a checkpoint belongs to."""
+        return dict(self._model.energies)
+
     def predict(
         self,
         data: Mapping[str, ArrayLike] | None = None,
@@ -211,13 +222,17 @@ class Learner:
         *,
         progress: bool | None = None,
         callback: Callable[[Learner], Any] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every_steps: int | None = None,
+        every_seconds: float | None = None,
+        client: Any = None,
         **unknown: Any,
     ) -> History:
         """Take steps, one for each batch.
 
         Parameters
         ----------
-        batches : Batch, iterable of Batch, or function
+        batches : Batch or BatchParts, iterable of them, or function
             A list, or another iterable that can be iterated again, is repeated as often as `steps` needs. A function
             is called with the number of the step (0 for the first one ever). With these two, step k sees the same
             batch whether or not learning was interrupted in between: fit(5 steps), save, load, fit(5 steps) gives
@@ -228,6 +243,15 @@ class Learner:
             Show a progress bar; by default only on a terminal.
         callback : callable, optional
             Called with the learner after every step; a true answer ends the call of `fit`.
+        checkpoint : path, optional
+            A file to save to while learning and where `fit` ends, also by an error or Ctrl-C; `load` goes on from it.
+            What must not be lost is not replaced: a checkpoint there has to be of this learner's formulas and no
+            further than it.
+        every_steps, every_seconds : int, float, optional
+            How often to save; whichever is due first, every 60 seconds where none is given.
+        client : dask.distributed.Client, optional
+            Its workers minimise and judge blocks of each batch; the weights learnt have the same bits without it, and
+            for any number of workers, some of which may die (distributed.py, docs/scaling.md).
 
         Returns
         -------
@@ -242,40 +266,43 @@ class Learner:
         InputError, InputTypeError
             For batches that do not fit; for no batch at all; for a generator after `load`, since it cannot be
             brought to where it was.
+        CheckpointError
+            When a checkpoint must not be replaced, which is looked at before the first step, or cannot be written: the
+            one that was there is kept, and so is the learner's state.
+        KeyboardInterrupt
+            After Ctrl-C, when the step at hand is complete and, with `checkpoint`, saved. A second Ctrl-C does not wait
+            for the step: it is dropped, and what came before it is saved.
 
         Warns
         -----
         UserWarning
             When a generator ends before `steps`.
         """
-        _refuse_options("fit", unknown, ("batches", "steps", "progress", "callback"))
+        _refuse_options("fit", unknown, _FIT_OPTIONS)
         count = check_steps(steps)
-        with progress_bar(progress, self.steps, length(batches, count)) as show:
+        with (
+            judged_by(client, self) as judged,
+            after_the_step() as interrupted,
+            saved(self, checkpoint, every_steps, every_seconds) as save_when_due,
+            progress_bar(progress, self.steps, length(batches, count)) as show,
+        ):
             for batch in stream(batches, count, first=self.steps, resumed=self._loaded):
-                loss = self._step(batch)
+                loss = self._step(batch, judged)
                 show(self.steps, loss)
-                if callback is not None and callback(self):
+                save_when_due()
+                if (callback is not None and callback(self)) or interrupted():
                     break
         return self.history
 
-    def _step(self, batch: Batch) -> float:
+    def _step(self, batch: Any, judged_parts: JudgedParts) -> float:
         """Take one step; returns the mean loss before it."""
         state = self._state
-        check_batch(batch, state.steps)
-        damping, rates = schedule.value_at(self.damping, state.steps), self._rates
+        batch, rates = check_batch(batch, state.steps), self._rates
         if self.optimiser.varies:
             rates = self.optimiser.rates(self._coordinates.sizes, state.steps)
         weights = self._coordinates.unpack(state.weights)
-        judged = judge(
-            self._model,
-            batch,
-            self._model.minimise(weights, batch, self.minimiser),
-            self._coordinates,
-            weights,
-            step=state.steps,
-            damping=damping,
-            unconverged=self.unconverged,
-        )
+        sums = judged_parts(batch, state.weights, state.steps)
+        judged = combined(sums, self._model, self._coordinates, weights, who=f"fit: {place(batch, state.steps)}")
         with np.errstate(all="ignore"):
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
             norm = math.sqrt(np.einsum("i,i", gradient, gradient))
@@ -291,10 +318,35 @@ class Learner:
         self._state = _State(state.steps + 1, learnt, shown, memory)
         return judged.loss
 
+    def judge_part(self, batch: Batch, packed: Floats, step: int) -> Sums:
+        """Minimise and judge a batch, or a part of one, at these weights: all that a step does with data."""
+        weights = self._coordinates.unpack(packed)
+        return judge(
+            self._model,
+            batch,
+            self._model.minimise(weights, batch, self.minimiser),
+            self._coordinates,
+            weights,
+            step=step,
+            damping=schedule.value_at(self.damping, step),
+            unconverged=self.unconverged,
+        )
+
+    def for_workers(self) -> Learner:
+        """A copy without state and history: what `judge_part` needs in another process."""
+        other = copy(self)
+        del other._state, other._record
+        return other
+
+    @property
+    def model(self) -> Model:
+        """Kernels, output and loss."""
+        return self._model
+
     def _minimise(self, batch: Batch) -> Minima:
         return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, self.minimiser)
 
-    def _refuse(self, batch: Batch, gradient: Floats, weights: Floats) -> None:
+    def _refuse(self, batch: AnyBatch, gradient: Floats, weights: Floats) -> None:
         """Raise for a step to weights that are not finite, or along such a gradient."""
         bad = ~np.isfinite(weights)
         number = int(np.flatnonzero(bad)[0]) if bad.any() else int(np.argmax(np.abs(gradient)))

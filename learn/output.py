@@ -24,7 +24,7 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
-from ..compiler.evaluate import BLOCK, run
+from ..compiler.evaluate import run
 from ..compiler.kernel import Kernel
 from ..compiler.kernel import compile as compile_energy
 from ..energies.energy import Energy
@@ -38,6 +38,7 @@ from ..energies.errors import (
 )
 from ..runtime.minimise import minimise
 from ..runtime.solution import USABLE, Solution, Status
+from .blocks import blocked_sum
 
 Floats = NDArray[np.float64]
 Arrays = Mapping[str, ArrayLike]
@@ -359,8 +360,8 @@ def minima_slopes(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """dl/dy for the variables of each kernel, and the direct part dl/dw, from dl/d(outputs and variables).
 
-    The direct part of a shared weight is summed over the batch, in blocks of 64 instances one after the other; where
-    `used` (B,) is False, an instance adds nothing.
+    The direct part is that of each instance, (B, ...), without the batch axis where there is none; where `used` (B,) is
+    False, an instance adds nothing.
     """
     output = solution.output
     names = (*output.names, *solution.minima)
@@ -383,7 +384,7 @@ def minima_slopes(
         for name, slope in pulled.items():
             parts.setdefault(name, []).append(masked(slope, used))
         direct = {
-            name: slope if np.ndim(slope) == np.ndim(solution.w[name]) else blocked_sum(masked(slope, used))
+            name: slope if np.ndim(slope) == np.ndim(solution.w[name]) else masked(slope, used)
             for name, slope in direct.items()
         }
     each = []
@@ -403,15 +404,6 @@ def masked(rows: Any, used: NDArray[np.bool_] | None) -> Any:
     return np.where(used.reshape(-1, *[1] * (np.ndim(rows) - 1)), rows, 0.0)
 
 
-def blocked_sum(rows: Any) -> Any:
-    """The sum over the first axis, block by block of 64: the same for any number of threads and processes."""
-    rows = np.asarray(rows)
-    total = np.zeros(rows.shape[1:])
-    for begin in range(0, len(rows), BLOCK):
-        total = total + np.add.reduce(rows[begin : begin + BLOCK], axis=0)
-    return total
-
-
 def output_gradient(
     output: Output, solution: OutputSolution, loss_gradient: Arrays, damping: float, unconverged: str
 ) -> dict[str, Any]:
@@ -427,8 +419,8 @@ def output_gradient(
     for kernel, one, slopes in zip(output.kernels, solution.solutions, each, strict=True):
         for name, gradient in implicit_gradient(kernel, one, slopes, damping, unconverged).items():
             total[name] = total[name] + gradient
-    for name, gradient in direct.items():
-        total[name] = total[name] + gradient
+    for name, rows in direct.items():
+        total[name] = total[name] + (rows if np.ndim(rows) == np.ndim(solution.w[name]) else blocked_sum(rows))
     return {name: float(array) if np.ndim(array) == 0 else array for name, array in total.items()}
 
 

@@ -1,0 +1,242 @@
+"""Learning on Dask: the bits of a single process for any number of workers, also when one of them is killed."""
+
+import builtins
+import logging
+import os
+import signal
+import sys
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import wiberg as wb
+from wiberg.learn import distributed as ours
+
+distributed = pytest.importorskip(
+    "distributed", reason="dask.distributed is not installed: pip install 'wiberg[distributed]'"
+)
+import cloudpickle  # noqa: E402  (Dask needs it, too)
+import dask  # noqa: E402
+import dask.array  # noqa: E402
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with (
+        dask.config.set({"distributed.worker.daemon": True, "distributed.comm.timeouts.connect": "20s"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        ) as cluster,
+    ):
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    with distributed.Client(cluster) as client:
+        yield client
+
+
+def rows_of(step, count=300):
+    random = np.random.default_rng([7, step])
+    inliers = random.uniform(-40, 40, (count, 1)) + 4 * random.standard_normal((count, 10))
+    return np.concatenate([inliers, random.uniform(-40, 40, (count, 20))], axis=1), inliers.mean(axis=1)
+
+
+def batch_of(step, count=300):
+    x, mu = rows_of(step, count)
+    return wb.Batch(data={"x": x}, targets={"mu": mu})
+
+
+def learner_of(ransac, t_loss, **options):
+    return wb.Learner(ransac, t_loss, {"sigma": 8.0}, wb.SGD(1e-3, momentum=0.9), **options)
+
+
+def same(a, b):
+    assert a.weights == b.weights and a.steps == b.steps
+    for name in ("loss", "gradient_norm", "unconverged", "shifted", "dominated"):
+        np.testing.assert_array_equal(getattr(a.history, name), getattr(b.history, name))
+
+
+@pytest.fixture(scope="module")
+def alone(ransac, t_loss):
+    """Six steps in this process."""
+    learner = learner_of(ransac, t_loss)
+    learner.fit([batch_of(step) for step in range(3)], steps=6)
+    return learner
+
+
+# ---------------------------------------------------------------------------------------------- the same bits
+
+
+def test_batches_in_memory(ransac, t_loss, client, alone):
+    learner = learner_of(ransac, t_loss)
+    learner.fit([batch_of(step) for step in range(3)], steps=6, client=client)
+    same(learner, alone)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_any_number_of_workers(ransac, t_loss, client, alone, workers, monkeypatch):
+    monkeypatch.setattr(ours._Workers, "_threads", lambda self: workers)
+    learner = learner_of(ransac, t_loss)
+    learner.fit(lambda step: batch_of(step % 3), steps=6, client=client)
+    same(learner, alone)
+
+
+@pytest.mark.parametrize("rows", [64, 100, 1000])
+def test_dask_arrays(ransac, t_loss, client, alone, rows):
+    def lazy(step):
+        x, mu = rows_of(step)
+        arrays = dask.array.from_array(x, chunks=(rows, -1)), dask.array.from_array(mu, chunks=70)
+        return wb.Batch(data={"x": arrays[0]}, targets={"mu": arrays[1]})
+
+    there, here = learner_of(ransac, t_loss), learner_of(ransac, t_loss)
+    there.fit([lazy(step) for step in range(3)], steps=6, client=client)
+    same(there, alone)
+    here.fit([lazy(step) for step in range(3)], steps=6)
+    same(here, alone)
+
+
+def part_of(step, begin, end):
+    x, mu = rows_of(step)
+    return wb.Batch(data={"x": x[begin:end]}, targets={"mu": mu[begin:end]})
+
+
+def test_readers(ransac, t_loss, client, alone):
+    ends = [(0, 128), (128, 192), (192, 300)]
+    lazy = [wb.BatchParts([dask.delayed(part_of)(step, *end) for end in ends]) for step in range(3)]
+    plain = [wb.BatchParts([partial(part_of, step, *end) for end in ends]) for step in range(3)]
+    for batches, options in ((lazy, {"client": client}), (lazy, {}), (plain, {"client": client})):
+        learner = learner_of(ransac, t_loss)
+        learner.fit(batches, steps=6, **options)
+        same(learner, alone)
+
+
+def test_one_delayed_batch_is_a_step(ransac, t_loss, client, alone):
+    learner = learner_of(ransac, t_loss)
+    learner.fit([dask.delayed(batch_of)(step) for step in range(3)], steps=6, client=client)
+    same(learner, alone)
+    learner, one = learner_of(ransac, t_loss), learner_of(ransac, t_loss)
+    learner.fit(dask.delayed(batch_of)(0), steps=2, client=client)
+    one.fit(batch_of(0), steps=2)
+    same(learner, one)
+
+
+def test_from_a_checkpoint_with_and_without_workers(ransac, t_loss, client, alone, tmp_path):
+    batches = [batch_of(step) for step in range(3)]
+    learner_of(ransac, t_loss).fit(batches, steps=2, client=client, checkpoint=tmp_path / "run")
+    wb.Learner.load(tmp_path / "run", ransac, t_loss).fit(batches, steps=2, checkpoint=tmp_path / "run")
+    last = wb.Learner.load(tmp_path / "run", ransac, t_loss)
+    last.fit(batches, steps=2, client=client)
+    same(last, alone)
+
+
+# ---------------------------------------------------------------------------------------------- workers
+
+
+def killing(flag, step, begin, end):
+    """Kill the worker that reads this, once."""
+    if step == 2 and begin == 128:
+        try:
+            os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            pass
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return part_of(step, begin, end)
+
+
+def test_a_worker_that_is_killed_within_a_step_costs_time_only(ransac, t_loss, client, alone, tmp_path):
+    flag, before = str(tmp_path / "killed"), set(client.nthreads())
+    readers = [
+        wb.BatchParts([partial(killing, flag, step, *end) for end in ((0, 128), (128, 300))]) for step in range(3)
+    ]
+    learner = learner_of(ransac, t_loss)
+    learner.fit(readers, steps=6, client=client)
+    assert os.path.exists(flag)
+    client.wait_for_workers(2, timeout=20)
+    assert set(client.nthreads()) != before
+    same(learner, alone)
+
+
+def test_a_killed_worker_takes_no_batch_in_memory_with_it(ransac, t_loss, client, alone):
+    def kill_one(learner):
+        if learner.steps == 4:  # all batches, and the learner, are on workers, some on this one only
+            pids = client.run(os.getpid)
+            os.kill(next(iter(pids.values())), signal.SIGKILL)
+
+    learner = learner_of(ransac, t_loss)
+    learner.fit([batch_of(step) for step in range(3)], steps=6, client=client, callback=kill_one)
+    client.wait_for_workers(2, timeout=20)
+    same(learner, alone)
+
+
+def test_batches_in_memory_are_sent_once(ransac, t_loss, client, monkeypatch):
+    sent, kept = [], ours._Workers._kept
+    monkeypatch.setattr(
+        ours._Workers, "_kept", lambda self, value: sent.append(type(value).__name__) or kept(self, value)
+    )
+    learner = learner_of(ransac, t_loss)
+    learner.fit([batch_of(step) for step in range(2)], steps=6, client=client)
+    assert sent == ["Learner"] + ["Batch"] * 4
+
+
+def test_nothing_stays_on_the_workers(ransac, t_loss, client):
+    learner_of(ransac, t_loss).fit([batch_of(0)], steps=2, client=client)
+    deadline = time.monotonic() + 10
+    while any(client.has_what().values()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(client.has_what().values())
+
+
+def test_workers_use_one_thread(client):
+    def count():
+        from wiberg.compiler.threads import threads
+
+        return threads()
+
+    assert set(client.run(count).values()) == {1}
+
+
+# ---------------------------------------------------------------------------------------------- what can go wrong
+
+
+def test_errors_come_back_as_they_are_and_name_the_part(spring, t_loss, client):
+    mu = np.where(np.arange(150) == 140, 1e200, 1.0)
+    batch = wb.Batch({"a": 1.0, "z": np.ones(150)}, {"mu": mu}, start={"t": 0.0}, name="far")
+    learner = wb.Learner(spring, t_loss, {"w": 2.0})
+    with pytest.raises(wb.NumericalError, match=r"step 0, batch 'far\[128:150\]': the loss is inf at instance 12"):
+        learner.fit([batch], client=client)
+    assert learner.steps == 0
+    learner.fit(wb.Batch({"a": 1.0, "z": np.ones(150)}, {"mu": 1.0}, start={"t": 0.0}), client=client)
+    assert learner.steps == 1
+
+
+def test_dask_arrays_of_unknown_length_are_refused(ransac, t_loss, client):
+    x = dask.array.from_array(rows_of(0)[0], chunks=(100, -1))
+    x = x[x[:, 0] > 0]
+    with pytest.raises(wb.InputError, match=r"compute_chunk_sizes"):
+        learner_of(ransac, t_loss).fit(wb.Batch({"x": x}, {"mu": 0.0}), client=client)
+
+
+def test_what_is_no_client_is_refused(ransac, t_loss):
+    with pytest.raises(wb.InputTypeError, match=r"client must be a dask\.distributed\.Client.*str"):
+        learner_of(ransac, t_loss).fit(batch_of(0), client="tcp://127.0.0.1:8786")
+
+
+def test_without_the_package_the_extra_is_named(ransac, t_loss, monkeypatch):
+    real = builtins.__import__
+
+    def missing(name, *arguments, **named):
+        if name == "distributed":
+            raise ImportError("No module named 'distributed'")
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(wb.MissingPackageError, match=r"pip install 'wiberg\[distributed\]'"):
+        learner_of(ransac, t_loss).fit(batch_of(0), client=object())
