@@ -7,6 +7,7 @@ from .learner import Learner
 from .loss import Loss, absolute_error, squared_error
 from .optimiser import SGD
 from .output import Output
+from .upstream import implicit_data_gradient
 from .weight import Weight
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "UnconvergedWarning",
     "Weight",
     "absolute_error",
+    "implicit_data_gradient",
     "implicit_gradient",
     "implicit_jacobian",
     "squared_error",
