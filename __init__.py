@@ -66,6 +66,10 @@ def __getattr__(name: str) -> Any:
         from .learn import unrolled
 
         return getattr(unrolled, name)
+    if name in ("torch", "jax", "sklearn"):
+        from .learn.frameworks import framework
+
+        return framework(name)
     raise AttributeError(f"module 'wiberg' has no attribute {name!r}")
 
 

@@ -387,8 +387,7 @@ def report_dropped(solution: Solution, codes: Codes, unconverged: str, who: str)
         raise NumericalError(f"{who}: {summary}; allow more iterations, or use unconverged='zero' / 'use'")
     if unconverged != "nan":
         warnings.warn(
-            f"{who}: {summary}: their gradient is set to 0; unconverged='nan' / 'use' / 'raise' decides "
-            f"otherwise",
+            f"{who}: {summary}: their gradient is set to 0; unconverged='nan' / 'use' / 'raise' decides otherwise",
             UnconvergedWarning,
             stacklevel=3,
         )

@@ -204,6 +204,13 @@ class Output:
         direct = kernel.weights.unpack(kernel.weight_gradient(point, own, given), sizes) if own else {}
         return slopes, direct
 
+    def result_shapes(self, variables: Arrays, w: Arrays, x: Arrays) -> dict[str, tuple[int, ...]]:
+        """The shape of each output for arrays without a batch, of which only shapes matter."""
+        given = {**_picked(variables, self._read), **_picked(x, self._data)}
+        inputs = self.value_kernel.bind(_picked(w, self._weights), given)
+        each = self.value_kernel.variables.unpack(np.zeros(inputs.m), inputs.sizes)
+        return {name: np.shape(each[c]) for name, c in zip(self.names, self._cotangents, strict=True)}
+
     def pull_to_data(
         self, cotangents: Arrays, variables: Arrays, w: Arrays | None = None, x: Arrays | None = None
     ) -> dict[str, Any]:

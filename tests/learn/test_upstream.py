@@ -153,7 +153,7 @@ def test_integer_data_are_left_out_and_errors_name_the_function(ransac):
     solution = wb.minimise(ransac, {"sigma": 2.0}, {"x": [0.0, 0.1, 3.0]})
     with pytest.raises(wb.InputError, match=r"implicit_data_gradient: .*must have shape \(\)"):
         wb.implicit_data_gradient(ransac, solution, {"t": [1.0, 2.0]})
-    with pytest.raises(wb.NameMissingError, match="implicit_data_gradient: .*'u'"):
+    with pytest.raises(wb.NameMissingError, match=r"implicit_data_gradient: .*'u'"):
         wb.implicit_data_gradient(ransac, solution, {"u": 1.0})
     e = sp.IndexedBase("e", shape=(n,), integer=True)
     kernel = wb.compile(wb.Energy(sp.Sum((x[e[i]] - t) ** 2, i), variables=[t], data=[x, e]))
