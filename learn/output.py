@@ -204,6 +204,11 @@ class Output:
         direct = kernel.weights.unpack(kernel.weight_gradient(point, own, given), sizes) if own else {}
         return slopes, direct
 
+    def shape_of(self, name: str) -> tuple[Any, ...]:
+        """The declared shape of an output."""
+        cotangent = self._cotangents[self.names.index(name)]
+        return tuple(self._values.shapes[cotangent])
+
     def result_shapes(self, variables: Arrays, w: Arrays, x: Arrays) -> dict[str, tuple[int, ...]]:
         """The shape of each output for arrays without a batch, of which only shapes matter."""
         given = {**_picked(variables, self._read), **_picked(x, self._data)}
