@@ -5,6 +5,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PACKAGES := -p wiberg.energies -p wiberg.compiler -p wiberg.runtime -p wiberg.learn
 
+# PyTorch's builds without CUDA, a tenth of the others' size, are in an index of their own.
+TORCH := --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+
 N := 1000
 START := 0
 
@@ -23,6 +26,7 @@ $(VENV)/.installed: pyproject.toml
 setup-frameworks: $(VENV)/.frameworks
 
 $(VENV)/.frameworks: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[frameworks]'
 	touch $@
 

@@ -49,6 +49,7 @@ from .learn import (
     Warmup,
     Weight,
     absolute_error,
+    implicit_data_gradient,
     implicit_gradient,
     implicit_jacobian,
     squared_error,
@@ -71,6 +72,10 @@ def __getattr__(name: str) -> Any:
         from .learn import unrolled
 
         return getattr(unrolled, name)
+    if name in ("torch", "jax", "sklearn"):
+        from .learn.frameworks import framework
+
+        return framework(name)
     raise AttributeError(f"module 'wiberg' has no attribute {name!r}")
 
 
@@ -109,6 +114,7 @@ __all__ = [
     "compile",
     "function",
     "geman_mcclure",
+    "implicit_data_gradient",
     "implicit_gradient",
     "implicit_jacobian",
     "log_sum_exp",

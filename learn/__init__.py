@@ -8,6 +8,7 @@ from .loss import Loss, absolute_error, squared_error
 from .optimiser import SGD, Adam
 from .output import Output
 from .schedule import CosineDecay, PiecewiseLinear, StepDecay, Warmup
+from .upstream import implicit_data_gradient
 from .weight import Weight
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Warmup",
     "Weight",
     "absolute_error",
+    "implicit_data_gradient",
     "implicit_gradient",
     "implicit_jacobian",
     "squared_error",

@@ -44,6 +44,7 @@ from .damped import (
     FIRST_BLOCK,
     LEFT_OUT,
     NOT_FINITE,
+    SHIFTED,
     SINGULAR,
     USED,
     adjoint_blocks,
@@ -124,24 +125,15 @@ def implicit_gradient(
     check_policy(unconverged, "implicit_gradient")
     check_owner(kernel, solution, "implicit_gradient")
     kernel, solution = cast(Kernel, kernel), cast(Solution, solution)
-    slopes = packed_slopes(kernel, solution, loss_gradient, "implicit_gradient")
+    slopes, codes = counted_slopes(kernel, solution, loss_gradient, unconverged, "implicit_gradient")
     if solution.inputs.p == 0:
         return {}
-    codes = np.full(len(slopes), USED, dtype=np.int64)
-    codes[not_finite(solution) if unconverged == "use" else unusable(solution)] = LEFT_OUT
-    bad = ~np.isfinite(slopes).all(axis=1) & (codes != LEFT_OUT)
-    if bad.any():
-        where = f" at {solution.rows_text[:-1]} {solution.listed([_first(bad)])}" if solution.lead else ""
-        raise InputError(
-            f"implicit_gradient: loss_gradient of energy {kernel.name!r} is NaN or infinite, "
-            f"first{where}: check the loss"
-        )
     gradient = damped_gradient(kernel, solution, slopes, strength, codes)
     if strength == 0.0:
         refuse_singular(kernel, solution, codes, "implicit_gradient")
     dropped = (codes == LEFT_OUT) | (codes == NOT_FINITE)
     if dropped.any():
-        _report_dropped(solution, codes, unconverged)
+        report_dropped(solution, codes, unconverged, "implicit_gradient")
         if unconverged == "nan":
             instances = dropped.reshape(-1, max(1, solution.inputs.members)).any(axis=1)
             gradient[instances if gradient.ndim == 2 else ...] = math.nan
@@ -282,6 +274,38 @@ def _by_factors(
     return gradient + along_null_spaces
 
 
+def damped_directions(
+    kernel: Kernel, solution: Solution, slopes: Floats, damping: float, codes: Codes
+) -> list[tuple[Floats, Floats]]:
+    """Points and directions (B, m), of which sum(direction . d(grad_y E)) at the point is dl, by weights or by data.
+
+    The minima and -u of eq. 10; where there are minimum-norm solutions also what minimum_norm.py adds. Directions are 0
+    for instances that do not count. Parameters as for `damped_gradient`.
+    """
+    inputs, packed = solution.inputs, solution.y
+    moved: tuple[Floats, Floats] | None = None
+    if is_sparse(kernel, inputs):
+        from .sparse import sparse_directions  # here: most energies never need it
+
+        directions, moved = sparse_directions(kernel, solution, slopes, damping, codes)
+    elif is_coupled(kernel, inputs) and solution.held is None:
+        from .products import products_directions  # here: most energies never need it
+
+        directions = products_directions(kernel, solution, slopes, damping, codes)
+    else:
+        hessian, directions = kernel.entry("value_gradient_hessian"), -slopes
+        pair = _Pair(hessian, hessian, solution, damping, codes, directions, directions)
+        pair.run(solve_slice(), len(packed))
+        some = ill_posed(solution, codes)
+        if some is not None:
+            other, parts = split(solution, damping, some, directions)
+            moved = other.y, parts
+    found = [(packed, directions)] if moved is None else [(packed, directions), moved]
+    for _, each in found:
+        each[(codes != USED) & (codes != SHIFTED)] = 0.0
+    return found
+
+
 def _blocks(pair: _Pair, rows: Floats, count: int) -> Iterator[Floats]:
     """The sums of direction . d(grad)/dw over blocks of 64 rows, in `rows`: so many blocks at a time."""
     blocks = -(-count // BLOCK)
@@ -390,8 +414,8 @@ def not_finite(solution: Solution) -> NDArray[np.bool_]:
     return marked
 
 
-def _report_dropped(solution: Solution, codes: Codes, unconverged: str) -> None:
-    """Warn that instances do not count, or raise."""
+def report_dropped(solution: Solution, codes: Codes, unconverged: str, who: str) -> None:
+    """Warn that instances do not count, or raise; called by what the user calls."""
     parts = []
     left_out, broken = codes == LEFT_OUT, codes == NOT_FINITE
     if left_out.any():
@@ -403,11 +427,10 @@ def _report_dropped(solution: Solution, codes: Codes, unconverged: str) -> None:
         )
     summary = "; ".join(parts)
     if unconverged == "raise":
-        raise NumericalError(f"implicit_gradient: {summary}; allow more iterations, or use unconverged='zero' / 'use'")
+        raise NumericalError(f"{who}: {summary}; allow more iterations, or use unconverged='zero' / 'use'")
     if unconverged != "nan":
         warnings.warn(
-            f"implicit_gradient: {summary}: their gradient is set to 0; unconverged='nan' / 'use' / 'raise' decides "
-            f"otherwise",
+            f"{who}: {summary}: their gradient is set to 0; unconverged='nan' / 'use' / 'raise' decides otherwise",
             UnconvergedWarning,
             stacklevel=3,
         )
@@ -498,6 +521,22 @@ def packed_slopes(kernel: Kernel, solution: Solution, loss_gradient: Any, who: s
             )
         parts.append(slope.reshape(rows, size))
     return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
+
+
+def counted_slopes(
+    kernel: Kernel, solution: Solution, loss_gradient: Any, unconverged: str, who: str
+) -> tuple[Floats, Codes]:
+    """dl/dy as (B, m), checked, and which instances count, (B,): USED or LEFT_OUT."""
+    slopes = packed_slopes(kernel, solution, loss_gradient, who)
+    codes = np.full(len(slopes), USED, dtype=np.int64)
+    codes[not_finite(solution) if unconverged == "use" else unusable(solution)] = LEFT_OUT
+    bad = ~np.isfinite(slopes).all(axis=1) & (codes != LEFT_OUT)
+    if bad.any():
+        where = f" at {solution.rows_text[:-1]} {solution.listed([_first(bad)])}" if solution.lead else ""
+        raise InputError(
+            f"{who}: loss_gradient of energy {kernel.name!r} is NaN or infinite, first{where}: check the loss"
+        )
+    return slopes, codes
 
 
 def refuse_singular(kernel: Kernel, solution: Solution, codes: Codes, who: str) -> None:

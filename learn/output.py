@@ -205,6 +205,37 @@ class Output:
         direct = kernel.weights.unpack(kernel.weight_gradient(point, own, given), sizes) if own else {}
         return slopes, direct
 
+    def shape_of(self, name: str) -> tuple[Any, ...]:
+        """The declared shape of an output."""
+        cotangent = self._cotangents[self.names.index(name)]
+        return tuple(self._values.shapes[cotangent])
+
+    def result_shapes(self, variables: Arrays, w: Arrays, x: Arrays) -> dict[str, tuple[int, ...]]:
+        """The shape of each output for arrays without a batch, of which only shapes matter."""
+        given = {**_picked(variables, self._read), **_picked(x, self._data)}
+        inputs = self.value_kernel.bind(_picked(w, self._weights), given)
+        each = self.value_kernel.variables.unpack(np.zeros(inputs.m), inputs.sizes)
+        return {name: np.shape(each[c]) for name, c in zip(self.names, self._cotangents, strict=True)}
+
+    def pull_to_data(
+        self, cotangents: Arrays, variables: Arrays, w: Arrays | None = None, x: Arrays | None = None
+    ) -> dict[str, Any]:
+        """v . dP/dx for the data that the expressions read, summed over the batch for those that are shared.
+
+        Parameters
+        ----------
+        cotangents : dict of array_like
+            v, shaped as the outputs; those that are left out are 0, other names are not looked at.
+        """
+        kernel, values = self.value_kernel, self.value(variables, w, x)
+        zeros, v = {}, {}
+        for name, cotangent in zip(self.names, self._cotangents, strict=True):
+            zeros[cotangent] = np.zeros(np.shape(values[name]))
+            v[cotangent] = np.asarray(cotangents.get(name, zeros[cotangent]), dtype=np.float64)
+        given = {**_picked(variables, self._read), **_picked(x, self._data)}
+        pulled = kernel.data_adjoint(kernel.variables.pack(v), zeros, _picked(w, self._weights), given)
+        return {name: slope for name, slope in pulled.items() if name in self._data}
+
     # ------------------------------------------------------------------------------------------ minimising
 
     def minimise(

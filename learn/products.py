@@ -42,6 +42,12 @@ def products_gradient(
     kernel: Any, solution: Any, slopes: Floats, damping: float, codes: Codes, *, each: bool
 ) -> Floats:
     """What `implicit.damped_gradient` gives: (p,), or (B, p) where `each` instance keeps its own."""
+    directions = products_directions(kernel, solution, slopes, damping, codes)
+    return summed_adjoint(kernel, solution, directions, codes, each=each)
+
+
+def products_directions(kernel: Any, solution: Any, slopes: Floats, damping: float, codes: Codes) -> Floats:
+    """-u of eq. 10 for every instance, (B, m)."""
     shifts, directions = np.full(len(slopes), damping), -slopes
     used = codes == USED
     unknown = used & ~(solution.reals[:, 1] > 0.0)
@@ -55,7 +61,7 @@ def products_gradient(
     beyond = np.linalg.norm(directions, axis=1) * damping > (1.0 + SLACK) * np.linalg.norm(slopes, axis=1)
     for k in map(int, np.flatnonzero(used & (ended != BROKEN) & (beyond | (ended != DONE)))):
         directions[k], codes[k] = _dense(kernel, solution, k, damping, -slopes[k])
-    return summed_adjoint(kernel, solution, directions, codes, each=each)
+    return directions
 
 
 def _curvature(kernel: Any, solution: Any, some: NDArray[np.bool_]) -> tuple[Floats, Floats]:

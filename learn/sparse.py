@@ -56,6 +56,14 @@ DONE, TOO_LONG, BROKEN, SKIPPED = range(4)
 
 def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, codes: Codes, *, each: bool) -> Floats:
     """What `implicit.damped_gradient` gives: (p,), or (B, p) where `each` instance keeps its own."""
+    directions, moved = sparse_directions(kernel, solution, slopes, damping, codes)
+    return summed_adjoint(kernel, solution, directions, codes, each=each, moved=moved)
+
+
+def sparse_directions(
+    kernel: Any, solution: Any, slopes: Floats, damping: float, codes: Codes
+) -> tuple[Floats, tuple[Floats, Floats] | None]:
+    """-u of eq. 10 for every instance, (B, m); of minimum-norm solutions also other points, and their directions."""
     packed = solution.y
     shifts, directions = np.full(len(packed), damping), -slopes
     if solution.held is not None:
@@ -75,7 +83,7 @@ def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, 
             directions[k], codes[k] = _System(kernel, solution, k, damping).factorised(directions[k])
     some = ill_posed(solution, codes)
     moved = None if some is None else _split(solution, damping, shifts, np.flatnonzero(some == USED), directions)
-    return summed_adjoint(kernel, solution, directions, codes, each=each, moved=moved)
+    return directions, moved
 
 
 def summed_adjoint(
