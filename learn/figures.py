@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,32 +70,30 @@ def plot_history(history: Any, weights: Sequence[str] | None = None, figure: Any
         raise InputError("plot_history: there are no steps yet; call fit first")
     names = _names(known, weights)
     pyplot = pyplot_for("plot_history")
-    rows = 1 + -(-len(names) // 3)
+    drawn = panels(known, names)
     if figure is None:
-        figure = pyplot.figure(figsize=(12, 3.2 * rows), layout="constrained")
-    panels = figure.subplots(rows, 3, squeeze=False).ravel()
-    for axes, series, label in zip(panels, (known.loss, known.gradient_norm), ("loss", "gradient norm"), strict=False):
-        _draw_series(axes, series, label, "tab:blue")
-        finite = series[np.isfinite(series)]
-        if finite.size and (finite > 0.0).all():
-            axes.set_yscale("log")
-            axes.set_ylim(bottom=np.nanmin(parts(series)[1]) / 3)  # the band may go further down
-        axes.set_ylabel(label)
-    for name, colour in SHARES.items():
-        _draw_series(panels[2], getattr(known, name), name, colour)
-    panels[2].set(ylabel="share of the instances", ylim=(-0.03, 1.03))
-    panels[2].legend(fontsize="small")
-    for axes, name in zip(panels[3:], names, strict=False):
-        _draw_weight(axes, known.weight_steps, known.weights[name])
-        axes.set_ylabel(printable(name))
-    for axes in panels[3 + len(names) :]:
+        figure = pyplot.figure(figsize=(12, 3.2 * -(-len(drawn) // 3)), layout="constrained")
+    places = figure.subplots(-(-len(drawn) // 3), 3, squeeze=False).ravel()
+    for axes, draw in zip(places, drawn.values(), strict=False):
+        draw(axes)
+    for axes in places[len(drawn) :]:
         axes.remove()
-    for axes in panels[: 3 + len(names)]:
-        axes.set_xlabel("step")
     left_out = len(known.weights) - len(names)
     more = f" ({left_out} more weights are not drawn)" if left_out and weights is None else ""
     figure.suptitle(f"{len(known):,} steps{more}", fontsize="medium")
     return figure
+
+
+def panels(history: History, weights: Sequence[str] | None) -> dict[str, Callable[[Any], None]]:
+    """What there is to draw, by its label: functions that draw on given axes."""
+    drawn: dict[str, Callable[[Any], None]] = {
+        "loss": partial(_draw_positive, series=history.loss, label="loss"),
+        "gradient norm": partial(_draw_positive, series=history.gradient_norm, label="gradient norm"),
+        "share of the instances": partial(_draw_shares, history=history),
+    }
+    for name in _names(history, weights):
+        drawn[f"weight {name}"] = partial(_draw_weight, history=history, name=name)
+    return drawn
 
 
 def parts(series: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -136,7 +135,26 @@ def _draw_series(axes: Any, series: Floats, label: str, colour: str) -> None:
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _draw_weight(axes: Any, steps: NDArray[np.int64], records: Floats) -> None:
+def _draw_positive(axes: Any, series: Floats, label: str) -> None:
+    """A series, on a logarithmic axis where all of it is positive."""
+    _draw_series(axes, series, label, "tab:blue")
+    finite = series[np.isfinite(series)]
+    if finite.size and (finite > 0.0).all():
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=np.nanmin(parts(series)[1]) / 3)  # the band may go further down
+    axes.set(xlabel="step", ylabel=label)
+
+
+def _draw_shares(axes: Any, history: History) -> None:
+    for name, colour in SHARES.items():
+        _draw_series(axes, getattr(history, name), name, colour)
+    axes.set(xlabel="step", ylabel="share of the instances", ylim=(-0.03, 1.03))
+    axes.legend(fontsize="small")
+
+
+def _draw_weight(axes: Any, history: History, name: str) -> None:
+    steps, records = history.weight_steps, history.weights[name]
+    axes.set(xlabel="step", ylabel=printable(name))
     if len(steps) > POINTS:
         kept = np.unique(np.linspace(0, len(steps) - 1, POINTS).astype(np.int64))
         steps, records = steps[kept], records[kept]

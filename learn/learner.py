@@ -19,7 +19,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +37,9 @@ from .optimiser import SGD, Optimiser, State, from_description
 from .output import Output
 from .progress import progress_bar
 from .weight import Coordinates, Weight, coordinates_from_user
+
+if TYPE_CHECKING:
+    from .report import Report
 
 Floats = NDArray[np.float64]
 
@@ -162,6 +165,7 @@ class Learner:
             Record(coordinates.start),
         )
         self._loaded = False
+        self._last: Batch | None = None
 
     def _begin(self, coordinates: Coordinates, state: _State, record: Record) -> None:
         self._coordinates, self._state, self._record = coordinates, state, record
@@ -186,6 +190,28 @@ class Learner:
     def history(self) -> History:
         """What happened at each of them."""
         return self._record.history(self._state.steps, self._coordinates.unpack)
+
+    @property
+    def formulas(self) -> dict[str, Any]:
+        """Energy, output, loss and regulariser, by what they are."""
+        return dict(self._model.energies)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Report:
+        """What learning did: print it. With a path also as one HTML file, with pictures where matplotlib is installed.
+
+        Raises
+        ------
+        CheckpointError
+            If the file cannot be written.
+        """
+        from .report import report_of  # here: most learners are not asked
+
+        report = report_of(self, self._last)
+        if path is not None:
+            from .page import write_page
+
+            write_page(path, report, self.history)
+        return report
 
     def predict(
         self,
@@ -248,14 +274,14 @@ class Learner:
         count = check_steps(steps)
         with progress_bar(progress, self.steps, length(batches, count)) as show:
             for batch in stream(batches, count, first=self.steps, resumed=self._loaded):
-                loss = self._step(batch)
-                show(self.steps, loss)
+                loss, failed = self._step(batch)
+                show(self.steps, loss, failed)
                 if callback is not None and callback(self):
                     break
         return self.history
 
-    def _step(self, batch: Batch) -> float:
-        """Take one step; returns the mean loss before it."""
+    def _step(self, batch: Batch) -> tuple[float, float]:
+        """Take one step; returns the mean loss before it, and the share of the instances that did not converge."""
         state = self._state
         check_batch(batch, state.steps)
         weights = self._coordinates.unpack(state.weights)
@@ -280,7 +306,8 @@ class Learner:
         shares = judged.unconverged, judged.shifted, judged.dominated
         self._record.write(state.steps, (judged.loss, norm, *shares), shown)
         self._state = _State(state.steps + 1, learnt, shown, memory)
-        return judged.loss
+        self._last = batch
+        return judged.loss, judged.unconverged
 
     def _minimise(self, batch: Batch) -> Minima:
         return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, self.minimiser)

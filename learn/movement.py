@@ -324,7 +324,7 @@ def _direction(*ways: Floats) -> Floats:
         length = float(np.linalg.norm(way))
         if length > 0.0:
             return np.asarray(way / length)
-    return np.eye(len(ways[0]))[0]
+    return np.asarray(np.eye(len(ways[0]))[0])
 
 
 def _model(one: Solution, row: int, point: Floats, direction: Floats, damping: float, offsets: Floats) -> Floats:
