@@ -5,6 +5,7 @@ checks, and hypothesis strategies for users' own tests.
 """
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from .compiler import Kernel, compile, set_threads, supported_functions
@@ -58,16 +59,21 @@ from .runtime import Solution, Status, minimise, minimise_stream
 
 __version__ = "0.1.0"
 
+FIGURES = {
+    "plot_energy": ".learn.landscape",
+    "plot_history": ".learn.figures",
+    "plot_movement": ".learn.movement",
+    "plot_path": ".runtime.plot",
+}
+
 testing = sys.modules[f"{__name__}.testing"] = lazy_module(f"{__name__}.compiler.testing")
 
 
 def __getattr__(name: str) -> Any:
     if name == "check_derivatives":
         return testing.check_derivatives
-    if name == "plot_path":
-        from .runtime.plot import plot_path
-
-        return plot_path
+    if name in FIGURES:
+        return getattr(import_module(FIGURES[name], __name__), name)
     if name in ("unrolled_gradient", "unrolled_start_gradient"):
         from .learn import unrolled
 
@@ -123,6 +129,9 @@ __all__ = [
     "minimise",
     "minimise_stream",
     "minimum",
+    "plot_energy",
+    "plot_history",
+    "plot_movement",
     "plot_path",
     "pseudo_huber",
     "set_threads",

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,6 +44,9 @@ from .saving import saved
 from .schedule import Schedule
 from .starting_weights import coordinates_from_user
 from .weight import from_description as weight_from_description
+
+if TYPE_CHECKING:
+    from .report import Report
 
 Floats = NDArray[np.float64]
 
@@ -172,6 +175,7 @@ class Learner:
             Record(coordinates.start),
         )
         self._loaded = False
+        self._last: Batch | None = None
 
     def _begin(self, coordinates: Coordinates, state: _State, record: Record) -> None:
         self._coordinates, self._state, self._record = coordinates, state, record
@@ -199,8 +203,25 @@ class Learner:
 
     @property
     def formulas(self) -> dict[str, Any]:
-        """The energies, output, loss and regulariser behind it, by what they are: what a checkpoint belongs to."""
+        """Energy, output, loss and regulariser, by what they are: what a checkpoint belongs to."""
         return dict(self._model.energies)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Report:
+        """What learning did: print it. With a path also as one HTML file, with pictures where matplotlib is installed.
+
+        Raises
+        ------
+        CheckpointError
+            If the file cannot be written.
+        """
+        from .report import report_of  # here: most learners are not asked
+
+        report = report_of(self, self._last)
+        if path is not None:
+            from .page import write_page
+
+            write_page(path, report, self.history)
+        return report
 
     def predict(
         self,
@@ -287,15 +308,15 @@ class Learner:
             progress_bar(progress, self.steps, length(batches, count)) as show,
         ):
             for batch in stream(batches, count, first=self.steps, resumed=self._loaded):
-                loss = self._step(batch, judged)
-                show(self.steps, loss)
+                loss, failed = self._step(batch, judged)
+                show(self.steps, loss, failed)
                 save_when_due()
                 if (callback is not None and callback(self)) or interrupted():
                     break
         return self.history
 
-    def _step(self, batch: Any, judged_parts: JudgedParts) -> float:
-        """Take one step; returns the mean loss before it."""
+    def _step(self, batch: Any, judged_parts: JudgedParts) -> tuple[float, float]:
+        """Take one step; returns the mean loss before it, and the share of the instances that did not converge."""
         state = self._state
         batch, rates = check_batch(batch, state.steps), self._rates
         if self.optimiser.varies:
@@ -316,7 +337,8 @@ class Learner:
         shares = judged.unconverged, judged.shifted, judged.dominated
         self._record.write(state.steps, (judged.loss, norm, *shares), shown)
         self._state = _State(state.steps + 1, learnt, shown, memory)
-        return judged.loss
+        self._last = batch
+        return judged.loss, judged.unconverged
 
     def judge_part(self, batch: Batch, packed: Floats, step: int) -> Sums:
         """Minimise and judge a batch, or a part of one, at these weights: all that a step does with data."""
@@ -335,7 +357,7 @@ class Learner:
     def for_workers(self) -> Learner:
         """A copy without state and history: what `judge_part` needs in another process."""
         other = copy(self)
-        del other._state, other._record
+        del other._state, other._record, other._last
         return other
 
     @property

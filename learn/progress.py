@@ -1,4 +1,4 @@
-"""The progress bar of `fit`: loss and rate, redrawn ten times a second, and free between."""
+"""The progress bar of `fit`: loss, rate and share converged, redrawn ten times a second, and free between."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ INTERVAL = 0.1
 
 
 @contextmanager
-def progress_bar(wanted: bool | None, start: int, steps: int | None) -> Iterator[Callable[[int, float], None]]:
-    """A function (steps so far, loss) that shows how far learning is.
+def progress_bar(wanted: bool | None, start: int, steps: int | None) -> Iterator[Callable[[int, float, float], None]]:
+    """A function (steps so far, loss, share of the instances that did not converge) that shows how far learning is.
+
+    The share converged that is shown is that of all steps since it was last drawn.
 
     Parameters
     ----------
@@ -24,7 +26,7 @@ def progress_bar(wanted: bool | None, start: int, steps: int | None) -> Iterator
         How many are to come, if that is known.
     """
     if not (_on_terminal() if wanted is None else wanted):
-        yield lambda done, loss: None
+        yield lambda done, loss, unconverged: None
         return
     from tqdm import tqdm
 
@@ -32,16 +34,20 @@ def progress_bar(wanted: bool | None, start: int, steps: int | None) -> Iterator
         drawn = perf_counter()
         shown = done_last = start
         loss_last = float("nan")
+        failed = 0.0
 
         def draw() -> None:
-            nonlocal shown
-            bar.set_postfix_str(f"loss {loss_last:.4g}", refresh=False)
-            bar.update(done_last - shown)
-            shown = done_last
+            nonlocal shown, failed
+            count = done_last - shown
+            if count:
+                converged = f"{100.0 * (1.0 - failed / count):.4g} % converged"
+                bar.set_postfix_str(f"loss {loss_last:.4g}, {converged}", refresh=False)
+            bar.update(count)
+            shown, failed = done_last, 0.0
 
-        def show(done: int, loss: float) -> None:
-            nonlocal drawn, done_last, loss_last
-            done_last, loss_last = done, loss
+        def show(done: int, loss: float, unconverged: float) -> None:
+            nonlocal drawn, done_last, loss_last, failed
+            done_last, loss_last, failed = done, loss, failed + unconverged
             now = perf_counter()
             if now - drawn >= INTERVAL:
                 drawn = now

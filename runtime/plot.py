@@ -49,12 +49,7 @@ def plot_path(solution: Solution, instance: int | None = None, axes: Any = None)
     InputError, InputTypeError
         If there is no such instance, or its start is not finite.
     """
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise MissingPackageError(
-            "plot_path draws with matplotlib, which is not installed: pip install 'wiberg[figures]' (or matplotlib)"
-        ) from None
+    pyplot = pyplot_for("plot_path")
     if not isinstance(solution, Solution):
         raise InputTypeError(f"plot_path: solution must be what minimise returned (got {type(solution).__name__})")
     number = solution.row(instance)
@@ -76,6 +71,17 @@ def plot_path(solution: Solution, instance: int | None = None, axes: Any = None)
     return axes
 
 
+def pyplot_for(who: str) -> Any:
+    """matplotlib.pyplot, for the function `who`."""
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        raise MissingPackageError(
+            f"{who} draws with matplotlib, which is not installed: pip install 'wiberg[figures]' (or matplotlib)"
+        ) from None
+    return pyplot
+
+
 def _path(solution: Solution, number: int) -> tuple[Floats, Floats, Floats]:
     """Points (n + 1, m), energies and gradient norms of one instance, which is minimised anew."""
     part = solution.problem.part(np.array([number]))
@@ -84,16 +90,21 @@ def _path(solution: Solution, number: int) -> tuple[Floats, Floats, Floats]:
     return points[0], energies[0], norms[0]
 
 
-def _energies(solution: Solution, number: int, points: Floats) -> Floats:
+def energies_at(solution: Solution, number: int, points: Floats) -> Floats:
     """The energy of an instance at points (N, m)."""
-    kernel, every = solution.kernel, solution.inputs
-    y, w, x = by_role(kernel.energy, instance_of(kernel, every, solution.y, number))
-    inputs = kernel.bind(w, x, y).rows(np.full(len(points), number % every.members))
-    values, _ = run(kernel.entry("value"), inputs, points, count=len(points))
+    inputs = inputs_of(solution, number, len(points))
+    values, _ = run(solution.kernel.entry("value"), inputs, points, count=len(points))
     return values
 
 
-def _window(points: Floats) -> tuple[Floats, Floats]:
+def inputs_of(solution: Solution, number: int, count: int) -> Any:
+    """What the kernel reads for one row of a solution, so many times."""
+    kernel, every = solution.kernel, solution.inputs
+    y, w, x = by_role(kernel.energy, instance_of(kernel, every, solution.y, number))
+    return kernel.bind(w, x, y).rows(np.full(count, number % every.members))
+
+
+def window(points: Floats) -> tuple[Floats, Floats]:
     """The corners of a frame around finite points."""
     low, high = points.min(axis=0), points.max(axis=0)
     size = np.where(high > low, high - low, np.maximum(1e-3 * np.abs(high), 1e-3 * (high - low).max() or 1.0))
@@ -101,9 +112,9 @@ def _window(points: Floats) -> tuple[Floats, Floats]:
 
 
 def _draw_line(axes: Any, solution: Solution, number: int, points: Floats, energies: Floats, norms: Floats) -> None:
-    low, high = _window(points)
+    low, high = window(points)
     t = np.linspace(low[0], high[0], 4 * GRID)
-    axes.plot(t, _energies(solution, number, t[:, None]), color="0.6", zorder=1)
+    axes.plot(t, energies_at(solution, number, t[:, None]), color="0.6", zorder=1)
     axes.plot(points[:, 0], energies, ".-", color="tab:blue", linewidth=1, zorder=2)
     _mark_ends(axes, points[:, 0], energies)
     axes.set_xlabel(unknown_name(solution.kernel, solution.inputs, 0))
@@ -111,19 +122,24 @@ def _draw_line(axes: Any, solution: Solution, number: int, points: Floats, energ
 
 
 def _draw_plane(axes: Any, solution: Solution, number: int, points: Floats, energies: Floats, norms: Floats) -> None:
-    low, high = _window(points)
+    low, high = window(points)
     u, v = (np.linspace(low[k], high[k], GRID) for k in range(2))
     grid = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
-    values = np.ma.masked_invalid(_energies(solution, number, grid).reshape(GRID, GRID))
-    finite = values.compressed()
-    if finite.size and finite.max() > finite.min():
-        lowest, rest = finite.min(), np.ptp(finite)
-        levels = lowest + rest * np.linspace(0.0, 1.0, LEVELS + 1)[1:] ** 3  # closer together near the minimum
-        axes.contour(u, v, values, levels=levels, colors="0.6", linewidths=0.6)
+    draw_contours(axes, u, v, energies_at(solution, number, grid).reshape(GRID, GRID))
     axes.plot(points[:, 0], points[:, 1], ".-", color="tab:blue", linewidth=1)
     _mark_ends(axes, points[:, 0], points[:, 1])
     axes.set_xlabel(unknown_name(solution.kernel, solution.inputs, 0))
     axes.set_ylabel(unknown_name(solution.kernel, solution.inputs, 1))
+
+
+def draw_contours(axes: Any, u: Floats, v: Floats, energies: Floats) -> None:
+    """Contours of energies (len(v), len(u)), closer together near the lowest."""
+    values = np.ma.masked_invalid(energies)
+    finite = values.compressed()
+    if finite.size and finite.max() > finite.min():
+        lowest, rest = finite.min(), np.ptp(finite)
+        levels = lowest + rest * np.linspace(0.0, 1.0, LEVELS + 1)[1:] ** 3
+        axes.contour(u, v, values, levels=levels, colors="0.6", linewidths=0.6, linestyles="solid")
 
 
 def _draw_steps(axes: Any, solution: Solution, number: int, points: Floats, energies: Floats, norms: Floats) -> None:

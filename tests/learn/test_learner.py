@@ -244,6 +244,12 @@ def test_progress_bar_is_drawn_when_asked_for_only(spring, t_loss, capsys):
     assert "3/3" in (shown := capsys.readouterr().err) and "loss" in shown
 
 
+def test_progress_bar_shows_the_share_converged(spring, t_loss, capsys):
+    mixed = Batch(data={"a": [1.0, -1.0, 1.0, 1.0], "z": np.ones(4)}, targets={"mu": 3.0}, start={"t": 0.0})
+    spring_learner(spring, t_loss).fit([mixed, spring_batch()], steps=1, progress=True)
+    assert "75 % converged" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------------------------------------- what can go wrong
 
 
