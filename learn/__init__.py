@@ -7,6 +7,7 @@ from .learner import Learner
 from .loss import Loss, absolute_error, squared_error
 from .optimiser import SGD
 from .output import Output
+from .selection import Selection
 from .weight import Weight
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Learner",
     "Loss",
     "Output",
+    "Selection",
     "UnconvergedWarning",
     "Weight",
     "absolute_error",

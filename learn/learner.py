@@ -30,12 +30,13 @@ from . import checkpoint, resume
 from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
 from .history import History, Record
 from .implicit import check_damping, check_policy
-from .judge import judge
+from .judge import Judgement, judge
 from .loss import Loss
 from .model import Minima, Model
 from .optimiser import SGD, Optimiser, State, from_description
 from .output import Output
 from .progress import progress_bar
+from .selection import Averages, Selection, check_selection, judge_minima
 from .weight import Coordinates, Weight, coordinates_from_user
 
 Floats = NDArray[np.float64]
@@ -44,6 +45,7 @@ _OPTIONS = (
     "weights",
     "optimiser",
     "damping",
+    "selection",
     "unconverged",
     "bounds",
     "eliminate",
@@ -61,6 +63,7 @@ class _State:
     learnt: Floats
     weights: Floats
     optimiser: State
+    averages: Averages = Averages()
 
 
 class Learner:
@@ -79,6 +82,9 @@ class Learner:
         By default SGD(learning_rate=1e-3).
     damping : float
         lambda of eq. 10, >= 0.
+    selection : Selection, optional
+        Learn also from which of the minima is the lowest (selection.py); batches then need candidates. By default
+        from how the lowest one moves.
     unconverged : {"zero", "nan", "use", "raise"}
         What instances that did not converge contribute, as for `implicit_gradient`; "nan" stops learning with an
         error. Their share is in the history.
@@ -117,6 +123,7 @@ class Learner:
         optimiser: Optimiser | None = None,
         *,
         damping: float = 0.1,
+        selection: Selection | None = None,
         unconverged: str = "zero",
         bounds: Mapping[str, Any] | None = None,
         eliminate: Sequence[Any] | None = None,
@@ -150,6 +157,9 @@ class Learner:
             self.minimiser["bounds"] = _plain_bounds(bounds)
         if eliminate is not None:
             self.minimiser["eliminate"] = _plain_names(kernel, eliminate, method, bounds is not None)
+        if selection is not None:
+            check_selection(selection, self._model, who)
+        self.selection = selection
         coordinates = coordinates_from_user(self._model, weights)
         self._begin(
             coordinates,
@@ -258,17 +268,7 @@ class Learner:
         """Take one step; returns the mean loss before it."""
         state = self._state
         check_batch(batch, state.steps)
-        weights = self._coordinates.unpack(state.weights)
-        judged = judge(
-            self._model,
-            batch,
-            self._model.minimise(weights, batch, self.minimiser),
-            self._coordinates,
-            weights,
-            step=state.steps,
-            damping=self.damping,
-            unconverged=self.unconverged,
-        )
+        judged, averages = self._judge(batch)
         with np.errstate(all="ignore"):
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
             learnt, memory = self.optimiser.step(state.learnt, gradient, state.optimiser, self._rates)
@@ -279,11 +279,27 @@ class Learner:
             self._refuse(batch, gradient, shown)
         shares = judged.unconverged, judged.shifted, judged.dominated
         self._record.write(state.steps, (judged.loss, norm, *shares), shown)
-        self._state = _State(state.steps + 1, learnt, shown, memory)
+        self._state = _State(state.steps + 1, learnt, shown, memory, averages)
         return judged.loss
 
+    def _judge(self, batch: Batch) -> tuple[Judgement, Averages]:
+        """The loss and its gradient at the weights, and what the selection remembers then."""
+        state, minima = self._state, self._minimise(batch)
+        known = self._model, batch, minima, self._coordinates, self._coordinates.unpack(state.weights)
+        options: dict[str, Any] = {
+            "step": state.steps,
+            "damping": self.damping,
+            "unconverged": self.unconverged,
+        }
+        if self.selection is None:
+            return judge(*known, **options), state.averages
+        return judge_minima(*known, **options, selection=self.selection, averages=state.averages)
+
     def _minimise(self, batch: Batch) -> Minima:
-        return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, self.minimiser)
+        options = self.minimiser
+        if self.selection is not None:
+            options = {**options, **self.selection.options("eliminate" in options)}
+        return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, options)
 
     def _refuse(self, batch: Batch, gradient: Floats, weights: Floats) -> None:
         """Raise for a step to weights that are not finite, or along such a gradient."""
@@ -316,11 +332,13 @@ class Learner:
             "steps": state.steps,
             "weights": self._coordinates.describe(),
             "settings": {"damping": self.damping, "unconverged": self.unconverged, **self.minimiser},
+            "selection": None if self.selection is None else self.selection.describe(),
         }
         arrays = {
             "start": self._coordinates.start,
             "learnt": state.learnt,
             "weights": state.weights,
+            "averages": state.averages.pack(),
             **{f"optimiser/{name}": array for name, array in state.optimiser.items()},
             **self._record.arrays(state.steps),
         }
@@ -362,6 +380,7 @@ class Learner:
                 for (name, value), scale in zip(coordinates.unpack(start).items(), coordinates.scales, strict=True)
             },
             from_description(header["optimiser"]),
+            selection=None if header.get("selection") is None else Selection(**header["selection"]),
             **header["settings"],
         )
         memory = {
@@ -369,7 +388,7 @@ class Learner:
         }
         learner._begin(
             coordinates,
-            _State(header["steps"], arrays["learnt"], arrays["weights"], memory),
+            _State(header["steps"], arrays["learnt"], arrays["weights"], memory, _averages(arrays)),
             Record.from_arrays(arrays, header["steps"]),
         )
         learner._loaded = True
@@ -379,6 +398,10 @@ class Learner:
 def _refuse_options(who: str, unknown: Mapping[str, Any], allowed: Sequence[str]) -> None:
     for name in unknown:
         raise InputTypeError(f"{who}: no option {name!r}{nearest(name, allowed)}; options: {', '.join(allowed)}")
+
+
+def _averages(arrays: Mapping[str, Any]) -> Averages:
+    return Averages(*arrays["averages"].tolist()) if "averages" in arrays else Averages()
 
 
 def _plain(value: Any) -> Any:

@@ -302,7 +302,7 @@ def starts_of(kernel, data, *, start=None, candidates=None, restarts, seed, **op
 
     given = {"candidates": candidates} if start is None else {"start": start}
     problem = wb.minimise(kernel, None, data, max_iterations=0, **given).problem
-    return list(_runs(problem, candidates is not None, restarts, seed))
+    return list(_runs(problem, "every" if candidates is not None else "lowest", restarts, seed))
 
 
 def test_restarts_around_a_start_have_its_scale():
