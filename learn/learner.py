@@ -401,7 +401,7 @@ def _refuse_options(who: str, unknown: Mapping[str, Any], allowed: Sequence[str]
 
 
 def _averages(arrays: Mapping[str, Any]) -> Averages:
-    return Averages(*arrays["averages"].tolist()) if "averages" in arrays else Averages()
+    return Averages.unpack(arrays["averages"]) if "averages" in arrays else Averages()
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,9 @@ pay by making the choice harder, though it changes no minimum. With S the runnin
 
     g = mean over the batch of the first two lines  +  S/m . mean over instances with two minima of (dE_1/dw - dE_0/dw)
 
-All is divided by the running mean of the loss of the lowest minima, so that a learning rate has no unit of the loss.
+All is divided by the running mean of lbar, so that a learning rate has no unit of the loss. It knows the present batch:
+g is made of shares of lbar, and where the lowest minima of a first few instances happen to be good, lbar can be many
+times their loss. A running mean begins as a plain mean, so that a first value does not count more than others.
 Nothing is soft once learning is done: `Learner.predict` gives the lowest minimum.
 
 `Selection(direct=True)` is direct loss minimisation (McAllester, Hazan and Keshet 2010), two-sided, among minima:
@@ -48,8 +50,8 @@ from .weight import Coordinates
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-GAP, SENSITIVITY, LOSS = 0.98, 0.95, 0.99
-"""What each running mean keeps of itself at a step: m, S and that of the loss."""
+GAP, SENSITIVITY, LOSS = 50, 20, 100
+"""Over how many steps each running mean runs: m, S and that of lbar; a value counts 1/50 of m."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,21 @@ class Selection:
 
     Examples
     --------
-    >>> import numpy as np, sympy as sp, wiberg as wb
-    >>> t, mu = sp.symbols("t mu", real=True)
+    Of two wells far apart the right one should be the lower; no derivative of one minimum says so:
+
+    >>> import sympy as sp, wiberg as wb
+    >>> t, mu, a = sp.symbols("t mu a", real=True)
     >>> depth = sp.Symbol("depth", positive=True)
-    >>> wells = -sp.exp(-(t + 2)**2) - depth*sp.exp(-(t - 2)**2)
-    >>> kernel = wb.compile(wb.Energy(wells, variables=[t], weights=[depth], candidates={t: [-2.0, 2.0]}))
-    >>> loss, batch = wb.squared_error(t, mu), wb.Batch(targets={"mu": 2.0})
-    >>> weights = {"depth": wb.Weight(0.7, scale="log")}
-    >>> learner = wb.Learner(kernel, loss, weights, wb.SGD(0.05), selection=wb.Selection(tau=0.5))
-    >>> history = learner.fit([batch], steps=50)
-    >>> print(f"{history.loss[0]:.3f} -> {history.loss[-1]:.3f}")
-    16.000 -> 0.000
+    >>> wells = -a*sp.exp(-(t + 9)**2) - depth*sp.exp(-(t - 9)**2)
+    >>> kernel = wb.compile(wb.Energy(wells, variables=[t], weights=[depth], data=[a]))
+    >>> batch = wb.Batch(data={"a": [0.6, 0.8, 1.0]}, targets={"mu": 9.0}, candidates={"t": [-9.0, 9.0]})
+    >>> for selection in (None, wb.Selection(tau=0.3)):
+    ...     weights = {"depth": wb.Weight(0.7, scale="log")}
+    ...     learner = wb.Learner(kernel, wb.squared_error(t, mu), weights, wb.SGD(0.02), selection=selection)
+    ...     history = learner.fit([batch], steps=50)
+    ...     print(f"{history.loss[0]:.1f} -> {history.loss[-1]:.1f}")
+    216.0 -> 216.0
+    216.0 -> 0.0
     """
 
     tau: float = 0.1
@@ -130,21 +136,42 @@ def check_selection(selection: Any, model: Model, who: str) -> None:
         )
 
 
+class Mean(NamedTuple):
+    """A running mean: that of all values until there are as many as it runs over; NaN before the first."""
+
+    value: float = math.nan
+    count: float = 0.0
+
+    def after(self, value: float, over: int) -> Mean:
+        """The mean after another value; NaN is none."""
+        if math.isnan(value):
+            return self
+        if self.count == 0.0:
+            return Mean(value, 1.0)
+        count = min(self.count + 1.0, float(over))
+        return Mean(self.value + (value - self.value) / count, count)
+
+
 class Averages(NamedTuple):
-    """What a selection remembers between steps; NaN before the first value.
+    """What a selection remembers between steps.
 
     gap              m, the running mean of E_1 - E_0
     sensitivity      S, that of T times the derivative of the shared loss by T
-    loss             that of the size of the loss of the lowest minima
+    loss             that of the size of the shared loss
     """
 
-    gap: float = math.nan
-    sensitivity: float = math.nan
-    loss: float = math.nan
+    gap: Mean = Mean()
+    sensitivity: Mean = Mean()
+    loss: Mean = Mean()
 
     def pack(self) -> Floats:
-        """As a checkpoint holds it, (3,)."""
+        """As a checkpoint holds it, (3, 2)."""
         return np.array(self)
+
+    @classmethod
+    def unpack(cls, rows: Floats) -> Averages:
+        """What `pack` gave."""
+        return cls(*(Mean(*row) for row in rows.tolist()))
 
 
 def judge_minima(
@@ -182,10 +209,9 @@ def judge_minima(
     check_finite(judged, rows_used, who=who, step=step, instances=instance)
 
     first = number == 0
-    hard = float(np.abs(judged.values[first & used[instance]]).mean()) if used.any() else math.nan
     (flat,) = model.solutions(each)
     energies, losses = (np.where(used[instance], rows, 0.0) for rows in (flat.energies, judged.values))
-    sharing, updated = _share(selection, averages, energies, losses, instance, number, hard, count)
+    sharing, updated = _share(selection, averages, energies, losses, instance, number, count)
     gradient = np.zeros(coordinates.start.size)
     (slope,) = to_minima(model, each, _weighted(judged, sharing), rows_used, gradient, coordinates, who=who)
     own = damped_gradient(kernel, flat, slope, damping, row_codes)
@@ -199,9 +225,8 @@ def judge_minima(
     mean = float(np.add.reduce(values)) / len(values) if len(values) else math.nan
     gradient /= count
     mean = add_regulariser(model, weights, mean, gradient, coordinates)
-    scale = hard if math.isnan(averages.loss) else averages.loss
-    if scale > 0.0:
-        gradient /= scale
+    if updated.loss.value > 0.0:
+        gradient /= updated.loss.value
     failed = int(np.count_nonzero(marked | (codes == NOT_FINITE)))
     shifted = int(np.count_nonzero(codes == SHIFTED))
     dominated = int(np.count_nonzero(lowest.reals[:, 1] < damping))
@@ -222,46 +247,34 @@ def _share(
     losses: Floats,
     instance: Integers,
     number: Integers,
-    hard: float,
     count: int,
 ) -> tuple[_Sharing, Averages]:
     """Shares of all minima of `count` instances, and the averages after this batch."""
     first, second = np.flatnonzero(number == 0), np.flatnonzero(number == 1)
     above = energies - energies[first][instance]
-    gap = float(above[second].mean()) if len(second) else math.nan
-    memory = gap if math.isnan(averages.gap) else averages.gap
-    updated = Averages(_kept(GAP, averages.gap, gap), averages.sensitivity, _kept(LOSS, averages.loss, hard))
-    temperature = selection.tau * memory if selection.temperature is None else selection.temperature
+    gaps = averages.gap.after(float(above[second].mean()) if len(second) else math.nan, GAP)
+    gap = gaps.value if averages.gap.count == 0.0 else averages.gap.value
+    temperature = selection.tau * gap if selection.temperature is None else selection.temperature
     shares, by_energy = np.where(number == 0, 1.0, 0.0), np.zeros(len(energies))
-    if not temperature > 0.0 or not len(second):
-        return _Sharing(shares, by_energy), updated
-    if selection.direct:
-        scale = hard if math.isnan(averages.loss) else averages.loss
-        if scale > 0.0:
-            tilt = temperature / scale
-            for sign in (1.0, -1.0):
-                chosen = _lowest_rows(above + sign * tilt * losses, instance, first)
-                by_energy[chosen] += sign / (2.0 * tilt)
-        return _Sharing(shares, by_energy), updated
-    shares = np.exp(-above / temperature)
-    shares /= np.bincount(instance, shares, count)[instance]
-    excess = shares * (losses - np.bincount(instance, shares * losses, count)[instance])
-    by_energy = -excess / temperature
-    if selection.temperature is None:
-        now = float((excess * above).sum()) / (temperature * count)
-        sensitivity = _kept(SENSITIVITY, averages.sensitivity, now)
-        updated = updated._replace(sensitivity=sensitivity)
-        by_gap = sensitivity / memory * count / len(second)
-        by_energy[second] += by_gap
-        by_energy[second - 1] -= by_gap
-    return _Sharing(shares, by_energy), updated
-
-
-def _kept(part: float, before: float, now: float) -> float:
-    """A running mean after another value; the first is its own mean, and NaN is no value."""
-    if math.isnan(before) or math.isnan(now):
-        return before if math.isnan(now) else now
-    return part * before + (1.0 - part) * now
+    chosen = temperature > 0.0 and len(second) > 0
+    if chosen and not selection.direct:
+        shares = np.exp(-above / temperature)
+        shares /= np.bincount(instance, shares, count)[instance]
+    loss = averages.loss.after(float((shares * np.abs(losses)).sum()) / count, LOSS)
+    sensitivity = averages.sensitivity
+    if chosen and selection.direct and loss.value > 0.0:
+        tilt = temperature / loss.value
+        for sign in (1.0, -1.0):
+            by_energy[_lowest_rows(above + sign * tilt * losses, instance, first)] += sign / (2.0 * tilt)
+    elif chosen and not selection.direct:
+        excess = shares * (losses - np.bincount(instance, shares * losses, count)[instance])
+        by_energy = -excess / temperature
+        if selection.temperature is None:
+            sensitivity = sensitivity.after(float((excess * above).sum()) / (temperature * count), SENSITIVITY)
+            by_gap = sensitivity.value / gap * count / len(second)
+            by_energy[second] += by_gap
+            by_energy[second - 1] -= by_gap
+    return _Sharing(shares, by_energy), Averages(gaps, sensitivity, loss)
 
 
 def _lowest_rows(values: Floats, instance: Integers, first: Integers) -> Integers:
