@@ -126,7 +126,7 @@ def minimise(
         price is that of one minimisation for each candidate.
     starts : {"every", "basins"}
         With `minima=` and candidates: "basins" starts from the lowest candidate of each basin that they show, at most
-        `minima` of them (basins.py), which finds nearly the same minima at a small part of the price.
+        2 `minima` of them (basins.py), which finds nearly the same minima at a small part of the price.
     restarts : int
         So many random starts more. With candidates: uniform between the lowest and the highest of each unknown. With
         a start: normal around it, with the largest number of each variable at the start as standard deviation, or 1

@@ -50,10 +50,14 @@ EVERY, BASINS, LOWEST = "every", "basins", "lowest"
 """Which candidates are started from: all, the lowest of every basin among them, or the lowest of all."""
 
 
+SPARE = 2
+"""Starts of basins for each minimum that is asked for: what is low there can be high where it leads to."""
+
+
 def number_of_starts(problem: Problem, count: int, choice: str, restarts: int) -> int:
     """How often the method will run, at most."""
     number = 1 if problem.seeds is None or choice == LOWEST else problem.seeds.number
-    return (min(number, count) if choice == BASINS else number) + restarts
+    return (min(number, SPARE * count) if choice == BASINS else number) + restarts
 
 
 def lowest_minima(
@@ -68,7 +72,7 @@ def lowest_minima(
     count : int
         How many minima to keep.
     choice : {"every", "basins", "lowest"}
-        Which candidates to start from; of basins `count`.
+        Which candidates to start from; of basins the lowest.
     restarts, seed : int
         How many random starts beside those, and what they depend on.
 
@@ -85,7 +89,7 @@ def lowest_minima(
     kept = _Kept(problem, count)
     evaluations = np.zeros(len(problem.y), np.int64)
     if choice == BASINS and problem.seeds is not None:
-        starts, found, evaluations = starts_of_basins(problem, count)
+        starts, found, evaluations = starts_of_basins(problem, SPARE * count)
         instance, number = np.nonzero(np.arange(starts.shape[1]) < found[:, None])
         together = _from(problem.part(instance), starts[instance, number])
         run_problem(together, report)
