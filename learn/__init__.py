@@ -8,6 +8,7 @@ from .loss import Loss, absolute_error, squared_error
 from .optimiser import SGD, Adam
 from .output import Output
 from .schedule import CosineDecay, PiecewiseLinear, StepDecay, Warmup
+from .selection import Selection
 from .upstream import implicit_data_gradient
 from .weight import Weight
 
@@ -22,6 +23,7 @@ __all__ = [
     "Loss",
     "Output",
     "PiecewiseLinear",
+    "Selection",
     "StepDecay",
     "UnconvergedWarning",
     "Warmup",

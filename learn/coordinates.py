@@ -126,6 +126,17 @@ class Coordinates:
         self._high = np.where(logarithms, np.log(np.where(logarithms, high, 1.0)), high)
         self._bounded = bool(np.isfinite(self._low).any()), bool(np.isfinite(self._high).any())
 
+    @property
+    def bounds(self) -> tuple[Floats, Floats]:
+        """The lowest and the highest value of each learnt number, (q,) each."""
+        return self._low, self._high
+
+    @property
+    def on_surfaces(self) -> list[str]:
+        """The weights whose learnt numbers stay on a surface: those of a simplex, orthonormal columns."""
+        pairs = zip(self.names, self.weights, strict=True)
+        return [name for name, weight in pairs if weight.orthonormal or (weight.simplex and weight.scale != "log")]
+
     def places(self, names: tuple[str, ...]) -> Any:
         """Where some weights, packed one after the other, lie among the shown ones: a slice or indices."""
         found = self._places.get(names)

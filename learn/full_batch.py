@@ -1,8 +1,8 @@
 """Learning from all data at once: L-BFGS-B of SciPy over the mean loss and its damped gradient.
 
 For data that fit into memory and a loss without noise from step to step: no learning rate, no scale of its own. What is
-minimised over are the numbers that are learnt (weight.py): logarithms where scale="log"; positive weights in raw units
-stay above their floor, which is a bound here.
+minimised over are the numbers that are learnt (coordinates.py), logarithms where scale="log", within their bounds;
+weights on surfaces (simplices, orthonormal columns) are refused: a line search leaves them.
 
 The damped gradient is not quite that of the loss, so that a line search may find nothing lower although the gradient
 is not zero; then the best weights so far are kept.
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from ..energies.errors import NumericalError
+from ..energies.errors import InputError, NumericalError
 from .batches import Batch
-from .judge import judge
+from .coordinates import Coordinates
+from .judge import combined, judge
 from .model import Model
-from .weight import FLOOR, Coordinates
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +60,14 @@ def descend(
     ------
     NumericalError
         If the loss is not finite at the start.
+    InputError
+        For weights that stay on a surface.
     """
+    if coordinates.on_surfaces:
+        raise InputError(
+            f"fit: {', '.join(coordinates.on_surfaces)}: all data at once are learnt from without simplices (but for "
+            'scale="log") and orthonormal columns; learn them by steps (wb.Learner)'
+        )
     first: list[float] = []
     best: tuple[float, Floats] = math.inf, coordinates.start
 
@@ -70,16 +77,9 @@ def descend(
             shown = coordinates.shown(learnt)
         weights = coordinates.unpack(shown)
         try:
-            judged = judge(
-                model,
-                batch,
-                model.minimise(weights, batch, options),
-                coordinates,
-                weights,
-                step=0,
-                damping=damping,
-                unconverged=unconverged,
-            )
+            minima = model.minimise(weights, batch, options)
+            sums = judge(model, batch, minima, coordinates, weights, step=0, damping=damping, unconverged=unconverged)
+            judged = combined([sums], model, coordinates, weights, who="fit")
             gradient = coordinates.gradient(judged.gradient, shown)
             if not (math.isfinite(judged.loss) and np.isfinite(gradient).all()):
                 raise NumericalError(f"the loss is {judged.loss:g}, or its gradient is not finite")
@@ -92,19 +92,13 @@ def descend(
             best = judged.loss, shown
         return judged.loss, gradient
 
-    floors = [
-        FLOOR * coordinates.start[coordinates.places((name,))]
-        if scale == "raw" and name in model.positive
-        else np.full(coordinates.sizes[name], -math.inf)
-        for name, scale in zip(coordinates.names, coordinates.scales, strict=True)
-    ]
     losses: list[float] = []
     found = minimize(
         objective,
         coordinates.learnt(coordinates.start),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(low, None) for low in np.concatenate(floors)],
+        bounds=list(zip(*coordinates.bounds, strict=True)),
         options={"maxiter": iterations},
         callback=lambda _: losses.append(best[0]),
     )

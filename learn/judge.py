@@ -130,11 +130,11 @@ def judge(
     codes = [np.full(len(part.y), USED, dtype=np.int64) for part in parts]
     marked = [unusable(part) for part in parts]
     failed = sum(int(np.count_nonzero(mark)) for mark in marked)
-    used = _leave_out(parts, marked, codes, count, unconverged=unconverged, who=who, step=step) if failed else None
-    judged = _loss_at(model, batch, minima, weights, count, who=who)
-    _check_finite(judged, used, who=who, step=step)
+    used = leave_out(parts, marked, codes, count, unconverged=unconverged, who=who, step=step) if failed else None
+    judged = evaluate_loss(model, bind_loss(model, batch, minima, weights, count, who=who), minima)
+    check_finite(judged, used, who=who, step=step)
     gradient = np.zeros((-(-count // BLOCK), coordinates.start.size))
-    slopes = _to_minima(model, minima, judged, used, gradient, coordinates, who=who)
+    slopes = to_minima(model, minima, judged, used, gradient, coordinates, who=who)
     for kernel, part, slope, code in zip(model.kernels, parts, slopes, codes, strict=True):
         own = damped_blocks(kernel, part, slope, damping, code)
         if damping == 0.0:
@@ -182,10 +182,7 @@ def combined(
     gradient = in_order((row for part in sums for row in part.gradient), (coordinates.start.size,))
     gradient /= instances
     mean = total / counted if counted else math.nan
-    if model.loss.regulariser is not None:
-        penalty, own = model.loss.regulariser.evaluate(weights)
-        mean += penalty
-        gradient[coordinates.places(model.loss.regulariser.weights)] += own
+    mean = add_regulariser(model, weights, mean, gradient, coordinates)
     return Judgement(
         mean,
         gradient,
@@ -200,30 +197,48 @@ def _add(gradient: Floats, places: Any, sums: Floats) -> None:
     gradient[: len(sums), places] += sums
 
 
+def add_regulariser(
+    model: Model, weights: Mapping[str, Floats], mean: float, gradient: Floats, coordinates: Coordinates
+) -> float:
+    """The mean loss with the regulariser, whose derivative is added to `gradient`."""
+    if model.loss.regulariser is None:
+        return mean
+    penalty, own = model.loss.regulariser.evaluate(weights)
+    gradient[coordinates.places(model.loss.regulariser.weights)] += own
+    return float(mean + penalty)
+
+
 def _by_instance(rows: NDArray[Any], part: Solution) -> NDArray[Any]:
     """Numbers of all members as (B, members)."""
     return rows.reshape(-1, max(1, part.inputs.members))
 
 
-class _Judged(NamedTuple):
-    """Losses (B,), and their derivatives by what the loss reads: arrays (B, ...) by name, and by weights (B, p)."""
+class Judged(NamedTuple):
+    """Losses (B,), and their derivatives by what the loss reads: arrays (B, ...) by name, by weights (B, p), and by
+    the energy of the minimum (B, ...)."""
 
     values: Floats
     slopes: dict[str, Floats]
     direct: Floats | None
+    by_energy: Floats | None
 
 
-def _loss_at(
-    model: Model, batch: Batch, minima: Minima, weights: Mapping[str, Any], count: int, *, who: str
-) -> _Judged:
-    loss = model.loss
-    inputs = loss.bind(batch.targets, batch.data, minima, weights)
+def bind_loss(model: Model, batch: Batch, minima: Minima, weights: Mapping[str, Any], count: int, *, who: str) -> Any:
+    """The inputs of the loss for the minima of `count` instances."""
+    inputs = model.loss.bind(batch.targets, batch.data, minima, weights)
     if inputs.batch is not None and inputs.batch not in (1, count):
         raise InputError(
             f"{who}: targets have {inputs.batch} instances and the minima {count}; unbatched arrays are shared"
         )
+    return inputs
+
+
+def evaluate_loss(model: Model, inputs: Any, minima: Minima) -> Judged:
+    """The loss of every instance."""
+    loss = model.loss
     layout = loss.kernel.variables
     arrays = [np.asarray(minima.energy if n == loss.minimum else minima.variables[n]) for n in layout.names]
+    count = (instances_of(minima) if isinstance(minima, Solution) else minima.batch) or 1
     columns = [array.reshape(count, -1) for array in arrays]
     packed = np.ascontiguousarray(columns[0]) if len(columns) == 1 else np.concatenate(columns, axis=1)
     values, rows, direct = loss.evaluate(inputs, packed)
@@ -232,13 +247,14 @@ def _loss_at(
         end = begin + array.size // count
         slopes[name] = rows[:, begin:end].reshape(array.shape)
         begin = end
-    return _Judged(values, slopes, direct)
+    by_energy = None if loss.minimum is None else slopes.pop(loss.minimum)
+    return Judged(values, slopes, direct, by_energy)
 
 
-def _to_minima(
+def to_minima(
     model: Model,
     minima: Minima,
-    judged: _Judged,
+    judged: Judged,
     used: Used,
     gradient: Floats,
     coordinates: Coordinates,
@@ -249,10 +265,10 @@ def _to_minima(
     loss, slopes = model.loss, judged.slopes
     if judged.direct is not None:
         _add(gradient, coordinates.places(loss.kernel.weights.names), block_sums(masked(judged.direct, used)))
-    if loss.minimum is not None:
+    if judged.by_energy is not None:
         (part,), (kernel,) = model.solutions(minima), model.kernels
         _, rows = run(kernel.entry("weight_gradient"), part.inputs, part.y, count=len(part.y))
-        by_energy = masked(slopes.pop(loss.minimum), used).reshape(-1, 1)
+        by_energy = masked(judged.by_energy, used).reshape(-1, 1)
         counted = np.where(by_energy == 0.0, 0.0, by_energy * rows)
         members = max(1, part.inputs.members)
         _add(gradient, coordinates.places(kernel.weights.names), block_sums(counted, members))
@@ -267,7 +283,7 @@ def _to_minima(
     return [packed_slopes(part.kernel, part, own, who) for part, own in zip(minima.solutions, each, strict=True)]
 
 
-def _leave_out(
+def leave_out(
     parts: Sequence[Solution],
     marked: Sequence[NDArray[np.bool_]],
     codes: Sequence[Codes],
@@ -295,9 +311,15 @@ def _leave_out(
     return used
 
 
-def _check_finite(judged: _Judged, used: Used, *, who: str, step: int) -> None:
-    """Raise if the loss or its gradient is not finite at an instance that counts."""
-    values, slopes = judged.values, [*judged.slopes.values(), *([] if judged.direct is None else [judged.direct])]
+def check_finite(
+    judged: Judged, used: Used, *, who: str, step: int, instances: NDArray[np.int64] | None = None
+) -> None:
+    """Raise if the loss or its gradient is not finite at an instance that counts.
+
+    `instances` says which ones rows belong to, where these are several of an instance.
+    """
+    values = judged.values
+    slopes = [*judged.slopes.values(), *(s for s in (judged.direct, judged.by_energy) if s is not None)]
     if np.isfinite(values).all() and all(np.isfinite(slope).all() for slope in slopes):
         return
     finite = np.isfinite(values)
@@ -305,10 +327,11 @@ def _check_finite(judged: _Judged, used: Used, *, who: str, step: int) -> None:
         finite &= np.isfinite(slope.reshape(len(values), -1)).all(axis=1)
     bad = ~finite if used is None else ~finite & used
     if bad.any():
-        instance = int(np.flatnonzero(bad)[0])
+        row = int(np.flatnonzero(bad)[0])
+        instance = row if instances is None else int(instances[row])
         what = (
-            f"the loss is {values[instance]:g}"
-            if not math.isfinite(values[instance])
+            f"the loss is {values[row]:g}"
+            if not math.isfinite(values[row])
             else "the gradient of the loss is not finite"
         )
         raise NumericalError(

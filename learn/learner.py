@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..compiler.kernel import Kernel
-from ..energies.errors import InputTypeError, NumericalError, nearest
+from ..energies.errors import InputError, InputTypeError, NumericalError, nearest
 from . import checkpoint, resume, schedule
 from .batches import AnyBatch, Batch, Batches, check_batch, check_steps, length, place, stream
 from .coordinates import Coordinates
@@ -34,7 +34,7 @@ from .distributed import JudgedParts, judged_by
 from .history import History, Record
 from .implicit import check_damping, check_policy
 from .interrupt import after_the_step
-from .judge import Sums, combined, judge
+from .judge import Judgement, Sums, combined, judge
 from .loss import Loss
 from .model import Minima, Model
 from .optimiser import SGD, Optimiser, State, from_description
@@ -42,6 +42,7 @@ from .output import Output
 from .progress import progress_bar
 from .saving import saved
 from .schedule import Schedule
+from .selection import Averages, Selection, check_selection, judge_minima
 from .starting_weights import coordinates_from_user
 from .weight import from_description as weight_from_description
 
@@ -54,6 +55,7 @@ _OPTIONS = (
     "weights",
     "optimiser",
     "damping",
+    "selection",
     "unconverged",
     "bounds",
     "eliminate",
@@ -73,6 +75,7 @@ class _State:
     learnt: Floats
     weights: Floats
     optimiser: State
+    averages: Averages = Averages()
 
 
 class Learner:
@@ -91,6 +94,9 @@ class Learner:
         By default SGD(learning_rate=1e-3).
     damping : float or schedule
         lambda of eq. 10, >= 0; a schedule such as `CosineDecay` gives that of each step.
+    selection : Selection, optional
+        Learn also from which of the minima is the lowest (selection.py); batches then need candidates. By default
+        from how the lowest one moves.
     unconverged : {"zero", "nan", "use", "raise"}
         What instances that did not converge contribute, as for `implicit_gradient`; "nan" stops learning with an
         error. Their share is in the history.
@@ -129,6 +135,7 @@ class Learner:
         optimiser: Optimiser | None = None,
         *,
         damping: float | Schedule = 0.1,
+        selection: Selection | None = None,
         unconverged: str = "zero",
         bounds: Mapping[str, Any] | None = None,
         eliminate: Sequence[Any] | None = None,
@@ -163,6 +170,9 @@ class Learner:
             self.minimiser["bounds"] = _plain_bounds(bounds)
         if eliminate is not None:
             self.minimiser["eliminate"] = _plain_names(kernel, eliminate, method, bounds is not None)
+        if selection is not None:
+            check_selection(selection, self._model, who)
+        self.selection = selection
         coordinates = coordinates_from_user(self._model, weights)
         self._begin(
             coordinates,
@@ -301,6 +311,10 @@ class Learner:
         """
         _refuse_options("fit", unknown, _FIT_OPTIONS)
         count = check_steps(steps)
+        if client is not None and self.selection is not None:
+            raise InputError(
+                "fit: client= does not go with selection= yet: its averages are of whole batches; leave one of them out"
+            )
         with (
             judged_by(client, self) as judged,
             after_the_step() as interrupted,
@@ -321,9 +335,7 @@ class Learner:
         batch, rates = check_batch(batch, state.steps), self._rates
         if self.optimiser.varies:
             rates = self.optimiser.rates(self._coordinates.sizes, state.steps)
-        weights = self._coordinates.unpack(state.weights)
-        sums = judged_parts(batch, state.weights, state.steps)
-        judged = combined(sums, self._model, self._coordinates, weights, who=f"fit: {place(batch, state.steps)}")
+        judged, averages = self._judge(batch, judged_parts)
         with np.errstate(all="ignore"):
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
             norm = math.sqrt(np.einsum("i,i", gradient, gradient))
@@ -336,9 +348,34 @@ class Learner:
             self._refuse(batch, gradient, shown)
         shares = judged.unconverged, judged.shifted, judged.dominated
         self._record.write(state.steps, (judged.loss, norm, *shares), shown)
-        self._state = _State(state.steps + 1, learnt, shown, memory)
+        self._state = _State(state.steps + 1, learnt, shown, memory, averages)
         self._last = batch
         return judged.loss, judged.unconverged
+
+    def _judge(self, batch: Any, judged_parts: JudgedParts) -> tuple[Judgement, Averages]:
+        """The loss and its gradient at the weights, and what the selection remembers then."""
+        state = self._state
+        weights = self._coordinates.unpack(state.weights)
+        if self.selection is None:
+            sums, who = judged_parts(batch, state.weights, state.steps), f"fit: {place(batch, state.steps)}"
+            return combined(sums, self._model, self._coordinates, weights, who=who), state.averages
+        if not isinstance(batch, Batch):
+            raise InputError(
+                f"fit: {place(batch, state.steps)}: selection= needs the minima of a whole batch at once: give it as one "
+                "wb.Batch"
+            )
+        return judge_minima(
+            self._model,
+            batch,
+            self._minimise(batch),
+            self._coordinates,
+            weights,
+            step=state.steps,
+            damping=schedule.value_at(self.damping, state.steps),
+            unconverged=self.unconverged,
+            selection=self.selection,
+            averages=state.averages,
+        )
 
     def judge_part(self, batch: Batch, packed: Floats, step: int) -> Sums:
         """Minimise and judge a batch, or a part of one, at these weights: all that a step does with data."""
@@ -366,7 +403,10 @@ class Learner:
         return self._model
 
     def _minimise(self, batch: Batch) -> Minima:
-        return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, self.minimiser)
+        options = self.minimiser
+        if self.selection is not None:
+            options = {**options, **self.selection.options("eliminate" in options)}
+        return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, options)
 
     def _refuse(self, batch: AnyBatch, gradient: Floats, weights: Floats) -> None:
         """Raise for a step to weights that are not finite, or along such a gradient."""
@@ -404,11 +444,13 @@ class Learner:
                 "unconverged": self.unconverged,
                 **self.minimiser,
             },
+            "selection": None if self.selection is None else self.selection.describe(),
         }
         arrays = {
             "start": self._coordinates.start,
             "learnt": state.learnt,
             "weights": state.weights,
+            "averages": state.averages.pack(),
             **{f"optimiser/{name}": array for name, array in state.optimiser.items()},
             **self._record.arrays(state.steps),
         }
@@ -444,6 +486,7 @@ class Learner:
                 for weight, start in zip(header["weights"], starts, strict=True)
             },
             from_description(header["optimiser"]),
+            selection=None if header.get("selection") is None else Selection(**header["selection"]),
             **{name: schedule.from_description(setting) for name, setting in header["settings"].items()},
         )
         memory = {
@@ -451,7 +494,7 @@ class Learner:
         }
         learner._begin(
             learner._coordinates,
-            _State(header["steps"], arrays["learnt"], arrays["weights"], memory),
+            _State(header["steps"], arrays["learnt"], arrays["weights"], memory, _averages(arrays)),
             Record.from_arrays(arrays, header["steps"]),
         )
         learner._loaded = True
@@ -461,6 +504,10 @@ class Learner:
 def _refuse_options(who: str, unknown: Mapping[str, Any], allowed: Sequence[str]) -> None:
     for name in unknown:
         raise InputTypeError(f"{who}: no option {name!r}{nearest(name, allowed)}; options: {', '.join(allowed)}")
+
+
+def _averages(arrays: Mapping[str, Any]) -> Averages:
+    return Averages.unpack(arrays["averages"]) if "averages" in arrays else Averages()
 
 
 def _plain(value: Any) -> Any:

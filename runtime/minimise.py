@@ -33,6 +33,7 @@ OPTIONS = (
     "check",
     "reweightings",
     "minima",
+    "starts",
     "restarts",
     "seed",
     "trace",
@@ -62,6 +63,7 @@ def minimise(
     check: bool = True,
     reweightings: int | None = None,
     minima: int | None = None,
+    starts: str = "every",
     restarts: int = 0,
     seed: int = 0,
     trace: bool = False,
@@ -122,6 +124,9 @@ def minimise(
         Minimise from the start, or from every candidate, and keep up to so many distinct minima of each instance, in
         order of energy: `solution.minima` (starts.py says when two are one). The solution is the lowest of them. The
         price is that of one minimisation for each candidate.
+    starts : {"every", "basins"}
+        With `minima=` and candidates: "basins" starts from the lowest candidate of each basin that they show, at most
+        2 `minima` of them (basins.py), which finds nearly the same minima at a small part of the price.
     restarts : int
         So many random starts more. With candidates: uniform between the lowest and the highest of each unknown. With
         a start: normal around it, with the largest number of each variable at the start as standard deviation, or 1
@@ -168,6 +173,8 @@ def minimise(
     plain = plain and type(restarts) is int and restarts == 0 and type(seed) is int and seed == 0
     if not plain:
         _check_starts(minima, restarts, seed, trace)
+    if starts != "every":
+        _check_choice(kernel, starts, minima, start, eliminate)
     _check_reweightings(reweightings, method)
     _check_start(kernel, start, candidates)
     if bounds is not None and method not in BOUNDED_METHODS:
@@ -235,14 +242,14 @@ def minimise(
         solution = _solution(problem, w, x, batch is not None)
     else:
         from .minima import Minima  # here, as the rest: most calls have one start
-        from .starts import lowest_minima, number_of_starts
+        from .starts import LOWEST, lowest_minima, number_of_starts
 
-        every, count = minima is not None, 1 if minima is None else int(minima)
-        starts = number_of_starts(problem, every, int(restarts))
-        with reporter(progress, callback, rows * starts, unit=_unit(inputs)) as report:
-            lowest, found, evaluations = lowest_minima(problem, count, every, int(restarts), int(seed), report)
+        choice, count = (LOWEST, 1) if minima is None else (starts, int(minima))
+        number = number_of_starts(problem, count, choice, int(restarts))
+        with reporter(progress, callback, rows * number, unit=_unit(inputs)) as report:
+            lowest, found, evaluations = lowest_minima(problem, count, choice, int(restarts), int(seed), report)
         solutions = tuple(_solution(one, w, x, batch is not None) for one in lowest)
-        solution = replace(solutions[0], minima=Minima(solutions, found, evaluations, starts))
+        solution = replace(solutions[0], minima=Minima(solutions, found, evaluations, number))
     if trace:
         from .trace import trace_problem
 
@@ -315,6 +322,16 @@ def _check_starts(minima: Any, restarts: Any, seed: Any, trace: Any) -> None:
             raise InputError(f"minimise: {name} must be an integer >= {least} (got {value!r})")
     if not isinstance(trace, bool):
         raise InputTypeError(f"minimise: trace must be True or False (got {trace!r})")
+
+
+def _check_choice(kernel: Any, starts: Any, minima: Any, start: Any, eliminate: Any) -> None:
+    if starts not in ("every", "basins"):
+        raise InputError(f"minimise: starts must be 'every' or 'basins' (got {starts!r})")
+    where = f"minimise: energy {kernel.name!r}: starts='basins'"
+    if minima is None or start is not None:
+        raise InputError(f"{where} is for minima=k, from candidates; give both")
+    if eliminate is not None:
+        raise InputError(f"{where} ranks candidates as they are, so eliminate= is not for it; use starts='every'")
 
 
 def _check_reweightings(reweightings: Any, method: str) -> None:

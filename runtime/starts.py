@@ -1,7 +1,8 @@
 """Several starts for every instance, and the distinct minima that they lead to.
 
 The method runs once for each start, over the whole batch; what is kept after each run are the lowest distinct minima
-so far, so that memory is that of the minima asked for, whatever the number of starts.
+so far, so that memory is that of the minima asked for, whatever the number of starts. Starts are all candidates, or
+those of basins (basins.py), which are run together.
 
 Two ends are one minimum where the energy on the straight way between them has no barrier that can be told from
 rounding, a rule in which nothing changes with units, shifts or rotations (g: gradient norm, m: unknowns, d: distance):
@@ -23,12 +24,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.evaluate import run
+from .basins import starts_of_basins
 from .descend import ROUNDING
 from .problem import Problem
 from .run import Report, run_problem
@@ -44,13 +46,22 @@ FRACTIONS = (0.381966, 0.763932, 0.072949)
 """Where between two ends a barrier is looked for: multiples of powers of the golden ratio, no simple fractions."""
 
 
-def number_of_starts(problem: Problem, every_candidate: bool, restarts: int) -> int:
-    """How often the method will run."""
-    return (problem.seeds.number if every_candidate and problem.seeds is not None else 1) + restarts
+EVERY, BASINS, LOWEST = "every", "basins", "lowest"
+"""Which candidates are started from: all, the lowest of every basin among them, or the lowest of all."""
+
+
+SPARE = 2
+"""Starts of basins for each minimum that is asked for: what is low there can be high where it leads to."""
+
+
+def number_of_starts(problem: Problem, count: int, choice: str, restarts: int) -> int:
+    """How often the method will run, at most."""
+    number = 1 if problem.seeds is None or choice == LOWEST else problem.seeds.number
+    return (min(number, SPARE * count) if choice == BASINS else number) + restarts
 
 
 def lowest_minima(
-    problem: Problem, count: int, every_candidate: bool, restarts: int, seed: int, report: Report | None
+    problem: Problem, count: int, choice: str, restarts: int, seed: int, report: Report | None
 ) -> tuple[list[Problem], Integers, Integers]:
     """Minimise from several starts.
 
@@ -60,8 +71,8 @@ def lowest_minima(
         With the first start, or candidates.
     count : int
         How many minima to keep.
-    every_candidate : bool
-        Whether to start from each candidate, or from the lowest one only.
+    choice : {"every", "basins", "lowest"}
+        Which candidates to start from; of basins the lowest.
     restarts, seed : int
         How many random starts beside those, and what they depend on.
 
@@ -77,22 +88,32 @@ def lowest_minima(
     """
     kept = _Kept(problem, count)
     evaluations = np.zeros(len(problem.y), np.int64)
-    for number, one in enumerate(_runs(problem, every_candidate, restarts, seed)):
+    if choice == BASINS and problem.seeds is not None:
+        starts, found, evaluations = starts_of_basins(problem, SPARE * count)
+        instance, number = np.nonzero(np.arange(starts.shape[1]) < found[:, None])
+        together = _from(problem.part(instance), starts[instance, number])
+        run_problem(together, report)
+        np.add.at(evaluations, instance, together.integers[:, 1])
+        kept.put_together(together, instance, number, evaluations)
+    for number_of_run, one in enumerate(_runs(problem, choice, restarts, seed)):
         run_problem(one, report)
         evaluations += one.integers[:, 1]
         usable = one.integers[:, 2] <= STALLED  # CONVERGED or STALLED
-        first = usable & (kept.found == 0) if number else np.ones_like(usable)
+        began = number_of_run > 0 or choice == BASINS
+        first = usable & (kept.found == 0) if began else np.ones_like(usable)
         new = usable & (kept.found > 0)
-        if number:
+        if began:
             new &= ~kept.has(one, new, evaluations)
         kept.put_first(one, first, usable)
         kept.insert(one, np.flatnonzero(new))
     return kept.problems(), kept.found, evaluations
 
 
-def _runs(problem: Problem, every_candidate: bool, restarts: int, seed: int) -> Iterator[Problem]:
+def _runs(problem: Problem, choice: str, restarts: int, seed: int) -> Iterator[Problem]:
     """The problem once for each start, yet to be run."""
     seeds = problem.seeds
+    if seeds is not None and choice == BASINS and restarts == 0:
+        return
     if seeds is None:
         assert problem.start is not None
         low = high = centre = problem.start
@@ -103,10 +124,10 @@ def _runs(problem: Problem, every_candidate: bool, restarts: int, seed: int) -> 
             np.atleast_2d(a)
             for a in (np.fmin.reduce(points, axis=-2), np.fmax.reduce(points, axis=-2), points[..., 0, :])
         )
-        if every_candidate:
+        if choice == EVERY:
             for k in range(seeds.number):
                 yield _from(problem, points[..., k, :])
-        else:
+        elif choice == LOWEST:
             lowest = problem.part(slice(None), 0)
             run_problem(lowest)
             yield _from(problem, lowest.y)
@@ -135,6 +156,38 @@ def _from(problem: Problem, start: Floats) -> Problem:
     if problem.box is not None:
         start = problem.box.clip(start)
     return replace(problem, seeds=None, start=start).part(slice(None))
+
+
+class _Ends(NamedTuple):
+    """Where runs ended: (k, m), energies (k,) and gradient norms (k,)."""
+
+    y: Floats
+    energies: Floats
+    slopes: Floats
+
+
+def are_one(problem: Problem, row: Integers, these: _Ends, those: _Ends, evaluations: Integers) -> NDArray[np.bool_]:
+    """Whether pairs of ends of instances `row` are one minimum, (k,); see the top of this file. Counts evaluations."""
+    distance = np.sqrt(((these.y - those.y) ** 2).sum(axis=1))
+    highest = np.maximum(these.energies, those.energies)
+    noise = 2.0 * ROUNDING * np.maximum(np.abs(these.energies), np.abs(those.energies))
+    reach = 2.0 * math.sqrt(these.y.shape[1]) * distance
+    level = np.abs(these.energies - those.energies) <= noise + reach * (these.slopes + those.slopes)
+    size = np.maximum(np.abs(these.y).max(axis=1, initial=0.0), np.abs(those.y).max(axis=1, initial=0.0))
+    same: NDArray[np.bool_] = distance <= NEAR * size
+    steepest = np.minimum(these.slopes, problem.gtol) + np.minimum(those.slopes, problem.gtol)
+    limit = highest + noise + reach * steepest
+    asked = np.flatnonzero(level & ~same)
+    if len(asked):
+        inputs = problem.inputs.rows(row[asked])
+        to, away = those.y[asked], these.y[asked] - those.y[asked]
+        low = np.ones(len(asked), np.bool_)
+        for fraction in FRACTIONS:
+            values, _ = run(problem.kernel.entry("value"), inputs, to + fraction * away, count=len(asked))
+            low &= values <= limit[asked]  # False for NaN: something is between them
+        np.add.at(evaluations, row[asked], len(FRACTIONS))
+        same[asked] = low
+    return same
 
 
 class _Kept:
@@ -187,30 +240,46 @@ class _Kept:
             mine[:, rows] = np.take_along_axis(both, places, axis=0)
         self.found[rows] = np.minimum(self.found[rows] + 1, count)
 
+    def put_together(self, together: Problem, instance: Integers, number: Integers, evaluations: Integers) -> None:
+        """Take the ends of all starts of an instance at once: rows of one run, whose instances and numbers are given.
+
+        Nothing is kept before.
+        """
+        usable = together.integers[:, 2] <= STALLED
+        failed = ~usable
+        order = np.lexsort((number, np.where(usable, together.energies, math.inf), failed, instance))
+        instance, usable = instance[order], usable[order]
+        pairs = [
+            np.stack([first, first + lag])
+            for lag in range(1, int(number.max(initial=0)) + 1)
+            for first in [np.flatnonzero((instance[:-lag] == instance[lag:]) & usable[:-lag] & usable[lag:])]
+        ]
+        keep = usable.copy()
+        if pairs:
+            low, high = np.concatenate(pairs, axis=1)
+            ends = [_Ends(together.y[r], together.energies[r], together.reals[r, 0]) for r in (order[low], order[high])]
+            same = are_one(self.problem, instance[low], *ends, evaluations)
+            for a, b in sorted(zip(low[same].tolist(), high[same].tolist(), strict=True), key=lambda pair: pair[1]):
+                if keep[a]:
+                    keep[b] = False
+        np.add.at(self.found, instance[keep], 1)
+        failed_first = (self.found[instance] == 0) & (number[order] == 0)
+        rows = np.flatnonzero(keep | failed_first)
+        place = np.arange(len(rows)) - np.searchsorted(instance[rows], instance[rows])
+        rows, place = rows[place < len(self.energies)], place[place < len(self.energies)]
+        self.found = np.minimum(self.found, len(self.energies))
+        for mine, its in self._pairs(together):
+            mine[place, instance[rows]] = its[order[rows]]
+        self.differentiable = together.began is not None
+
     def has(self, one: Problem, asked: NDArray[np.bool_], evaluations: Integers) -> NDArray[np.bool_]:
         """Whether the end of a run is a minimum that is kept, (B,), anything where not asked; counts evaluations."""
-        energies, slopes, problem = self.energies, self.reals[..., 0], self.problem
-        distance = np.sqrt(((self.y - one.y) ** 2).sum(axis=2))
-        with np.errstate(invalid="ignore"):  # NaN where there is none, which is equal to nothing
-            highest = np.maximum(energies, one.energies)
-            noise = 2.0 * ROUNDING * np.maximum(np.abs(energies), np.abs(one.energies))
-            reach = 2.0 * math.sqrt(one.y.shape[1]) * distance
-            level = np.abs(energies - one.energies) <= noise + reach * (slopes + one.reals[:, 0])
-            size = np.maximum(np.abs(self.y).max(axis=2, initial=0.0), np.abs(one.y).max(axis=1, initial=0.0))
-            same = distance <= NEAR * size
-        steepest = np.minimum(slopes, problem.gtol) + np.minimum(one.reals[:, 0], problem.gtol)
-        limit = highest + noise + reach * steepest
-        slot, row = np.nonzero(level & ~same & asked)
+        slot, row = np.nonzero(asked & ~np.isnan(self.energies))
+        found = np.zeros(len(asked), np.bool_)
         if len(row):
-            inputs = problem.inputs.rows(row)
-            away = self.y[slot, row] - one.y[row]
-            low = np.ones(len(row), np.bool_)
-            for fraction in FRACTIONS:
-                values, _ = run(problem.kernel.entry("value"), inputs, one.y[row] + fraction * away, count=len(row))
-                low &= values <= limit[slot, row]  # False for NaN: something is between them
-            np.add.at(evaluations, row, len(FRACTIONS))
-            same[slot, row] = low
-        found: NDArray[np.bool_] = same.any(axis=0)
+            mine = _Ends(self.y[slot, row], self.energies[slot, row], self.reals[slot, row, 0])
+            its = _Ends(one.y[row], one.energies[row], one.reals[row, 0])
+            found[row[are_one(self.problem, row, mine, its, evaluations)]] = True
         return found
 
     def problems(self) -> list[Problem]:

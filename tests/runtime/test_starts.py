@@ -302,7 +302,7 @@ def starts_of(kernel, data, *, start=None, candidates=None, restarts, seed, **op
 
     given = {"candidates": candidates} if start is None else {"start": start}
     problem = wb.minimise(kernel, None, data, max_iterations=0, **given).problem
-    return list(_runs(problem, candidates is not None, restarts, seed))
+    return list(_runs(problem, "every" if candidates is not None else "lowest", restarts, seed))
 
 
 def test_restarts_around_a_start_have_its_scale():
@@ -384,3 +384,97 @@ def test_no_minima_and_a_trace_that_is_no_bool_are_refused(quartic):
         wb.minimise(quartic, None, {"a": 0.1}, start={"t": 2.0}, minima=0)
     with pytest.raises(InputTypeError, match="trace must be True or False"):
         wb.minimise(quartic, None, {"a": 0.1}, start={"t": 2.0}, trace=3)
+
+
+# ---------------------------------------------------------------------------------------------- starts of basins
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(20, 60), width=st.floats(0.7, 4.0))
+def test_basins_lead_to_the_minima_that_all_candidates_do(wells, seed, count, width):
+    points = np.random.default_rng(seed).uniform(0, 20, (4, count))
+    every = wb.minimise(wells, {"s": width}, {"x": points}, minima=3).minima
+    basins = wb.minimise(wells, {"s": width}, {"x": points}, minima=3, starts="basins").minima
+    assert basins.energy[:, 0] == pytest.approx(every.energy[:, 0], rel=1e-9)
+    assert (basins.count <= every.count).all()
+    assert basins.starts == 6
+    assert (basins.evaluations < every.evaluations).all()
+    for b in range(4):
+        for energy in basins.energy[b, : basins.count[b]]:  # none is listed twice, none is made up
+            close = np.isclose(every.energy[b], energy, rtol=1e-9) | (energy > np.nanmax(every.energy[b]))
+            assert close.any()
+
+
+def test_basins_miss_hardly_any_minimum(wells):
+    points = np.random.default_rng(0).uniform(0, 40, (300, 60))
+    for width in (0.5, 1.0, 3.0):
+        every, basins = (
+            wb.minimise(wells, {"s": width}, {"x": points}, minima=3, starts=starts).minima.energy
+            for starts in ("every", "basins")
+        )
+        assert (np.abs(every[:, 0] - basins[:, 0]) < 1e-9).all()
+        known = np.isfinite(every)
+        found = (np.abs(every[:, :, None] - basins[:, None, :]) < 1e-9).any(axis=2)
+        assert found[known].mean() > 0.99
+
+
+def test_basins_of_several_unknowns(himmelblau):
+    grid = np.stack(np.meshgrid(*[np.linspace(-5.0, 5.0, 8)] * 2), axis=-1).reshape(-1, 2)
+    for turn in (0.0, 0.7):
+        solution = wb.minimise(
+            himmelblau, None, {"a": turn, "s": 1.0, "unit": 1.0}, candidates={"v": grid}, minima=6, starts="basins"
+        )
+        assert solution.minima.count == 4
+        assert (solution.minima.energy[:4] < 1e-12).all()
+
+
+def test_basins_of_an_instance_depend_on_no_other(wells):
+    points = np.random.default_rng(1).uniform(0, 30, (70, 40))
+    whole = wb.minimise(wells, {"s": 0.8}, {"x": points}, minima=4, starts="basins").minima
+    for b in (0, 17, 69):
+        one = wb.minimise(wells, {"s": 0.8}, {"x": points[b]}, minima=4, starts="basins").minima
+        assert one.variables["t"].tobytes() == whole.variables["t"][b].tobytes()
+        assert (one.count, one.evaluations) == (whole.count[b], whole.evaluations[b])
+
+
+def test_basins_among_candidates_of_which_some_are_not_finite(wells):
+    points = np.array([0.0, 10.0])
+    candidates = {"t": [np.nan, 10.5, np.inf, 0.4, 10.5]}
+    solution = wb.minimise(wells, {"s": 1.0}, {"x": points}, candidates=candidates, minima=3, starts="basins")
+    assert solution.minima.variables["t"][:2] == pytest.approx([0.0, 10.0], abs=1e-6)
+    assert solution.minima.count == 2
+    none = wb.minimise(wells, {"s": 1.0}, {"x": points}, candidates={"t": [np.nan, np.inf]}, minima=3, starts="basins")
+    assert none.minima.count == 0
+    assert none.status == wb.Status.NOT_FINITE
+
+
+def test_basins_within_bounds(wells):
+    points = np.array([[0.0, 5.0, 5.1, 10.0, 10.1, 10.2]])
+    bounds = {"t": (4.0, 9.5)}
+    every, basins = (
+        wb.minimise(wells, {"s": 0.8}, {"x": points}, minima=3, starts=starts, bounds=bounds)
+        for starts in ("every", "basins")
+    )
+    assert basins.minima.variables["t"] == pytest.approx(every.minima.variables["t"], nan_ok=True)
+    assert basins.active["t"].tolist() == every.active["t"].tolist()
+
+
+def test_basins_and_restarts(wells):
+    points = np.array([[0.0, 5.0, 5.1, 10.0, 10.1, 10.2]])
+    solution = wb.minimise(wells, {"s": 0.8}, {"x": points}, minima=3, starts="basins", restarts=5)
+    assert solution.minima.starts == 11
+    assert solution.minima.variables["t"][0] == pytest.approx([10.1, 5.05, 0.0], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"starts": "some", "minima": 2}, "starts must be 'every' or 'basins'"),
+        ({"starts": "basins"}, "for minima=k"),
+        ({"starts": "basins", "minima": 2, "start": {"t": 0.0}}, "from candidates"),
+        ({"starts": "basins", "minima": 2, "eliminate": ["t"]}, "eliminate= is not for it"),
+    ],
+)
+def test_starts_that_do_not_fit_are_refused(wells, options, words):
+    with pytest.raises(InputError, match=words):
+        wb.minimise(wells, {"s": 1.0}, {"x": [1.0, 2.0]}, **options)
