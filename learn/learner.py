@@ -75,7 +75,7 @@ class _State:
     learnt: Floats
     weights: Floats
     optimiser: State
-    averages: Averages = Averages()
+    averages: Averages
 
 
 class Learner:
@@ -181,6 +181,7 @@ class Learner:
                 coordinates.learnt(coordinates.start),
                 coordinates.start,
                 self.optimiser.start(coordinates.count),
+                Averages(),
             ),
             Record(coordinates.start),
         )
@@ -361,8 +362,8 @@ class Learner:
             return combined(sums, self._model, self._coordinates, weights, who=who), state.averages
         if not isinstance(batch, Batch):
             raise InputError(
-                f"fit: {place(batch, state.steps)}: selection= needs the minima of a whole batch at once: give it as one "
-                "wb.Batch"
+                f"fit: {place(batch, state.steps)}: selection= needs the minima of a whole batch at once: "
+                "give it as one wb.Batch"
             )
         return judge_minima(
             self._model,

@@ -25,7 +25,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, shifted
+from ..compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, prepared_for, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
 from .descend import (
@@ -43,7 +43,6 @@ from .descend import (
     UNKNOWNS,
     VALUE,
     VARIABLES,
-    prepared_for,
 )
 from .driver import run_driver
 from .problem import Problem
