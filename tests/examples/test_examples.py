@@ -14,6 +14,8 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TRACKS = Path(os.environ.get("WIBERG_SHARED", EXAMPLES.parents[1] / "shared")) / "data" / "tracking" / "otb100.npz"
 
+WITH_TRACKS = pytest.mark.skipif(not TRACKS.is_file(), reason="the shared tracker outputs are not here")
+
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -107,8 +109,18 @@ def test_fusion_without_a_file_says_so(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(not TRACKS.is_file(), reason="the shared tracker outputs are not here")
+@WITH_TRACKS
 def test_learnt_fusion_beats_the_median_on_real_trackers(tmp_path: Path) -> None:
     found = scores(succeed(tmp_path, "fusion.py", str(TRACKS)))
     assert found["fusion, learnt"] > found["median fusion"]
     assert found["fusion, learnt"] > found["best single tracker"]
+
+
+@pytest.mark.parametrize("file", ["", pytest.param(str(TRACKS), marks=WITH_TRACKS)], ids=["made up", "real"])
+def test_confidences_are_learnt_through_the_minimum(tmp_path: Path, file: str) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed; make setup-frameworks")
+    output = succeed(tmp_path, "confidences.py", *([file] if file else []), "--steps", "100")
+    assert file or "no file of tracker outputs is given; learning from made-up ones" in output
+    found = {name: float(value) for name, value in re.findall(r"^  (\D+?) +(0\.\d+)$", output, re.MULTILINE)}
+    assert found["learnt confidences"] > found["all trusted alike"] + 0.02
+    assert found["learnt confidences"] > found["median of the boxes"] > found["mean of the boxes"]
