@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml
 setup-frameworks: $(VENV)/.frameworks
 
 $(VENV)/.frameworks: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[frameworks]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[frameworks,data]'
 	touch $@
 
 # mypy and editors cannot follow the finder of an editable installation; they look here.

@@ -97,7 +97,7 @@ def judge(
     marked = [unusable(part) for part in parts]
     failed = sum(int(np.count_nonzero(mark)) for mark in marked)
     used = _leave_out(parts, marked, codes, count, unconverged=unconverged, who=who, step=step) if failed else None
-    judged = _loss_at(model, batch, minima, weights, count, who=who)
+    judged = loss_at(model, batch, minima, weights, count, who=who)
     _check_finite(judged, used, who=who, step=step)
     gradient = np.zeros(coordinates.start.size)
     slopes = _to_minima(model, minima, judged, used, gradient, coordinates, who=who)
@@ -138,9 +138,8 @@ class _Judged(NamedTuple):
     direct: Floats | None
 
 
-def _loss_at(
-    model: Model, batch: Batch, minima: Minima, weights: Mapping[str, Any], count: int, *, who: str
-) -> _Judged:
+def loss_at(model: Model, batch: Batch, minima: Minima, weights: Mapping[str, Any], count: int, *, who: str) -> _Judged:
+    """The losses of the instances at the minima of a batch, with their derivatives."""
     loss = model.loss
     inputs = loss.bind(batch.targets, batch.data, minima, weights)
     if inputs.batch is not None and inputs.batch not in (1, count):

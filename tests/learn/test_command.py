@@ -69,7 +69,7 @@ def test_check_of_right_derivatives_ends_with_0(model, capsys):
 
 def test_check_of_a_wrong_derivative_ends_with_1(model, capsys, monkeypatch):
     original = testing._Reference.gradient
-    monkeypatch.setattr(testing._Reference, "gradient", lambda self: original(self) + 1e-3)
+    monkeypatch.setattr(testing._Reference, "gradient", lambda self, symbols: original(self, symbols) + 1e-3)
     assert main(["check", f"{model}:energy", "--trials", "1", "--backend", "reference"]) == 1
     assert "WRONG" in capsys.readouterr().out
 
