@@ -27,7 +27,7 @@ setup-frameworks: $(VENV)/.frameworks
 
 $(VENV)/.frameworks: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[frameworks]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[frameworks,data]'
 	touch $@
 
 # mypy and editors cannot follow the finder of an editable installation; they look here.

@@ -1,23 +1,24 @@
-"""The shell: `wiberg explain`, `wiberg check`, `wiberg cache`.
+"""The shell: `wiberg explain`, `check`, `cache`; and `fit`, `apply`, `evaluate`, which are in learning_command.py.
 
     wiberg explain model.py:energy                       what the compiler made of it, and what that costs
     wiberg explain model.py:energy --at point.npz        why the energy or a derivative is not finite there
     wiberg check model.py:energy                         every derivative against an outside reference
     wiberg cache --clear                                 what is kept on disk
+    wiberg fit SPEC.toml                                 learn weights, or go on where a run was
+    wiberg apply RUN DATA                                minima at the weights learnt
+    wiberg evaluate RUN DATA                             the loss before and after
 
-Exit codes: 0, 1 (a derivative is wrong, a number is not finite), 2 (what was asked for cannot be done).
+Exit codes: 0, 1 (a derivative is wrong, a number is not finite), 2 (what was asked for cannot be done), 130 (Ctrl-C).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,9 @@ from ..compiler import cache
 from ..compiler.kernel import Kernel, compile
 from ..energies.energy import Energy
 from ..energies.errors import InputError, NameMissingError, WibergError, nearest
-
-FOUND, REFUSED, INTERRUPTED = 1, 2, 130
+from .exit_codes import FOUND, INTERRUPTED, REFUSED
+from .learning_command import learning_commands
+from .python_file import load
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     check = energy_command("check", _check, "Check every derivative against an outside reference.")
     check.add_argument("--trials", type=int, default=20, help="random sizes and points (default 20)")
     check.add_argument("--seed", type=int, default=0, help="where they start (default 0)")
+    learning_commands(command)
     stored = command("cache", _cache, "Show where compiled code is kept and how much of it there is, or remove it.")
     stored.add_argument("--clear", action="store_true", help="remove all of it")
     return parser
@@ -147,77 +150,8 @@ def load_energy(text: str) -> Energy:
     InputError, NameMissingError
         If there is no such file, it cannot be run, or has no energy of that name.
     """
-    path, name = _split(text)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {what}; expected FILE.py:NAME, such as model.py:energy")
-    module = _run_file(path)
-    found = {key: value for key, value in vars(module).items() if isinstance(value, (Energy, Kernel))}
-    if not name:
-        if len(found) != 1:
-            raise NameMissingError(f"{path} has {_listed(found)}; say which, as {path}:NAME")
-        (name,) = found
-    if not hasattr(module, name):
-        hint = nearest(name, found)
-        raise NameMissingError(f"{path} defines no {name!r}{hint}; it has {_listed(found)}")
-    return _energy(path, name, getattr(module, name))
-
-
-def _split(text: str) -> tuple[Path, str]:
-    head, colon, tail = text.rpartition(":")
-    if colon and tail.isidentifier() and len(head) > 1:  # a single letter in front of the colon is a drive
-        return Path(head), tail
-    if colon and not Path(text).exists() and len(head) > 1:
-        raise InputError(f"{tail!r} in {text!r} is no Python name; expected FILE.py:NAME, such as model.py:energy")
-    return Path(text), ""
-
-
-def _run_file(path: Path) -> ModuleType:
-    """The module of a file, run as an import would: what stands under `if __name__ == "__main__"` is left out."""
-    spec = importlib.util.spec_from_file_location(f"wiberg_command_{path.stem}", path.resolve())
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} is no Python file; expected FILE.py:NAME")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except WibergError:
-        raise
-    except Exception as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())]
-        line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
-        where = f"{path}, line {line}" if line else str(path)
-        raise InputError(f"{where}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
-    return module
-
-
-def _energy(path: Path, name: str, value: Any) -> Energy:
-    made = value() if callable(value) and not isinstance(value, type) and _takes_nothing(value) else value
-    energy = made.energy if isinstance(made, Kernel) else made
-    if not isinstance(energy, Energy):
-        raise InputError(
-            f"{name!r} in {path} is of type {type(made).__name__}; expected a wb.Energy, a kernel, or a function "
-            "without arguments that makes one"
-        )
-    return energy
-
-
-def _takes_nothing(function: Callable[..., Any]) -> bool:
-    import inspect
-
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
-
-
-def _listed(found: Iterable[str]) -> str:
-    names = sorted(found)
-    return f"the energies {', '.join(names)}" if names else "no energy at its top level"
+    made = load(text, (Energy, Kernel), "a wb.Energy, a kernel")
+    return made.energy if isinstance(made, Kernel) else made
 
 
 def load_point(kernel: Kernel, path: Path) -> tuple[dict[str, Any], ...]:

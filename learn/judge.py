@@ -131,7 +131,7 @@ def judge(
     marked = [unusable(part) for part in parts]
     failed = sum(int(np.count_nonzero(mark)) for mark in marked)
     used = leave_out(parts, marked, codes, count, unconverged=unconverged, who=who, step=step) if failed else None
-    judged = evaluate_loss(model, bind_loss(model, batch, minima, weights, count, who=who), minima)
+    judged = loss_at(model, batch, minima, weights, count, who=who)
     check_finite(judged, used, who=who, step=step)
     gradient = np.zeros((-(-count // BLOCK), coordinates.start.size))
     slopes = to_minima(model, minima, judged, used, gradient, coordinates, who=who)
@@ -221,6 +221,11 @@ class Judged(NamedTuple):
     slopes: dict[str, Floats]
     direct: Floats | None
     by_energy: Floats | None
+
+
+def loss_at(model: Model, batch: Batch, minima: Minima, weights: Mapping[str, Any], count: int, *, who: str) -> Judged:
+    """The losses of the instances at the minima of a batch, with their derivatives."""
+    return evaluate_loss(model, bind_loss(model, batch, minima, weights, count, who=who), minima)
 
 
 def bind_loss(model: Model, batch: Batch, minima: Minima, weights: Mapping[str, Any], count: int, *, who: str) -> Any:
