@@ -9,6 +9,7 @@ from .optimiser import SGD, Adam
 from .output import Output
 from .schedule import CosineDecay, PiecewiseLinear, StepDecay, Warmup
 from .weight import Weight
+from .zero_gradients import ZeroGradientWarning
 
 __all__ = [
     "SGD",
@@ -24,6 +25,7 @@ __all__ = [
     "UnconvergedWarning",
     "Warmup",
     "Weight",
+    "ZeroGradientWarning",
     "absolute_error",
     "implicit_gradient",
     "implicit_jacobian",

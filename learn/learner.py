@@ -17,19 +17,20 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..compiler.kernel import Kernel
-from ..energies.errors import InputTypeError, NumericalError, nearest
-from . import checkpoint, resume, schedule
+from ..energies.errors import InputError, InputTypeError, NotFiniteError, nearest
+from . import checkpoint, resume, schedule, zero_gradients
 from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
 from .coordinates import Coordinates
-from .history import History, Record
+from .history import SERIES, History, Record
 from .implicit import check_damping, check_policy
 from .judge import judge
 from .loss import Loss
@@ -40,14 +41,18 @@ from .progress import progress_bar
 from .schedule import Schedule
 from .starting_weights import coordinates_from_user
 from .weight import from_description as weight_from_description
+from .zero_gradients import ZeroGradients
 
 Floats = NDArray[np.float64]
+
+NOT_FINITE = ("stop", "skip")
 
 _OPTIONS = (
     "weights",
     "optimiser",
     "damping",
     "unconverged",
+    "not_finite",
     "bounds",
     "eliminate",
     "method",
@@ -85,6 +90,10 @@ class Learner:
     unconverged : {"zero", "nan", "use", "raise"}
         What instances that did not converge contribute, as for `implicit_gradient`; "nan" stops learning with an
         error. Their share is in the history.
+    not_finite : {"stop", "skip"}
+        What a step does whose loss or gradient is NaN or infinite (with damping=0 also at a singular Hessian), or that
+        would lead to such weights. It is never applied: "stop" raises, "skip" warns, counts it in the history and goes
+        on with the next batch.
     bounds, eliminate, method, gtol, max_iterations
         As for `minimise`; they hold for every batch and for `predict`.
 
@@ -121,6 +130,7 @@ class Learner:
         *,
         damping: float | Schedule = 0.1,
         unconverged: str = "zero",
+        not_finite: str = "stop",
         bounds: Mapping[str, Any] | None = None,
         eliminate: Sequence[Any] | None = None,
         method: str = "trust-region",
@@ -143,7 +153,12 @@ class Learner:
         check_policy(unconverged, who)
         self.kernel, self.loss = kernel, loss
         self.damping = damping if schedule.is_schedule(damping) else check_damping(damping, who)
-        self.unconverged = unconverged
+        self.unconverged, self.not_finite = unconverged, not_finite
+        if not_finite not in NOT_FINITE:
+            raise InputError(
+                f"{who}: unknown not_finite={not_finite!r}{nearest(str(not_finite), NOT_FINITE)}; one of "
+                f"{', '.join(map(repr, NOT_FINITE))}"
+            )
         self.optimiser: Optimiser = SGD(learning_rate=1e-3) if optimiser is None else optimiser
         self.minimiser: dict[str, Any] = {
             "method": method,
@@ -163,13 +178,15 @@ class Learner:
                 coordinates.start,
                 self.optimiser.start(coordinates.count),
             ),
-            Record(coordinates.start),
+            Record(coordinates.start, coordinates.count),
+            ZeroGradients(coordinates.count),
         )
         self._loaded = False
 
-    def _begin(self, coordinates: Coordinates, state: _State, record: Record) -> None:
-        self._coordinates, self._state, self._record = coordinates, state, record
+    def _begin(self, coordinates: Coordinates, state: _State, record: Record, zeros: ZeroGradients) -> None:
+        self._coordinates, self._state, self._record, self._zeros = coordinates, state, record, zeros
         self._rates = self.optimiser.rates(coordinates.sizes)
+        self._rate = float(self._rates.max())
 
     # ------------------------------------------------------------------------------------------ what is known
 
@@ -237,8 +254,9 @@ class Learner:
         Raises
         ------
         NumericalError
-            When a loss, a gradient or a weight is not finite; with unconverged="raise"; with damping = 0 at a
-            singular Hessian. The step is not applied: weights and history are those of the step before.
+            With not_finite="stop" when a loss, a gradient or a weight is not finite, or with damping = 0 at a singular
+            Hessian; with unconverged="raise". The step is not applied: weights and history are those of the step
+            before.
         InputError, InputTypeError
             For batches that do not fit; for no batch at all; for a generator after `load`, since it cannot be
             brought to where it was.
@@ -246,13 +264,20 @@ class Learner:
         Warns
         -----
         UserWarning
-            When a generator ends before `steps`.
+            When a generator ends before `steps`; for a step that is skipped.
+        ZeroGradientWarning
+            Once for each weight whose gradient has been exactly 0 for 100 steps.
         """
         _refuse_options("fit", unknown, ("batches", "steps", "progress", "callback"))
         count = check_steps(steps)
         with progress_bar(progress, self.steps, length(batches, count)) as show:
             for batch in stream(batches, count, first=self.steps, resumed=self._loaded):
-                loss = self._step(batch)
+                try:
+                    loss = self._step(batch)
+                except NotFiniteError as error:
+                    if self.not_finite == "stop":
+                        raise
+                    loss = self._skip(error)
                 show(self.steps, loss)
                 if callback is not None and callback(self):
                     break
@@ -279,17 +304,39 @@ class Learner:
         with np.errstate(all="ignore"):
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
             norm = math.sqrt(np.einsum("i,i", gradient, gradient))
-            clip = self.optimiser.clip
-            followed = gradient if clip is None or norm <= clip else gradient * (clip / norm)
+            limit = math.inf if self.optimiser.clip is None else self.optimiser.clip
+            clipped = norm > limit
+            followed = gradient * (limit / norm) if clipped else gradient
             learnt, memory = self.optimiser.step(state.learnt, followed, state.optimiser, rates)
             learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
             shown = self._coordinates.shown_after(learnt, state.learnt, state.weights)
         if not (math.isfinite(norm) and np.isfinite(shown).all()):
             self._refuse(batch, gradient, shown)
-        shares = judged.unconverged, judged.shifted, judged.dominated
-        self._record.write(state.steps, (judged.loss, norm, *shares), shown)
+        shares = judged.unconverged, judged.shifted, judged.dominated, judged.largest
+        series = (
+            judged.loss,
+            norm,
+            *shares,
+            self._rate if rates is self._rates else float(rates.max()),
+            damping,
+            clipped,
+            0.0,
+        )
+        self._record.write(state.steps, series, shown, state.learnt, gradient)
         self._state = _State(state.steps + 1, learnt, shown, memory)
+        still = None if judged.loss == 0.0 or math.isnan(judged.loss) else self._zeros.look(state.steps, gradient)
+        if still is not None:
+            zero_gradients.warn(still, self._coordinates, state.steps, stacklevel=4)
         return judged.loss
+
+    def _skip(self, error: NotFiniteError) -> float:
+        """Leave a step out, which counts as one that changed nothing; returns its loss, NaN."""
+        state = self._state
+        series = (math.nan,) * (len(SERIES) - 1) + (1.0,)
+        self._record.write(state.steps, series, state.weights, state.learnt, math.nan)
+        self._state = replace(state, steps=state.steps + 1)
+        warnings.warn(f"{error}. The step is skipped", UserWarning, stacklevel=3)
+        return math.nan
 
     def _minimise(self, batch: Batch) -> Minima:
         return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, self.minimiser)
@@ -301,7 +348,7 @@ class Learner:
         value = weights[number] if bad.any() else gradient[number]
         what = "would become" if bad.any() else "has a gradient of"
         name = self._coordinates.name_of(number) if bad.any() else self._coordinates.name_of_learnt(number)
-        raise NumericalError(
+        raise NotFiniteError(
             f"fit: {place(batch, self.steps)}: weight {name} {what} {value:g} "
             f"(largest gradient {np.abs(gradient).max():.3g}); weights after {self.steps} steps are "
             f"kept, history is intact; lower learning_rate or raise damping"
@@ -328,6 +375,7 @@ class Learner:
             "settings": {
                 "damping": schedule.describe(self.damping),
                 "unconverged": self.unconverged,
+                "not_finite": self.not_finite,
                 **self.minimiser,
             },
         }
@@ -337,6 +385,7 @@ class Learner:
             "weights": state.weights,
             **{f"optimiser/{name}": array for name, array in state.optimiser.items()},
             **self._record.arrays(state.steps),
+            **self._zeros.arrays(),
         }
         checkpoint.save(path, checkpoint.Checkpoint(header, arrays))
 
@@ -379,6 +428,7 @@ class Learner:
             learner._coordinates,
             _State(header["steps"], arrays["learnt"], arrays["weights"], memory),
             Record.from_arrays(arrays, header["steps"]),
+            ZeroGradients.from_arrays(arrays),
         )
         learner._loaded = True
         return learner
