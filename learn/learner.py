@@ -20,7 +20,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +42,9 @@ from .schedule import Schedule
 from .starting_weights import coordinates_from_user
 from .weight import from_description as weight_from_description
 from .zero_gradients import ZeroGradients
+
+if TYPE_CHECKING:
+    from .report import Report
 
 Floats = NDArray[np.float64]
 
@@ -218,6 +221,15 @@ class Learner:
         """The minima for data at the weights learnt, as `minimise` gives them, by name of the variable."""
         batch = Batch(data={} if data is None else data, start=start, candidates=candidates)
         return dict(self._minimise(batch).variables)
+
+    def report(self) -> Report:
+        """What learning did to each weight, and whether the data determine it; `print` shows it as text."""
+        from .report import make_report  # here: only some learners are asked for it
+
+        history, steps = self.history, self._state.steps
+        numbers = np.stack([history.loss, history.unconverged, history.skipped])
+        recent = self._record.recent(steps)
+        return make_report(self.kernel.name, self._coordinates, self._state.weights, steps, numbers, recent)
 
     # ------------------------------------------------------------------------------------------ learning
 
