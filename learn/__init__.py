@@ -11,6 +11,7 @@ from .schedule import CosineDecay, PiecewiseLinear, StepDecay, Warmup
 from .selection import Selection
 from .upstream import implicit_data_gradient
 from .weight import Weight
+from .zero_gradients import ZeroGradientWarning
 
 __all__ = [
     "SGD",
@@ -28,6 +29,7 @@ __all__ = [
     "UnconvergedWarning",
     "Warmup",
     "Weight",
+    "ZeroGradientWarning",
     "absolute_error",
     "implicit_data_gradient",
     "implicit_gradient",

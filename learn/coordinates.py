@@ -42,6 +42,8 @@ class Coordinates:
         The starting weights, as shown.
     count : int
         How many numbers are learnt, q.
+    source : (p,)
+        Which learnt number each shown one is, -1 where it is fixed.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Coordinates:
         ends = np.cumsum([0, *numbers])
         self._slices = {name: slice(int(a), int(b)) for name, a, b in zip(names, ends, ends[1:], strict=False)}
         self._places: dict[tuple[str, ...], Any] = {}
-        source, self.sizes = self._sources()
+        self.source, self.sizes = source, _ = self._sources()
         self.count = sum(self.sizes.values())
         moving = source >= 0
         whole = self.count == len(source) and bool(moving.all())
@@ -232,9 +234,9 @@ class Coordinates:
             turned[here] = rule.turn(turned[here].reshape(shape), learnt[here].reshape(shape)).ravel()
         return turned
 
-    def at_bounds(self, learnt: Floats) -> NDArray[np.bool_]:
-        """Which learnt numbers are at a bound, (q,)."""
-        return (learnt <= self._low) | (learnt >= self._high)
+    def at_bounds(self, learnt: Floats) -> NDArray[np.int64]:
+        """-1 where a learnt number is at its lower bound, 1 at its upper one, else 0; (q,)."""
+        return (learnt >= self._high).astype(np.int64) - (learnt <= self._low)
 
     # ------------------------------------------------------------------------------------------ names
 
@@ -255,11 +257,21 @@ class Coordinates:
 
     def name_of(self, number: int) -> str:
         """The weight that holds a shown number, with subscripts."""
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            here = self._slices[name]
-            if here.start <= number < here.stop:
-                subscripts = np.unravel_index(number - here.start, shape) if shape else ()
-                return f"{name}[{', '.join(str(int(s)) for s in subscripts)}]" if shape else name
+        k = self._weight_of(number)
+        name, shape = self.names[k], self.shapes[k]
+        if not shape:
+            return name
+        subscripts = np.unravel_index(number - self._slices[name].start, shape)
+        return f"{name}[{', '.join(str(int(s)) for s in subscripts)}]"
+
+    def setting_of(self, number: int) -> Weight:
+        """How the weight was set that holds a shown number."""
+        return self.weights[self._weight_of(number)]
+
+    def _weight_of(self, number: int) -> int:
+        for k, name in enumerate(self.names):
+            if self._slices[name].start <= number < self._slices[name].stop:
+                return k
         raise IndexError(number)
 
     def name_of_learnt(self, number: int) -> str:

@@ -216,13 +216,29 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
     return over_members(rows, inputs) if rows.ndim == 2 else rows
 
 
-def damped_blocks(kernel: Kernel, solution: Solution, slopes: Floats, damping: float, codes: Codes) -> Floats:
-    """What each block of 64 instances adds to it (blocks.py), (K, p); weights are shared by all instances."""
+def damped_blocks(
+    kernel: Kernel, solution: Solution, slopes: Floats, damping: float, codes: Codes, largest: list[float]
+) -> Floats:
+    """What each block of 64 instances adds to it (blocks.py), (K, p); weights are shared by all instances.
+
+    `largest` gets the largest norm of what one instance (of a family, one member) adds; what null spaces of
+    minimum-norm solutions add (minimum_norm.py) is not in it for dense Hessians.
+    """
     members = max(1, solution.inputs.members)
     rows = _by_products(kernel, solution, slopes, damping, codes, each=True)
     if rows is not None:
+        largest.append(math.sqrt(np.einsum("bp,bp->b", rows, rows).max(initial=0.0)))
         return block_sums(rows, members)
-    sums = _by_factors(kernel, solution, slopes, damping, codes, _gathered)  # of 64 members each
+
+    def gathered(pair: _Pair, out: Floats, count: int) -> Floats:
+        """The sum of each block of 64 rows."""
+        kept = []
+        for some in _blocks(pair, out, count):
+            kept.append(some.copy())
+            largest.extend(np.sqrt(pair.sizes[: len(some)]).tolist())
+        return np.concatenate(kept)
+
+    sums = _by_factors(kernel, solution, slopes, damping, codes, gathered)  # of 64 members each
     total = np.zeros((-(-len(sums) // members), sums.shape[1]))
     for first in range(members):
         some = sums[first::members]
@@ -253,13 +269,14 @@ def _by_factors(
     codes: Codes,
     collected: Callable[[_Pair, Floats, int], Floats],
 ) -> Floats:
-    """Of a Hessian that is not; `collected` is `_summed` or `_gathered`."""
+    """Of a Hessian that is not; `collected` sums what the pair of drivers writes."""
     inputs, packed = solution.inputs, solution.y
     count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
     rows = np.empty((count if weights_batched(kernel, inputs) else min(-(-count // BLOCK), _AT_ONCE), p))
     directions = -slopes
-    pair = _Pair(hessian, adjoint, solution, damping, codes, rows, directions)
+    sizes = np.zeros(len(rows))
+    pair = _Pair(hessian, adjoint, solution, damping, codes, rows, directions, sizes)
     pair.run(solve_slice(), count)
     some = ill_posed(solution, codes)
     if some is None:
@@ -323,11 +340,6 @@ def _summed(pair: _Pair, rows: Floats, count: int) -> Floats:
     return in_order((row for some in _blocks(pair, rows, count) for row in some), rows.shape[1:])
 
 
-def _gathered(pair: _Pair, rows: Floats, count: int) -> Floats:
-    """The sum of each block of 64 rows."""
-    return np.concatenate([some.copy() for some in _blocks(pair, rows, count)])
-
-
 def over_members(rows: Floats, inputs: Any) -> Floats:
     """The sums over the members of a family, in order: (B, p) from (B*F, p)."""
     if not inputs.family:
@@ -363,6 +375,7 @@ class _Pair:
         codes: Codes,
         out: Floats,
         directions: Floats | None = None,
+        sizes: Floats | None = None,
     ) -> None:
         inputs, packed = solution.inputs, solution.y
         count = len(packed)
@@ -372,6 +385,7 @@ class _Pair:
         self._workspace = sum(p.own for p in self._prepared) + scratch + workspace_numbers(inputs.m, inputs.p)
         self._key = (second.evaluate.address, inputs.extents.tobytes())
         layout = layout_of(solution.kernel, inputs) if solution.held is None else NONE
+        self.sizes = np.empty(0) if sizes is None else sizes
         self._keep = packed, solution, codes, out, directions, layout
         self._fields = (
             *self._prepared[0].fields,
@@ -392,6 +406,7 @@ class _Pair:
             int(self.each),
             0 if solution.held is None else address_of(solution.held),
             address_of(layout),
+            0 if sizes is None else address_of(sizes),
         )
 
     def run(self, driver: Native, count: int, first_block: int = 0) -> None:

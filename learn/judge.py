@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.evaluate import BLOCK, run
-from ..energies.errors import InputError, NumericalError
+from ..energies.errors import InputError, NotFiniteError, NumericalError
 from ..runtime.solution import Solution
 from .batches import Batch, place
 from .blocks import block_sums, in_order
@@ -58,6 +58,8 @@ class Sums(NamedTuple):
         How many instances count, of how many.
     unconverged, shifted, dominated, members : int
         How many minimisations are such, of how many.
+    largest : float
+        The largest norm of what one minimisation adds to the gradient.
     shared : str or None
         A kernel of which all the instances share one minimum.
     """
@@ -70,6 +72,7 @@ class Sums(NamedTuple):
     shifted: int
     dominated: int
     members: int
+    largest: float
     shared: str | None
 
 
@@ -84,6 +87,8 @@ class Judgement(NamedTuple):
         By the weights as shown.
     unconverged, shifted, dominated : float
         Of a family, shares of all members.
+    largest : float
+        The largest norm of what one minimum adds to the gradient.
     """
 
     loss: float
@@ -91,6 +96,7 @@ class Judgement(NamedTuple):
     unconverged: float
     shifted: float
     dominated: float
+    largest: float = math.nan
 
 
 def judge(
@@ -119,8 +125,10 @@ def judge(
     ------
     InputError
         For a batch without instances; for targets that do not fit the minima.
+    NotFiniteError
+        For a loss that is not finite; with damping = 0 at a singular Hessian.
     NumericalError
-        For a loss that is not finite; with unconverged="raise" or "nan"; with damping = 0 at a singular Hessian.
+        With unconverged="raise" or "nan".
     """
     who = f"fit: {place(batch, step)}"
     parts = model.solutions(minima)
@@ -135,10 +143,11 @@ def judge(
     check_finite(judged, used, who=who, step=step)
     gradient = np.zeros((-(-count // BLOCK), coordinates.start.size))
     slopes = to_minima(model, minima, judged, used, gradient, coordinates, who=who)
+    largest: list[float] = []
     for kernel, part, slope, code in zip(model.kernels, parts, slopes, codes, strict=True):
-        own = damped_blocks(kernel, part, slope, damping, code)
+        own = damped_blocks(kernel, part, slope, damping, code, largest)
         if damping == 0.0:
-            refuse_singular(kernel, part, code, who)
+            refuse_singular_step(kernel, part, code, who)
         _add(gradient, coordinates.places(kernel.weights.names), own)
     values, shifted = judged.values, 0
     if failed or any(np.count_nonzero(code == USED) < len(code) for code in codes):
@@ -157,6 +166,7 @@ def judge(
         shifted=shifted,
         dominated=sum(int(np.count_nonzero(part.reals[:, 1] < damping)) for part in parts),
         members=sum(len(code) for code in codes),
+        largest=max(largest, default=0.0),
         shared=next((part.name for part in parts if instances_of(part) != count), None),
     )
 
@@ -189,7 +199,16 @@ def combined(
         unconverged=sum(part.unconverged for part in sums) / members,
         shifted=sum(part.shifted for part in sums) / members,
         dominated=sum(part.dominated for part in sums) / members,
+        largest=max(part.largest for part in sums) / instances,
     )
+
+
+def refuse_singular_step(kernel: Any, part: Solution, codes: Codes, who: str) -> None:
+    """`refuse_singular`, as an error of the step."""
+    try:
+        refuse_singular(kernel, part, codes, who)
+    except NumericalError as error:
+        raise NotFiniteError(str(error)) from None
 
 
 def _add(gradient: Floats, places: Any, sums: Floats) -> None:
@@ -339,8 +358,14 @@ def check_finite(
             if not math.isfinite(values[row])
             else "the gradient of the loss is not finite"
         )
-        raise NumericalError(
-            f"{who}: {what} at instance {instance}; weights after "
+        several = np.flatnonzero(bad)
+        more = f" ({len(several)} of {len(bad)} instances: {_listed(several)})" if len(several) > 1 else ""
+        raise NotFiniteError(
+            f"{who}: {what} at instance {instance}{more}; weights after "
             f"{step} steps are kept, history is intact; check targets and loss, lower "
             f"learning_rate or raise damping"
         )
+
+
+def _listed(numbers: NDArray[np.intp]) -> str:
+    return ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")

@@ -17,21 +17,23 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..compiler.kernel import Kernel
-from ..energies.errors import InputError, InputTypeError, NumericalError, nearest
-from . import checkpoint, resume, schedule
+from ..energies.errors import InputError, InputTypeError, NotFiniteError, nearest
+from . import checkpoint, resume, schedule, zero_gradients
 from .batches import AnyBatch, Batch, Batches, check_batch, check_steps, length, place, stream
 from .coordinates import Coordinates
+from .determined import Row, rows_of
 from .distributed import JudgedParts, judged_by
-from .history import History, Record
+from .history import SERIES, History, Record
 from .implicit import check_damping, check_policy
 from .interrupt import after_the_step
 from .judge import Judgement, Sums, combined, judge
@@ -45,11 +47,14 @@ from .schedule import Schedule
 from .selection import Averages, Selection, check_selection, judge_minima
 from .starting_weights import coordinates_from_user
 from .weight import from_description as weight_from_description
+from .zero_gradients import ZeroGradients
 
 if TYPE_CHECKING:
     from .report import Report
 
 Floats = NDArray[np.float64]
+
+NOT_FINITE = ("stop", "skip")
 
 _OPTIONS = (
     "weights",
@@ -57,6 +62,7 @@ _OPTIONS = (
     "damping",
     "selection",
     "unconverged",
+    "not_finite",
     "bounds",
     "eliminate",
     "method",
@@ -100,6 +106,10 @@ class Learner:
     unconverged : {"zero", "nan", "use", "raise"}
         What instances that did not converge contribute, as for `implicit_gradient`; "nan" stops learning with an
         error. Their share is in the history.
+    not_finite : {"stop", "skip"}
+        What a step does whose loss or gradient is NaN or infinite (with damping=0 also at a singular Hessian), or that
+        would lead to such weights. It is never applied: "stop" raises, "skip" warns, counts it in the history and goes
+        on with the next batch.
     bounds, eliminate, method, gtol, max_iterations
         As for `minimise`; they hold for every batch and for `predict`.
 
@@ -137,6 +147,7 @@ class Learner:
         damping: float | Schedule = 0.1,
         selection: Selection | None = None,
         unconverged: str = "zero",
+        not_finite: str = "stop",
         bounds: Mapping[str, Any] | None = None,
         eliminate: Sequence[Any] | None = None,
         method: str = "trust-region",
@@ -159,7 +170,12 @@ class Learner:
         check_policy(unconverged, who)
         self.kernel, self.loss = kernel, loss
         self.damping = damping if schedule.is_schedule(damping) else check_damping(damping, who)
-        self.unconverged = unconverged
+        self.unconverged, self.not_finite = unconverged, not_finite
+        if not_finite not in NOT_FINITE:
+            raise InputError(
+                f"{who}: unknown not_finite={not_finite!r}{nearest(str(not_finite), NOT_FINITE)}; one of "
+                f"{', '.join(map(repr, NOT_FINITE))}"
+            )
         self.optimiser: Optimiser = SGD(learning_rate=1e-3) if optimiser is None else optimiser
         self.minimiser: dict[str, Any] = {
             "method": method,
@@ -183,14 +199,16 @@ class Learner:
                 self.optimiser.start(coordinates.count),
                 Averages(),
             ),
-            Record(coordinates.start),
+            Record(coordinates.start, coordinates.count),
+            ZeroGradients(coordinates.count),
         )
         self._loaded = False
         self._last: Batch | None = None
 
-    def _begin(self, coordinates: Coordinates, state: _State, record: Record) -> None:
-        self._coordinates, self._state, self._record = coordinates, state, record
+    def _begin(self, coordinates: Coordinates, state: _State, record: Record, zeros: ZeroGradients) -> None:
+        self._coordinates, self._state, self._record, self._zeros = coordinates, state, record, zeros
         self._rates = self.optimiser.rates(coordinates.sizes)
+        self._rate = float(self._rates.max())
 
     # ------------------------------------------------------------------------------------------ what is known
 
@@ -245,6 +263,10 @@ class Learner:
         batch = Batch(data={} if data is None else data, start=start, candidates=candidates)
         return dict(self._minimise(batch).variables)
 
+    def rows(self) -> tuple[tuple[Row, ...], int]:
+        """What the last steps say of each number of each weight, and how many of them (determined.py)."""
+        return rows_of(self._coordinates, self._state.weights, self._record.recent(self._state.steps))
+
     # ------------------------------------------------------------------------------------------ learning
 
     def fit(
@@ -293,8 +315,9 @@ class Learner:
         Raises
         ------
         NumericalError
-            When a loss, a gradient or a weight is not finite; with unconverged="raise"; with damping = 0 at a
-            singular Hessian. The step is not applied: weights and history are those of the step before.
+            With not_finite="stop" when a loss, a gradient or a weight is not finite, or with damping = 0 at a singular
+            Hessian; with unconverged="raise". The step is not applied: weights and history are those of the step
+            before.
         InputError, InputTypeError
             For batches that do not fit; for no batch at all; for a generator after `load`, since it cannot be
             brought to where it was.
@@ -308,7 +331,9 @@ class Learner:
         Warns
         -----
         UserWarning
-            When a generator ends before `steps`.
+            When a generator ends before `steps`; for a step that is skipped.
+        ZeroGradientWarning
+            Once for each weight whose gradient has been exactly 0 for 100 steps.
         """
         _refuse_options("fit", unknown, _FIT_OPTIONS)
         count = check_steps(steps)
@@ -323,7 +348,12 @@ class Learner:
             progress_bar(progress, self.steps, length(batches, count)) as show,
         ):
             for batch in stream(batches, count, first=self.steps, resumed=self._loaded):
-                loss, failed = self._step(batch, judged)
+                try:
+                    loss, failed = self._step(batch, judged)
+                except NotFiniteError as error:
+                    if self.not_finite == "stop":
+                        raise
+                    loss, failed = self._skip(error), 0.0
                 show(self.steps, loss, failed)
                 save_when_due()
                 if (callback is not None and callback(self)) or interrupted():
@@ -340,17 +370,24 @@ class Learner:
         with np.errstate(all="ignore"):
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
             norm = math.sqrt(np.einsum("i,i", gradient, gradient))
-            clip = self.optimiser.clip
-            followed = gradient if clip is None or norm <= clip else gradient * (clip / norm)
+            limit = math.inf if self.optimiser.clip is None else self.optimiser.clip
+            clipped = norm > limit
+            followed = gradient * (limit / norm) if clipped else gradient
             learnt, memory = self.optimiser.step(state.learnt, followed, state.optimiser, rates)
             learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
             shown = self._coordinates.shown_after(learnt, state.learnt, state.weights)
         if not (math.isfinite(norm) and np.isfinite(shown).all()):
             self._refuse(batch, gradient, shown)
-        shares = judged.unconverged, judged.shifted, judged.dominated
-        self._record.write(state.steps, (judged.loss, norm, *shares), shown)
+        shares = judged.unconverged, judged.shifted, judged.dominated, judged.largest
+        rate = self._rate if rates is self._rates else float(rates.max())
+        damping = schedule.value_at(self.damping, state.steps)
+        series = (judged.loss, norm, *shares, rate, damping, clipped, 0.0)
+        self._record.write(state.steps, series, shown, state.learnt, gradient)
         self._state = _State(state.steps + 1, learnt, shown, memory, averages)
         self._last = batch
+        still = None if judged.loss == 0.0 or math.isnan(judged.loss) else self._zeros.look(state.steps, gradient)
+        if still is not None:
+            zero_gradients.warn(still, self._coordinates, state.steps, stacklevel=4)
         return judged.loss, judged.unconverged
 
     def _judge(self, batch: Any, judged_parts: JudgedParts) -> tuple[Judgement, Averages]:
@@ -395,13 +432,22 @@ class Learner:
     def for_workers(self) -> Learner:
         """A copy without state and history: what `judge_part` needs in another process."""
         other = copy(self)
-        del other._state, other._record, other._last
+        del other._state, other._record, other._zeros, other._last
         return other
 
     @property
     def model(self) -> Model:
         """Kernels, output and loss."""
         return self._model
+
+    def _skip(self, error: NotFiniteError) -> float:
+        """Leave a step out, which counts as one that changed nothing; returns its loss, NaN."""
+        state = self._state
+        series = (math.nan,) * (len(SERIES) - 1) + (1.0,)
+        self._record.write(state.steps, series, state.weights, state.learnt, math.nan)
+        self._state = replace(state, steps=state.steps + 1)
+        warnings.warn(f"{error}. The step is skipped", UserWarning, stacklevel=3)
+        return math.nan
 
     def _minimise(self, batch: Batch) -> Minima:
         options = self.minimiser
@@ -416,7 +462,7 @@ class Learner:
         value = weights[number] if bad.any() else gradient[number]
         what = "would become" if bad.any() else "has a gradient of"
         name = self._coordinates.name_of(number) if bad.any() else self._coordinates.name_of_learnt(number)
-        raise NumericalError(
+        raise NotFiniteError(
             f"fit: {place(batch, self.steps)}: weight {name} {what} {value:g} "
             f"(largest gradient {np.abs(gradient).max():.3g}); weights after {self.steps} steps are "
             f"kept, history is intact; lower learning_rate or raise damping"
@@ -443,6 +489,7 @@ class Learner:
             "settings": {
                 "damping": schedule.describe(self.damping),
                 "unconverged": self.unconverged,
+                "not_finite": self.not_finite,
                 **self.minimiser,
             },
             "selection": None if self.selection is None else self.selection.describe(),
@@ -454,6 +501,7 @@ class Learner:
             "averages": state.averages.pack(),
             **{f"optimiser/{name}": array for name, array in state.optimiser.items()},
             **self._record.arrays(state.steps),
+            **self._zeros.arrays(),
         }
         checkpoint.save(path, checkpoint.Checkpoint(header, arrays))
 
@@ -497,6 +545,7 @@ class Learner:
             learner._coordinates,
             _State(header["steps"], arrays["learnt"], arrays["weights"], memory, _averages(arrays)),
             Record.from_arrays(arrays, header["steps"]),
+            ZeroGradients.from_arrays(arrays),
         )
         learner._loaded = True
         return learner

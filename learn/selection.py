@@ -44,8 +44,18 @@ from .batches import Batch, place
 from .blocks import in_order
 from .coordinates import Coordinates
 from .damped import NOT_FINITE, SHIFTED, USED
-from .implicit import damped_gradient, refuse_singular, unusable
-from .judge import Judged, Judgement, add_regulariser, bind_loss, check_finite, evaluate_loss, leave_out, to_minima
+from .implicit import damped_gradient, unusable
+from .judge import (
+    Judged,
+    Judgement,
+    add_regulariser,
+    bind_loss,
+    check_finite,
+    evaluate_loss,
+    leave_out,
+    refuse_singular_step,
+    to_minima,
+)
 from .model import Minima, Model
 from .output import OutputSolution
 
@@ -218,7 +228,7 @@ def judge_minima(
     (slope,) = to_minima(model, each, _weighted(judged, sharing), rows_used, sums, coordinates, who=who)
     own = damped_gradient(kernel, flat, slope, damping, row_codes)
     if damping == 0.0:
-        refuse_singular(kernel, flat, row_codes, who)
+        refuse_singular_step(kernel, flat, row_codes, who)
     gradient = in_order(sums, (coordinates.start.size,))
     gradient[coordinates.places(kernel.weights.names)] += own
 

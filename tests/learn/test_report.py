@@ -12,6 +12,10 @@ import pytest
 import sympy as sp
 import wiberg as wb
 
+COLUMNS = [
+    *("weight", "value", "start", "change", "gradient", "spread", "curvature", "curvature_error", "standard_error"),
+    "verdict",
+]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -98,7 +102,7 @@ def test_a_learner_without_steps_has_a_report(spring, t_loss, tmp_path):
     learner = wb.Learner(spring, t_loss, weights={"w": 2.0})
     assert "0 steps" in str(learner.report(tmp_path / "report.html"))
     page = Page((tmp_path / "report.html").read_text())
-    assert page.tables[0] == [["weight", "value", "start", "change"], ["w", "2", "2", "0"]] and page.pictures == []
+    assert page.tables[0] == [COLUMNS, ["w", "2", "2", "0", *[""] * 5, "too few steps"]] and page.pictures == []
 
 
 def test_the_page_needs_nothing_else_and_has_all_of_it(learner, tmp_path):
