@@ -1,27 +1,31 @@
-"""Learning to ignore outliers: the one-dimensional example of the paper (section 3), damped against undamped.
+"""Learning to ignore outliers: the one-dimensional example of the paper (section 3), with three learners.
 
 Ten samples around an unknown mean hide among a hundred outliers. The estimate is the lowest minimum t* of
 
     E(t; sigma, x) = -sum_i exp(-((x_i - t) / sigma)^2)
 
-and the one weight, sigma, is learnt so that t* comes close to the mean of the inliers: one fresh draw a step, squared
-error, SGD with momentum 0.999. Where the curvature of E at t* is nearly 0 the undamped derivative of Samuel and Tappen
-(2009) is arbitrarily large; the damped one of Toso, Campbell and Russell (2019) is bounded.
+and the one weight, sigma, is learnt so that t* comes close to the mean of the inliers: fresh draws at each step, squared
+error.
 
-Three sequences of draws are a small sample, and those used here (TRAINING) are one of 24 sets that were tried. Over all
-of them (288 runs a setting) mean |sigma| settled at 20.3 damped and 21.1 undamped with learning rate 1e-5, none beyond
-40; with 1e-4, 9 % of the damped and 85 % of the undamped runs went beyond 40.
+damped      the derivative of Toso, Campbell and Russell (2019), which is bounded; SGD with momentum 0.999, one draw a step
+undamped    that of Samuel and Tappen (2009), arbitrarily large where the curvature of E at t* is nearly 0; otherwise the same
+selection   wb.Selection(): damped, and it sees that another minimum becomes the lowest; four draws a step, of log sigma
 
-Where sigma settles, the loss is about 1.16 times the best: no derivative of one minimum sees that another one becomes
-the lowest.
+The first two follow one minimum, and settle where the loss is about 1.15 times the best.
+
+With ten times the learning rate many undamped runs leave the range where sigma means anything. How many depends on the
+draws: those used here (TRAINING) are one of 24 sets that were tried. Over all of them (288 runs a setting, from 1, 2, 4
+and 8) 9 % of the damped and 85 % of the undamped runs went beyond 40; with the lower rate none did.
 
     python examples/ransac.py           # what `make demo` runs
     python examples/ransac.py --quick   # a tenth of the steps, one seed
+    python examples/ransac.py --json    # the last line is all runs of the table
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -39,14 +43,16 @@ from tqdm import tqdm
 
 Floats = NDArray[np.float64]
 
-LEARNING_RATES = (1e-5, 1e-4)
-DAMPINGS = (0.1, 0.0)
-STARTS = (1.0, 2.0, 4.0, 8.0)
-MOMENTUM = 0.999
+LEARNERS = {"damped": "tab:blue", "undamped": "tab:orange", "selection": "tab:green"}
+RATE, HIGH_RATE, SELECTION_RATE = 1e-5, 1e-4, 1e-4
+STARTS = (2.0, 4.0, 8.0, 20.0, 40.0)
+HIGH_RATE_STARTS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+MOMENTUM, SELECTION_MOMENTUM = 0.999, 0.99
+SELECTION_BATCH = 4
 SPREAD, INLIERS, OUTLIERS, RANGE = 4.0, 10, 100, 40.0
 FAR = 40.0
 """A |sigma| beyond half the range of the data: every sample attracts, and the estimate is their common mean."""
-TRAINING, BANK, MOVING, LEARNING = 9, 18, 21, 19
+TRAINING, BANK, MOVING, LEARNING, FIELD = 9, 18, 21, 19, 22
 """Streams of random numbers: (seed, TRAINING) for learning, (0, BANK) for the expected loss, one for each figure."""
 
 
@@ -77,13 +83,17 @@ def draw(count: int, *stream: int) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Run:
-    """One learner from one start."""
+    """One learner from one start, over so many draws."""
 
+    learner: str
     learning_rate: float
-    damping: float
     start: float
     seed: int
-    steps: int
+    draws: int
+
+    @property
+    def batch(self) -> int:
+        return SELECTION_BATCH if self.learner == "selection" else 1
 
 
 @dataclass(frozen=True)
@@ -97,32 +107,39 @@ class Result:
 
     @property
     def settled(self) -> float:
-        """Mean |sigma| over the last fifth of the steps (2,000 of 10,000)."""
-        return float(np.abs(self.sigma[-max(1, self.run.steps // 5) :]).mean())
+        """Mean |sigma| over the last fifth of the steps."""
+        return float(np.abs(self.sigma[-max(1, len(self.sigma) // 5) :]).mean())
 
     @property
     def went_far(self) -> bool:
         return bool((np.abs(self.sigma) > FAR).any())
 
 
-def learn(run: Run) -> Result:
-    """What a worker process does. An undamped learner may end with a NumericalError: that is a result, too."""
+def learner_for(learner: str, learning_rate: float, start: float, momentum: float) -> wb.Learner:
     energy, loss = declare()
-    samples, means = draw(run.steps, run.seed, TRAINING)
-    learner = wb.Learner(
+    return wb.Learner(
         wb.compile(energy),
         loss,
-        weights={"sigma": run.start},
-        optimiser=wb.SGD(learning_rate=run.learning_rate, momentum=MOMENTUM),
-        damping=run.damping,
+        weights={"sigma": wb.Weight(start, scale="log" if learner == "selection" else "raw")},
+        optimiser=wb.SGD(learning_rate, momentum),
+        damping=0.0 if learner == "undamped" else 0.1,
+        selection=wb.Selection() if learner == "selection" else None,
     )
 
+
+def learn(run: Run) -> Result:
+    """What a worker process does. An undamped learner may end with a NumericalError: that is a result, too."""
+    samples, means = draw(run.draws, run.seed, TRAINING)
+    momentum = SELECTION_MOMENTUM if run.learner == "selection" else MOMENTUM
+    learner = learner_for(run.learner, run.learning_rate, run.start, momentum)
+
     def batch(step: int) -> wb.Batch:
-        return wb.Batch(data={"x": samples[step]}, targets={"mean": means[step]})
+        these = slice(step * run.batch, (step + 1) * run.batch)
+        return wb.Batch(data={"x": samples[these]}, targets={"mean": means[these]})
 
     stopped = ""
     try:
-        learner.fit(batch, steps=run.steps, progress=False)
+        learner.fit(batch, steps=run.draws // run.batch, progress=False)
     except wb.NumericalError as error:
         stopped = str(error)
     return Result(run, learner.history.weights["sigma"], learner.history.loss, stopped)
@@ -144,33 +161,47 @@ def expected_loss(kernel: wb.Kernel, sigma: float, samples: Floats, means: Float
     return float(((solution.variables["t"] - means) ** 2).mean())
 
 
+def gradient_by_log_sigma(learner: str, sigma: float, samples: Floats, means: Floats) -> float:
+    """What a learner goes by, over all draws at once: the change of log sigma that one small step makes."""
+    rate = 1e-9
+    one = learner_for(learner, rate, sigma, momentum=0.0)
+    history = one.fit([wb.Batch(data={"x": samples}, targets={"mean": means})], progress=False)
+    gradient = (sigma - one.weights["sigma"]) / rate
+    return gradient / sigma if learner == "selection" else gradient * sigma / float(history.loss[0])
+
+
 # ---------------------------------------------------------------------------------------------- what is printed
 
 
-def group(results: list[Result], learning_rate: float, damping: float) -> list[Result]:
-    return [r for r in results if (r.run.learning_rate, r.run.damping) == (learning_rate, damping)]
+def group(results: list[Result], learner: str, learning_rate: float) -> list[Result]:
+    return [r for r in results if (r.run.learner, r.run.learning_rate) == (learner, learning_rate)]
 
 
 def table(results: list[Result], losses: dict[Run, float], best: float) -> Iterator[str]:
-    """A line for each learning rate, damping and start; one below them for all starts together."""
-    yield (
-        f"{'learning rate':>13}  {'damping':>7}  {'start':>5}  {'mean |sigma|':>12}  {'of the runs':>16}  "
-        f"{f'beyond {FAR:.0f}':>9}  {'stopped':>7}  {'loss / best':>11}"
-    )
-    for learning_rate, damping in product(LEARNING_RATES, DAMPINGS):
-        members = group(results, learning_rate, damping)
-        starts = sorted({result.run.start for result in members})
-        for start in [*starts, None]:
+    """A line for each learner and start; one below them for all starts together."""
+    yield f"{'learner':>9}  {'start':>5}  {'mean |sigma|':>12}  {'of the runs':>16}  {'loss / best':>11}  {'worst':>5}"
+    for learner in LEARNERS:
+        members = [result for result in results if result.run.learner == learner]
+        for start in [*STARTS, None]:
             rows = [r for r in members if start is None or r.run.start == start]
             settled = np.array([r.settled for r in rows])
-            ratio = np.mean([losses[r.run] for r in rows]) / best
+            ratios = np.array([losses[r.run] for r in rows]) / best
             yield (
-                f"{learning_rate:13g}  {damping:7g}  {'all' if start is None else f'{start:g}':>5}  "
-                f"{settled.mean():12.2f}  {f'{settled.min():.2f} to {settled.max():.2f}':>16}  "
-                f"{sum(r.went_far for r in rows):3} of {len(rows):2}  {sum(bool(r.stopped) for r in rows):7}  "
-                f"{ratio:11.3f}"
+                f"{learner:>9}  {'all' if start is None else f'{start:g}':>5}  {settled.mean():12.2f}  "
+                f"{f'{settled.min():.2f} to {settled.max():.2f}':>16}  {ratios.mean():11.3f}  {ratios.max():5.3f}"
             )
         yield ""
+
+
+def far_away(results: list[Result]) -> Iterator[str]:
+    """The paper's figure 2 in numbers: who leaves the range of the data at the higher learning rate."""
+    for learner in ("damped", "undamped"):
+        members = group(results, learner, HIGH_RATE)
+        stopped = sum(bool(r.stopped) for r in members)
+        yield (
+            f"learning rate {HIGH_RATE:g}, {learner}: {sum(r.went_far for r in members)} of {len(members)} runs went "
+            f"beyond |sigma| = {FAR:.0f}{f', {stopped} stopped' if stopped else ''}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------- what is drawn
@@ -235,16 +266,13 @@ def draw_learning(kernel: wb.Kernel, results: list[Result], path: Path) -> None:
     """The paper's figure 2: a draw with its energy before and after learning; sigma and loss over the steps."""
     import matplotlib.pyplot as plt
 
-    rate = LEARNING_RATES[-1]
-    learners = {
-        "damped": ("tab:blue", group(results, rate, 0.1)),
-        "undamped": ("tab:orange", group(results, rate, 0.0)),
-    }
+    rates = RATE, HIGH_RATE
+    learners = {name: (LEARNERS[name], group(results, name, HIGH_RATE)) for name in ("damped", "undamped")}
     samples, means = draw(1, 1, LEARNING)
     ts = np.linspace(-1.25 * RANGE, 1.25 * RANGE, 800)
     figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), constrained_layout=True)
 
-    shown = {f"before, $\\sigma$ = {STARTS[0]:g}": STARTS[0]}
+    shown = {f"before, $\\sigma$ = {HIGH_RATE_STARTS[0]:g}": HIGH_RATE_STARTS[0]}
     for name, (_, members) in learners.items():
         sigma = float(np.median([result.settled for result in members]))
         shown[f"after, {name}, median $\\sigma$ = {sigma:.1f}"] = sigma
@@ -261,19 +289,62 @@ def draw_learning(kernel: wb.Kernel, results: list[Result], path: Path) -> None:
         axis.set(title=title, xlabel="t", ylabel="E(t)")
     axes[0, 0].legend(fontsize=7, loc="upper right")
 
-    for axis, learning_rate in zip(axes[1], LEARNING_RATES, strict=False):
-        for name, damping, colour in (("undamped", 0.0, "tab:orange"), ("damped", 0.1, "tab:blue")):
-            for k, result in enumerate(group(results, learning_rate, damping)):
-                axis.plot(np.abs(result.sigma), color=colour, lw=0.7, alpha=0.7, label=None if k else name)
+    for axis, learning_rate in zip(axes[1], rates, strict=False):
+        for name in ("undamped", "damped"):
+            for k, result in enumerate(group(results, name, learning_rate)):
+                axis.plot(np.abs(result.sigma), color=LEARNERS[name], lw=0.7, alpha=0.7, label=None if k else name)
         axis.axhline(FAR, color="black", lw=0.5, ls=":")
         axis.set(title=f"learning rate {learning_rate:g}", xlabel="step", ylabel="$|\\sigma|$")
         axis.legend(fontsize=8)
     for name, (colour, members) in reversed(learners.items()):
         for k, result in enumerate(members):
             axes[1, 2].plot(running_mean(result.loss), color=colour, lw=0.7, alpha=0.7, label=None if k else name)
-    axes[1, 2].set(title=f"loss, learning rate {rate:g}", xlabel="step", ylabel="$(t^* - \\mu)^2$, mean of 500 steps")
+    axes[1, 2].set(
+        title=f"loss, learning rate {HIGH_RATE:g}", xlabel="step", ylabel="$(t^* - \\mu)^2$, mean of 500 steps"
+    )
     axes[1, 2].legend(fontsize=8)
     figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def draw_selection(kernel: wb.Kernel, results: list[Result], curve: dict[float, float], count: int, path: Path) -> None:
+    """Why one minimum is not enough: loss, and what learners go by, over sigma; and where that leads them."""
+    import matplotlib.pyplot as plt
+
+    sigmas, losses = np.array(list(curve)), np.array(list(curve.values()))
+    samples, means = draw(count, 0, FIELD)
+    figure, (top, middle, bottom) = plt.subplots(3, 1, figsize=(8.5, 10.5), constrained_layout=True)
+    top.plot(sigmas, losses, color="black", label="expected loss of the lowest minimum")
+    for learner, colour in LEARNERS.items():
+        ends = [result.settled for result in results if result.run.learner == learner]
+        top.plot(ends, np.interp(ends, sigmas, losses), "o", color=colour, alpha=0.6, label=f"where {learner} ends")
+    top.set(xscale="log", ylabel="$(t^* - \\mu)^2$", title="Where the learners end")
+
+    centres = np.sqrt(sigmas[1:] * sigmas[:-1])
+    slopes = np.diff(np.log(losses)) / np.diff(np.log(sigmas))
+    middle.plot(centres, slopes, ".-", color="black", lw=1, label="slope of the expected loss")
+    grid = np.geomspace(sigmas[0], sigmas[-1], 25)
+    for learner, colour in LEARNERS.items():
+        field = [gradient_by_log_sigma(learner, sigma, samples, means) for sigma in tqdm(grid, desc="field")]
+        middle.plot(grid, field, color=colour, label=f"gradient, {learner}")
+    middle.axhline(0, color="black", lw=0.5)
+    middle.set(
+        xscale="log", ylim=(-1.5, 1.5), ylabel="by log $\\sigma$, of the loss",
+        title=f"What they go by: above 0 $\\sigma$ becomes smaller ({count:,} draws)",
+    )  # fmt: skip
+    for learner, colour in LEARNERS.items():
+        for k, result in enumerate(r for r in results if r.run.learner == learner):
+            draws = np.arange(len(result.sigma)) * result.run.batch
+            bottom.plot(draws, np.abs(result.sigma), color=colour, lw=0.7, alpha=0.7, label=None if k else learner)
+    bottom.set(xlabel="draws", ylabel="$|\\sigma|$", yscale="log", title="$\\sigma$ while learning")
+    for axis in (top, middle):
+        axis.set_xlabel("$\\sigma$")
+        axis.set_xticks([2, 4, 8, 20, 40], ["2", "4", "8", "20", "40"])
+    bottom.set_yticks([2, 4, 8, 20, 40], ["2", "4", "8", "20", "40"])
+    for axis in (top, middle, bottom):
+        axis.minorticks_off()
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
@@ -287,33 +358,42 @@ def running_mean(loss: Floats, width: int = 500) -> Floats:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description="The paper's one-dimensional example, damped against undamped.")
-    parser.add_argument("--steps", type=int, default=10_000, help="steps of each learner")
+    parser = argparse.ArgumentParser(description="The paper's one-dimensional example with three learners.")
+    parser.add_argument("--steps", type=int, default=10_000, help="draws that each learner sees")
     parser.add_argument("--seeds", type=int, default=3, help="how many sequences of draws")
     parser.add_argument("--bank", type=int, default=20_000, help="fresh draws for the expected loss")
+    parser.add_argument("--field", type=int, default=2_000, help="draws for the picture of the gradients")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--out", type=Path, default=Path("output"), help="folder for the figures")
-    parser.add_argument("--quick", action="store_true", help="1,000 steps, one seed, 2,000 draws")
+    parser.add_argument("--quick", action="store_true", help="1,000 draws, one seed, 2,000 fresh draws")
+    parser.add_argument("--json", action="store_true", help="print all runs of the table as JSON in the last line")
     options = parser.parse_args(arguments)
-    steps, seeds, bank = (1_000, 1, 2_000) if options.quick else (options.steps, options.seeds, options.bank)
+    draws, seeds, bank = (1_000, 1, 2_000) if options.quick else (options.steps, options.seeds, options.bank)
 
-    runs = [Run(*choice, steps) for choice in product(LEARNING_RATES, DAMPINGS, STARTS, range(seeds))]
-    print(f"{len(runs)} learners of {steps:,} steps, one fresh draw a step")
+    rates = {"damped": RATE, "undamped": RATE, "selection": SELECTION_RATE}
+    compared = [Run(*learner, *rest, draws) for learner, *rest in product(rates.items(), STARTS, range(seeds))]
+    high = product(("damped", "undamped"), [HIGH_RATE], HIGH_RATE_STARTS, range(seeds))
+    fast = [Run(*choice, draws) for choice in high]
+    print(f"{len(compared) + len(fast)} learners, each of {draws:,} fresh draws")
     energy, _ = declare()
     kernel = wb.compile(energy)
-    learn(Run(LEARNING_RATES[0], DAMPINGS[0], STARTS[0], seed=0, steps=1))  # compiles into the cache for the workers
-    results = learn_all(runs, options.processes)
+    for learner in LEARNERS:  # compiles into the cache for the workers
+        learn(Run(learner, RATE, start=STARTS[0], seed=0, draws=SELECTION_BATCH))
+    results = learn_all([*compared, *fast], options.processes)
 
     samples, means = draw(bank, 0, BANK)
-    sigmas = np.concatenate([[3.0, 4.0], np.arange(5.0, 9.0, 0.25), np.arange(9.0, 40.0, 3.0)])
-    curve = [expected_loss(kernel, sigma, samples, means) for sigma in tqdm(sigmas, desc="expected loss", unit="sigma")]
-    best = min(curve)
-    losses = {
-        result.run: expected_loss(kernel, result.settled, samples, means) for result in tqdm(results, desc="losses")
-    }
+    sigmas = np.concatenate([[2.0, 2.5, 3.0, 3.5, 4.0, 4.5], np.arange(5.0, 9.0, 0.5), np.geomspace(9.0, 44.0, 12)])
+    curve = {float(s): expected_loss(kernel, s, samples, means) for s in tqdm(sigmas, desc="expected loss")}
+    shown = results[: len(compared)]
+    losses = {r.run: expected_loss(kernel, r.settled, samples, means) for r in tqdm(shown, desc="losses")}
+    best = min(*curve.values(), *losses.values())
 
-    print(f"\nbest possible expected loss: {best:.1f} at sigma {sigmas[np.argmin(curve)]:g} ({bank:,} fresh draws)\n")
-    print("\n".join(table(results, losses, best)))
+    print(
+        f"\nbest possible expected loss: {best:.1f}, near sigma {min(curve, key=curve.__getitem__):g} "
+        f"({bank:,} fresh draws)\n"
+    )
+    print("\n".join(table(shown, losses, best)))
+    print("\n".join(far_away(results)))
     for result in results:
         if result.stopped:
             print(f"stopped: {result.run}: {result.stopped}")
@@ -321,9 +401,18 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     try:
         draw_prediction(kernel, options.out / "ransac_prediction.png")
         draw_learning(kernel, results, options.out / "ransac_learning.png")
-        print(f"figures: {options.out / 'ransac_prediction.png'}, {options.out / 'ransac_learning.png'}")
+        draw_selection(kernel, shown, curve, options.field, options.out / "ransac_selection.png")
+        names = (f"ransac_{name}.png" for name in ("prediction", "learning", "selection"))
+        print(f"figures: {', '.join(str(options.out / name) for name in names)}")
     except ImportError:
         print("no figures: matplotlib is not installed")
+    if options.json:
+        runs = [
+            {"learner": run.learner, "start": run.start, "seed": run.seed, "sigma": result.settled, "loss": losses[run]}
+            for result in shown
+            for run in [result.run]
+        ]
+        print(json.dumps({"runs": runs}))
     return {"results": results, "losses": losses, "best": best}
 
 

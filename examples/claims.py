@@ -1,0 +1,201 @@
+"""What the paper says of its method, tried on its own one-dimensional example (`ransac.py`).
+
+    python examples/claims.py            # all; or some of: newton adaptive damping bound programme
+
+newton      one Newton step from y*(w) at w + d misses the new minimum by O(d^2) (equations 7 and 8)
+adaptive    adaptive methods stop early (section 3)
+damping     lambda needs no tuning; it matters most at the start (sections 3 and 5)
+bound       |dy*/dw| <= |d grad/dw| / lambda
+programme   what (H + lambda I)^-1 g is the solution of (under equation 10)
+
+docs/learning.md has what it prints, and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import ransac
+import wiberg as wb
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+Floats = NDArray[np.float64]
+
+CLAIMS = 31
+"""Stream of random numbers."""
+
+
+# ---------------------------------------------------------------------------------------------- newton
+
+
+def newton(kernel: wb.Kernel) -> Iterator[str]:
+    sigma, draws = 8.0, 500
+    samples, _ = ransac.draw(draws, 0, CLAIMS)
+    x = {"x": samples}
+    here = wb.minimise(kernel, {"sigma": sigma}, x, gtol=1e-12).variables
+    changes = np.geomspace(1e-4, 0.1, 7)
+    errors = []
+    for d in changes:
+        w = {"sigma": sigma + d}
+        there = wb.minimise(kernel, w, x, start=here, gtol=1e-12).variables["t"]
+        _, gradient, hessian = kernel.value_gradient_hessian(here, w, x)
+        errors.append(np.median(np.abs(here["t"] - gradient[:, 0] / hessian[:, 0, 0] - there)))
+    yield "       d    error of one Newton step, median of 500 draws"
+    yield from (f"{d:8.1e}    {error:.2e}" for d, error in zip(changes, errors, strict=True))
+    yield f"log-log slope {np.polyfit(np.log(changes), np.log(errors), 1)[0]:.2f}"
+
+
+# ---------------------------------------------------------------------------------------------- adaptive
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Adam (Kingma and Ba 2014) or Adadelta (Zeiler 2012), as an optimiser of a learner; nothing to be saved."""
+
+    kind: str
+    learning_rate: float
+
+    def rates(self, sizes: dict[str, int]) -> Floats:
+        return np.full(sum(sizes.values()), self.learning_rate)
+
+    def start(self, size: int) -> dict[str, Floats]:
+        return {"m": np.zeros(size), "v": np.zeros(size), "steps": np.zeros(1)}
+
+    def step(
+        self, weights: Floats, gradient: Floats, state: dict[str, Floats], rates: Floats
+    ) -> tuple[Floats, dict[str, Floats]]:
+        steps = state["steps"] + 1
+        if self.kind == "Adam":
+            m, v = 0.9 * state["m"] + 0.1 * gradient, 0.999 * state["v"] + 0.001 * gradient**2
+            change = m / (1 - 0.9**steps) / (np.sqrt(v / (1 - 0.999**steps)) + 1e-8)
+            return weights - rates * change, {"m": m, "v": v, "steps": steps}
+        v = 0.9 * state["v"] + 0.1 * gradient**2
+        change = np.sqrt((state["m"] + 1e-6) / (v + 1e-6)) * gradient
+        return weights - rates * change, {"m": 0.9 * state["m"] + 0.1 * change**2, "v": v, "steps": steps}
+
+    def halt(self, state: dict[str, Floats], where: NDArray[np.bool_]) -> dict[str, Floats]:
+        return state
+
+    def describe(self) -> dict[str, str | float]:
+        return {"kind": self.kind, "learning_rate": self.learning_rate}
+
+
+def adaptive(kernel: wb.Kernel) -> Iterator[str]:
+    steps = 10_000
+    yield f"{'':>12}{'rate':>8}  sigma after 2,000, 5,000 and 10,000 steps from 2, 8 and 40; the paper's SGD goes to 20"
+    for optimiser in (
+        Adaptive("Adam", 1e-3), Adaptive("Adam", 1e-2), Adaptive("Adam", 1e-1), Adaptive("Adadelta", 1.0),
+        wb.SGD(ransac.RATE, ransac.MOMENTUM),
+    ):  # fmt: skip
+        name = optimiser.kind if isinstance(optimiser, Adaptive) else "SGD"
+        line = f"{name:>12}{optimiser.learning_rate:8g}"
+        for start in (2.0, 8.0, 40.0):
+            sigma = np.abs(learn(kernel, start, steps, optimiser=optimiser).weights["sigma"])
+            line += f"  {', '.join(f'{sigma[at]:5.1f}' for at in (2_000, 5_000, 10_000))}  "
+        yield line
+
+
+# ---------------------------------------------------------------------------------------------- damping
+
+
+def learn(kernel: wb.Kernel, start: float, steps: int, seed: int = 0, **options: object) -> wb.History:
+    samples, means = ransac.draw(steps, seed, ransac.TRAINING)
+    _, loss = ransac.declare()
+    settings = {"optimiser": wb.SGD(ransac.RATE, ransac.MOMENTUM), **options}
+    learner = wb.Learner(kernel, loss, {"sigma": start}, **settings)
+    return learner.fit(
+        lambda step: wb.Batch(data={"x": samples[step]}, targets={"mean": means[step]}), steps=steps, progress=False
+    )
+
+
+def damping(kernel: wb.Kernel) -> Iterator[str]:
+    steps = 10_000
+    yield "lambda  sigma, mean of the last 2,000 of 10,000 steps, from 2, 8 and 40   largest step of sigma's velocity"
+    for strength in (0.0, 0.01, 0.1, 1.0, 10.0):
+        runs = [learn(kernel, start, steps, damping=strength) for start in (2.0, 8.0, 40.0)]
+        ends = ", ".join(f"{np.abs(run.weights['sigma'])[-2_000:].mean():5.1f}" for run in runs)
+        yield f"{strength:6g}  {ends}   {max(run.gradient_norm.max() for run in runs):12.3g}"
+    yield "share of draws whose curvature is below lambda = 0.1, over the steps of a run from 1:"
+    run = learn(kernel, 1.0, steps)
+    for begin, end in ((0, 500), (500, 1_000), (1_000, 2_000), (2_000, 5_000), (5_000, 10_000)):
+        sigma = np.abs(run.weights["sigma"][begin:end]).mean()
+        yield f"  steps {begin:5} to {end:5}, sigma {sigma:4.1f}: {100 * run.dominated[begin:end].mean():5.1f} %"
+    yield "and at a fixed sigma, 5,000 draws:"
+    samples, _ = ransac.draw(5_000, 1, CLAIMS)
+    for sigma in (1.0, 2.0, 4.0, 8.0, 20.0, 40.0):
+        curvature = wb.minimise(kernel, {"sigma": sigma}, {"x": samples}).curvature
+        yield f"  sigma {sigma:4g}: {100 * np.mean(curvature < 0.1):5.1f} %, median curvature {np.median(curvature):.3f}"
+
+
+# ---------------------------------------------------------------------------------------------- bound
+
+
+def bound(kernel: wb.Kernel) -> Iterator[str]:
+    """At minima, and at points that are none, where H + lambda may vanish."""
+    samples, _ = ransac.draw(20_000, 2, CLAIMS)
+    anywhere = {"t": np.random.default_rng(CLAIMS).uniform(-ransac.RANGE, ransac.RANGE, len(samples))}
+    for name, options in (("minima", {}), ("any points, H of both signs", {"start": anywhere, "max_iterations": 0})):
+        solution = wb.minimise(kernel, {"sigma": 8.0}, {"x": samples}, **options)
+        cross = kernel.cross(solution.variables, {"sigma": 8.0}, {"x": samples})[:, 0, 0]
+        hessian = kernel.value_gradient_hessian(solution.variables, {"sigma": 8.0}, {"x": samples})[2][:, 0, 0]
+        paper = np.abs(cross / (hessian + 0.1)) * 0.1 / np.abs(cross)
+        ours = np.abs(wb.implicit_jacobian(kernel, solution)[:, 0, 0]) * 0.1 / np.abs(cross)
+        yield (
+            f"{name}: lambda |dy/dw| / |d grad/dw| at most {paper.max():.4g} by equation 10, {ours.max():.4g} with the "
+            "shift"
+        )
+
+
+# ---------------------------------------------------------------------------------------------- programme
+
+
+def programme(kernel: wb.Kernel) -> Iterator[str]:
+    """Both programmes solved by SciPy under |y| <= k, beside the formulas with a multiplier that gives |y| = k."""
+    random = np.random.default_rng(CLAIMS)
+    half = random.standard_normal((4, 4))
+    hessian, g = half @ half.T + 0.1 * np.eye(4), random.standard_normal(4)
+    k = 0.5 * np.linalg.norm(np.linalg.solve(hessian, g))
+    within = {"type": "ineq", "fun": lambda y: k**2 - y @ y, "jac": lambda y: -2 * y}
+    damped = on_sphere(lambda m: -np.linalg.solve(hessian + m * np.eye(4), g), k)
+    ridge = on_sphere(lambda m: -np.linalg.solve(hessian @ hessian + m * np.eye(4), hessian @ g), k)
+    for name, value in (
+        ("min |H y + g|^2", lambda y: ((hessian @ y + g) ** 2).sum()),
+        ("min y'H y/2 + g'y", lambda y: y @ hessian @ y / 2 + g @ y),
+    ):
+        found = minimize(value, np.zeros(4), method="SLSQP", constraints=[within], options={"ftol": 1e-15}).x
+        yield (
+            f"{name:>18} under |y| <= k: differs from -(H + m I)^-1 g by {np.linalg.norm(found - damped):.1e}, "
+            f"from -(H^2 + m I)^-1 H g by {np.linalg.norm(found - ridge):.1e}"
+        )
+
+
+def on_sphere(solution: object, k: float) -> Floats:
+    """The solution whose norm is k: by bisection of the multiplier."""
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.linalg.norm(solution(middle)) > k else (low, middle)
+    return solution(high)
+
+
+PARTS = {"newton": newton, "adaptive": adaptive, "damping": damping, "bound": bound, "programme": programme}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="by default all")
+    options = parser.parse_args(arguments)
+    energy, _ = ransac.declare()
+    kernel = wb.compile(energy)
+    for name in options.parts or PARTS:
+        print(f"\n{name}")
+        for line in PARTS[name](kernel):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
