@@ -105,7 +105,9 @@ def rows_of(coordinates: Coordinates, weights: Floats, recent: tuple[Floats, Flo
         verdict = f"tied to {own.tie}" if own.tied else "fixed" if source < 0 else numbers.verdicts[source]
         name = coordinates.name_of(place)
         weight = name if own.scale == "raw" else f"{name} ({own.scale})"
-        rows.append(Row(weight, value, start, value - start, *found, verdict=verdict))
+        gradient, spread, curvature, error, standard_error = found
+        shown = weight, value, start, value - start
+        rows.append(Row(*shown, gradient, spread, curvature, error, standard_error, verdict))
     return tuple(rows), len(gradients)
 
 
