@@ -155,7 +155,7 @@ def test_instances_with_one_minimum_have_the_damped_gradient(wells):
         learner._model, batch, learner._minimise(batch), learner._coordinates, {}, step=0, damping=0.1,
         unconverged="raise",
     )  # fmt: skip
-    assert after.gap.count == 0
+    assert after.gap.seen == 0
     assert gradient == pytest.approx(plain.gradient, rel=1e-9)
     assert result.loss == pytest.approx(plain.loss, rel=1e-12)
 
