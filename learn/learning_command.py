@@ -163,7 +163,8 @@ def _sections(run: Run, train: Dataset, result: Mapping[str, Any]) -> dict[str, 
     if "evaluation" in result:
         before, after = result["evaluation"]["before"], result["evaluation"]["after"]
         found["Held-out loss"] = {
-            name: f"{_text(before[name])} before, {_text(after[name])} after learning" for name in after
+            name.replace("_", " "): f"{_text(before[name])} before, {_text(after[name])} after learning"
+            for name in after
         }
     return found
 
