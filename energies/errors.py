@@ -40,6 +40,10 @@ class NumericalError(WibergError, ArithmeticError):
     """A computation that has no finite answer, such as an undamped derivative at a singular Hessian."""
 
 
+class NotFiniteError(NumericalError):
+    """A loss or a gradient of a step of learning that is NaN or infinite, or a derivative that does not exist."""
+
+
 class MissingPackageError(WibergError, ImportError):
     """Something that an optional package does, which is not installed."""
 

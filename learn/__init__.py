@@ -4,22 +4,42 @@ from .batches import Batch
 from .history import History
 from .implicit import UnconvergedWarning, implicit_gradient, implicit_jacobian
 from .learner import Learner
-from .loss import Loss, absolute_error, squared_error
-from .optimiser import SGD
+from .loss import Loss
+from .losses import (
+    absolute_error,
+    generalised_iou_loss,
+    iou_loss,
+    mean_joint_distance,
+    pseudo_huber_error,
+    squared_error,
+)
+from .optimiser import SGD, Adam
 from .output import Output
+from .schedule import CosineDecay, PiecewiseLinear, StepDecay, Warmup
 from .weight import Weight
+from .zero_gradients import ZeroGradientWarning
 
 __all__ = [
     "SGD",
+    "Adam",
     "Batch",
+    "CosineDecay",
     "History",
     "Learner",
     "Loss",
     "Output",
+    "PiecewiseLinear",
+    "StepDecay",
     "UnconvergedWarning",
+    "Warmup",
     "Weight",
+    "ZeroGradientWarning",
     "absolute_error",
+    "generalised_iou_loss",
     "implicit_gradient",
     "implicit_jacobian",
+    "iou_loss",
+    "mean_joint_distance",
+    "pseudo_huber_error",
     "squared_error",
 ]

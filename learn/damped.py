@@ -204,6 +204,14 @@ def is_finite(a: DoublePointer, n: int) -> bool:
     return bad == 0
 
 
+@vectorised
+def _squared_norm(a: DoublePointer, n: int) -> float:
+    total = 0.0
+    for i in range(n):
+        total += a[i] * a[i]
+    return total
+
+
 def solve_one(h: DoublePointer, damping: float, c: DoublePointer, p: int) -> int:
     """c <- c / (max(h, 0) + d) for n = 1."""
     curvature = h[0]
@@ -333,7 +341,7 @@ def _pack_free(h: DoublePointer, n: int, c: DoublePointer, p: int, active: Integ
 HESSIAN, SECOND = 0, 4
 TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH, DAMPING = range(8, 14)
 Y, Y_STRIDE, CURVATURE, CODES, OUT = range(14, 19)
-DIRECTIONS, TOTAL, EACH_ROW, ACTIVE, LAYOUT, FIRST_BLOCK = range(19, 25)
+DIRECTIONS, TOTAL, EACH_ROW, ACTIVE, LAYOUT, LARGEST, FIRST_BLOCK = range(19, 26)
 
 
 def _prepared(problem: IntegerPointer, kernel: int, instance: int, own: DoublePointer) -> DoublePointer:
@@ -403,46 +411,43 @@ def _adjoint_blocks(
     DIRECTIONS, CODES  as `_solve_slice` leaves them; only instances that are USED or SHIFTED count
     OUT                (blocks, WEIGHTS), of which FIRST_BLOCK is the first; or where EACH_ROW is 1 (TOTAL, WEIGHTS): a
                        row for each instance, no sums
+    LARGEST            (blocks,), of which FIRST_BLOCK is the first: the largest squared norm of what an instance of the
+                       block adds; or none
     """
     n, p, each_row = problem[UNKNOWNS], problem[WEIGHTS], problem[EACH_ROW]
     scratch = shifted(workspace, problem[SECOND + 3])
-    trial = shifted(scratch, problem[SCRATCH])
     directions, codes = double_pointer_at(problem[DIRECTIONS]), integer_pointer_at(problem[CODES])
     rows = double_pointer_at(problem[OUT])
     for place in range(begin, end):
         first = (place + problem[FIRST_BLOCK]) * BLOCK
         last = min(problem[TOTAL], first + BLOCK)
-        looking = False
-        while True:
-            row = shifted(rows, place * p)
+        largest = 0.0
+        total = shifted(rows, place * p)
+        if each_row == 0:
+            for k in range(p):
+                total[k] = 0.0
+        for instance in range(first, last):
+            if stop[0] != 0:
+                return place
+            own = shifted(rows, instance * p) if each_row != 0 else shifted(scratch, problem[SCRATCH])
+            for k in range(p):
+                own[k] = 0.0
+            if codes[instance] != USED and codes[instance] != SHIFTED:
+                continue
+            direction = shifted(directions, instance * n)
+            _evaluate(problem, SECOND, instance, direction, workspace, scratch, own)
+            if not is_finite(own, p):
+                codes[instance] = NOT_FINITE
+                for k in range(p):
+                    own[k] = 0.0
+                continue
+            largest = max(largest, _squared_norm(own, p))
             if each_row == 0:
                 for k in range(p):
-                    row[k] = 0.0
-            for instance in range(first, last):
-                if stop[0] != 0:
-                    return place
-                if each_row != 0:
-                    row = shifted(rows, instance * p)
-                    for k in range(p):
-                        row[k] = 0.0
-                if codes[instance] != USED and codes[instance] != SHIFTED:
-                    continue
-                direction = shifted(directions, instance * n)
-                if looking:
-                    for k in range(p):
-                        trial[k] = 0.0
-                    _evaluate(problem, SECOND, instance, direction, workspace, scratch, trial)
-                    if not is_finite(trial, p):
-                        codes[instance] = NOT_FINITE
-                        continue
-                _evaluate(problem, SECOND, instance, direction, workspace, scratch, row)
-                if each_row != 0 and not is_finite(row, p):
-                    codes[instance] = NOT_FINITE
-                    for k in range(p):
-                        row[k] = 0.0
-            if looking or each_row != 0 or is_finite(row, p):
-                break
-            looking = True
+                    total[k] += own[k]
+        if problem[LARGEST] != 0:
+            sizes = double_pointer_at(problem[LARGEST])
+            sizes[place] = largest
     return end
 
 

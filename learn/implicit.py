@@ -206,7 +206,14 @@ def _shaped(solution: Solution, rows: Floats) -> Floats:
     return each
 
 
-def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping: float, codes: Codes) -> Floats:
+def damped_gradient(
+    kernel: Kernel,
+    solution: Solution,
+    slopes: Floats,
+    damping: float,
+    codes: Codes,
+    largest: list[float] | None = None,
+) -> Floats:
     """The packed gradient, (p,) or (B, p) where a weight has a batch axis, without any check.
 
     Parameters
@@ -215,29 +222,35 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
         dl/dy, packed.
     codes : (B,) int64
         USED or LEFT_OUT; overwritten with what became of each instance (damped.py).
+    largest : list, optional
+        Gets the largest norm of what one instance (of a family, one member) adds to the sum; what null spaces of
+        minimum-norm solutions add (minimum_norm.py) is not in it for dense Hessians.
     """
     inputs, packed = solution.inputs, solution.y
     if is_sparse(kernel, inputs):
         from .sparse import sparse_gradient  # here: most energies never need it
 
-        rows = sparse_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
+        each = weights_batched(kernel, inputs)
+        rows = sparse_gradient(kernel, solution, slopes, damping, codes, each=each, largest=largest)
         return over_members(rows, inputs) if rows.ndim == 2 else rows
     if is_coupled(kernel, inputs) and solution.held is None:
         from .products import products_gradient  # here: most energies never need it
 
-        rows = products_gradient(kernel, solution, slopes, damping, codes, each=weights_batched(kernel, inputs))
+        each = weights_batched(kernel, inputs)
+        rows = products_gradient(kernel, solution, slopes, damping, codes, each=each, largest=largest)
         return over_members(rows, inputs) if rows.ndim == 2 else rows
     count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
     rows = np.empty((count if weights_batched(kernel, inputs) else min(-(-count // BLOCK), _AT_ONCE), p))
     directions = -slopes
-    pair = _Pair(hessian, adjoint, solution, damping, codes, rows, directions)
+    sizes = np.zeros(len(rows))
+    pair = _Pair(hessian, adjoint, solution, damping, codes, rows, directions, sizes)
     pair.run(solve_slice(), count)
     some = ill_posed(solution, codes)
     if some is None:
-        return _summed(pair, rows, count)
+        return _summed(pair, rows, count, largest)
     moved, parts = split(solution, damping, some, directions)
-    gradient, more = _summed(pair, rows, count), np.empty_like(rows)
+    gradient, more = _summed(pair, rows, count, largest), np.empty_like(rows)
     some[codes == NOT_FINITE] = LEFT_OUT
     along_null_spaces = _summed(_Pair(hessian, adjoint, moved, damping, some, more, parts), more, count)
     if (some == NOT_FINITE).any():  # what has been summed of those instances is taken back
@@ -246,7 +259,7 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
     return gradient + along_null_spaces
 
 
-def _summed(pair: _Pair, rows: Floats, count: int) -> Floats:
+def _summed(pair: _Pair, rows: Floats, count: int, largest: list[float] | None = None) -> Floats:
     """The sum over the batch of direction . d(grad)/dw, or (B, p) where a weight has a batch axis."""
     blocks = -(-count // BLOCK)
     if pair.each:
@@ -258,6 +271,8 @@ def _summed(pair: _Pair, rows: Floats, count: int) -> Floats:
         pair.run(adjoint_blocks(), here, start)
         for row in rows[:here]:
             total += row
+        if largest is not None and pair.sizes is not None:
+            largest.extend(math.sqrt(size) for size in pair.sizes[:here].tolist())
     return total
 
 
@@ -296,6 +311,7 @@ class _Pair:
         codes: Codes,
         out: Floats,
         directions: Floats | None = None,
+        sizes: Floats | None = None,
     ) -> None:
         inputs, packed = solution.inputs, solution.y
         count = len(packed)
@@ -305,6 +321,7 @@ class _Pair:
         self._workspace = sum(p.own for p in self._prepared) + scratch + workspace_numbers(inputs.m, inputs.p)
         self._key = (second.evaluate.address, inputs.extents.tobytes())
         layout = layout_of(solution.kernel, inputs) if solution.held is None else NONE
+        self.sizes = sizes
         self._keep = packed, solution, codes, out, directions, layout
         self._fields = (
             *self._prepared[0].fields,
@@ -325,6 +342,7 @@ class _Pair:
             int(self.each),
             0 if solution.held is None else address_of(solution.held),
             address_of(layout),
+            0 if sizes is None else address_of(sizes),
         )
 
     def run(self, driver: Native, count: int, first_block: int = 0) -> None:

@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.evaluate import run
-from ..energies.errors import InputError, NumericalError
+from ..energies.errors import InputError, NotFiniteError, NumericalError
 from ..runtime.solution import Solution
 from .batches import Batch, place
+from .coordinates import Coordinates
 from .damped import LEFT_OUT, NOT_FINITE, SHIFTED, USED
 from .implicit import damped_gradient, not_finite, packed_slopes, refuse_singular, unconverged_summary, unusable
 from .model import Minima, Model
 from .output import OutputSolution, blocked_sum, instances_of, masked, minima_slopes
-from .weight import Coordinates
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -50,6 +50,8 @@ class Judgement(NamedTuple):
         By the weights as shown.
     unconverged, shifted, dominated : float
         Of a family, shares of all members.
+    largest : float
+        The largest norm of what one minimum adds to the gradient.
     """
 
     loss: float
@@ -57,6 +59,7 @@ class Judgement(NamedTuple):
     unconverged: float
     shifted: float
     dominated: float
+    largest: float = math.nan
 
 
 def judge(
@@ -85,8 +88,10 @@ def judge(
     ------
     InputError
         For a batch without instances; for targets that do not fit the minima.
+    NotFiniteError
+        For a loss that is not finite; with damping = 0 at a singular Hessian.
     NumericalError
-        For a loss that is not finite; with unconverged="raise" or "nan"; with damping = 0 at a singular Hessian.
+        With unconverged="raise" or "nan".
     """
     who = f"fit: {place(batch, step)}"
     parts = model.solutions(minima)
@@ -101,10 +106,14 @@ def judge(
     _check_finite(judged, used, who=who, step=step)
     gradient = np.zeros(coordinates.start.size)
     slopes = _to_minima(model, minima, judged, used, gradient, coordinates, who=who)
+    largest: list[float] = []
     for kernel, part, slope, code in zip(model.kernels, parts, slopes, codes, strict=True):
-        own = damped_gradient(kernel, part, slope, damping, code)
+        own = damped_gradient(kernel, part, slope, damping, code, largest)
         if damping == 0.0:
-            refuse_singular(kernel, part, code, who)
+            try:
+                refuse_singular(kernel, part, code, who)
+            except NumericalError as error:
+                raise NotFiniteError(str(error)) from None
         gradient[coordinates.places(kernel.weights.names)] += own
     values, shifted = judged.values, 0
     if failed or any(np.count_nonzero(code == USED) < len(code) for code in codes):
@@ -122,7 +131,7 @@ def judge(
         mean += penalty
         gradient[coordinates.places(model.loss.regulariser.weights)] += own
     rows = sum(len(code) for code in codes)
-    return Judgement(mean, gradient, failed / rows, shifted / rows, dominated / rows)
+    return Judgement(mean, gradient, failed / rows, shifted / rows, dominated / rows, max(largest, default=0.0) / count)
 
 
 def _by_instance(rows: NDArray[Any], part: Solution) -> NDArray[Any]:
@@ -233,8 +242,14 @@ def _check_finite(judged: _Judged, used: Used, *, who: str, step: int) -> None:
             if not math.isfinite(values[instance])
             else "the gradient of the loss is not finite"
         )
-        raise NumericalError(
-            f"{who}: {what} at instance {instance}; weights after "
+        several = np.flatnonzero(bad)
+        more = f" ({len(several)} of {len(bad)} instances: {_listed(several)})" if len(several) > 1 else ""
+        raise NotFiniteError(
+            f"{who}: {what} at instance {instance}{more}; weights after "
             f"{step} steps are kept, history is intact; check targets and loss, lower "
             f"learning_rate or raise damping"
         )
+
+
+def _listed(numbers: NDArray[np.intp]) -> str:
+    return ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")

@@ -17,18 +17,20 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..compiler.kernel import Kernel
-from ..energies.errors import InputTypeError, NumericalError, nearest
-from . import checkpoint, resume
+from ..energies.errors import InputError, InputTypeError, NotFiniteError, nearest
+from . import checkpoint, resume, schedule, zero_gradients
 from .batches import Batch, Batches, check_batch, check_steps, length, place, stream
-from .history import History, Record
+from .coordinates import Coordinates
+from .history import SERIES, History, Record
 from .implicit import check_damping, check_policy
 from .judge import judge
 from .loss import Loss
@@ -36,18 +38,24 @@ from .model import Minima, Model
 from .optimiser import SGD, Optimiser, State, from_description
 from .output import Output
 from .progress import progress_bar
-from .weight import Coordinates, Weight, coordinates_from_user
+from .schedule import Schedule
+from .starting_weights import coordinates_from_user
+from .weight import from_description as weight_from_description
+from .zero_gradients import ZeroGradients
 
 if TYPE_CHECKING:
     from .report import Report
 
 Floats = NDArray[np.float64]
 
+NOT_FINITE = ("stop", "skip")
+
 _OPTIONS = (
     "weights",
     "optimiser",
     "damping",
     "unconverged",
+    "not_finite",
     "bounds",
     "eliminate",
     "method",
@@ -77,14 +85,18 @@ class Learner:
         Judges the minima; its variables are some or all of the energy's, and results of an output.
     weights : dict
         The start of every weight, also of those that only output, loss or regulariser read: numbers or arrays of the
-        declared shapes, or `Weight` for other units.
+        declared shapes, or `Weight` for other units, bounds and constraints.
     optimiser : SGD
         By default SGD(learning_rate=1e-3).
-    damping : float
-        lambda of eq. 10, >= 0.
+    damping : float or schedule
+        lambda of eq. 10, >= 0; a schedule such as `CosineDecay` gives that of each step.
     unconverged : {"zero", "nan", "use", "raise"}
         What instances that did not converge contribute, as for `implicit_gradient`; "nan" stops learning with an
         error. Their share is in the history.
+    not_finite : {"stop", "skip"}
+        What a step does whose loss or gradient is NaN or infinite (with damping=0 also at a singular Hessian), or that
+        would lead to such weights. It is never applied: "stop" raises, "skip" warns, counts it in the history and goes
+        on with the next batch.
     bounds, eliminate, method, gtol, max_iterations
         As for `minimise`; they hold for every batch and for `predict`.
 
@@ -119,8 +131,9 @@ class Learner:
         weights: Mapping[str, Any],
         optimiser: Optimiser | None = None,
         *,
-        damping: float = 0.1,
+        damping: float | Schedule = 0.1,
         unconverged: str = "zero",
+        not_finite: str = "stop",
         bounds: Mapping[str, Any] | None = None,
         eliminate: Sequence[Any] | None = None,
         method: str = "trust-region",
@@ -142,7 +155,13 @@ class Learner:
         self._model = Model(kernel, loss, who)
         check_policy(unconverged, who)
         self.kernel, self.loss = kernel, loss
-        self.damping, self.unconverged = check_damping(damping, who), unconverged
+        self.damping = damping if schedule.is_schedule(damping) else check_damping(damping, who)
+        self.unconverged, self.not_finite = unconverged, not_finite
+        if not_finite not in NOT_FINITE:
+            raise InputError(
+                f"{who}: unknown not_finite={not_finite!r}{nearest(str(not_finite), NOT_FINITE)}; one of "
+                f"{', '.join(map(repr, NOT_FINITE))}"
+            )
         self.optimiser: Optimiser = SGD(learning_rate=1e-3) if optimiser is None else optimiser
         self.minimiser: dict[str, Any] = {
             "method": method,
@@ -160,16 +179,18 @@ class Learner:
                 0,
                 coordinates.learnt(coordinates.start),
                 coordinates.start,
-                self.optimiser.start(coordinates.start.size),
+                self.optimiser.start(coordinates.count),
             ),
-            Record(coordinates.start),
+            Record(coordinates.start, coordinates.count),
+            ZeroGradients(coordinates.count),
         )
         self._loaded = False
         self._last: Batch | None = None
 
-    def _begin(self, coordinates: Coordinates, state: _State, record: Record) -> None:
-        self._coordinates, self._state, self._record = coordinates, state, record
+    def _begin(self, coordinates: Coordinates, state: _State, record: Record, zeros: ZeroGradients) -> None:
+        self._coordinates, self._state, self._record, self._zeros = coordinates, state, record, zeros
         self._rates = self.optimiser.rates(coordinates.sizes)
+        self._rate = float(self._rates.max())
 
     # ------------------------------------------------------------------------------------------ what is known
 
@@ -192,26 +213,14 @@ class Learner:
         return self._record.history(self._state.steps, self._coordinates.unpack)
 
     @property
+    def last_batch(self) -> Batch | None:
+        """What the last step learnt from; None where that was before a checkpoint."""
+        return self._last
+
+    @property
     def formulas(self) -> dict[str, Any]:
         """Energy, output, loss and regulariser, by what they are."""
         return dict(self._model.energies)
-
-    def report(self, path: str | os.PathLike[str] | None = None) -> Report:
-        """What learning did: print it. With a path also as one HTML file, with pictures where matplotlib is installed.
-
-        Raises
-        ------
-        CheckpointError
-            If the file cannot be written.
-        """
-        from .report import report_of  # here: most learners are not asked
-
-        report = report_of(self, self._last)
-        if path is not None:
-            from .page import write_page
-
-            write_page(path, report, self.history)
-        return report
 
     def predict(
         self,
@@ -223,6 +232,28 @@ class Learner:
         """The minima for data at the weights learnt, as `minimise` gives them, by name of the variable."""
         batch = Batch(data={} if data is None else data, start=start, candidates=candidates)
         return dict(self._minimise(batch).variables)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Report:
+        """What learning did to each weight, and whether the data determine it; `print` shows it as text.
+
+        With a path it is also written as one HTML file (page.py), with pictures where matplotlib is installed.
+
+        Raises
+        ------
+        CheckpointError
+            If the file cannot be written.
+        """
+        from .report import make_report  # here: only some learners are asked for it
+
+        history, steps = self.history, self._state.steps
+        numbers = np.stack([history.loss, history.unconverged, history.skipped])
+        recent = self._record.recent(steps)
+        report = make_report(self.kernel.name, self._coordinates, self._state.weights, steps, numbers, recent)
+        if path is not None:
+            from .page import write_page
+
+            write_page(path, self, report)
+        return report
 
     # ------------------------------------------------------------------------------------------ learning
 
@@ -259,8 +290,9 @@ class Learner:
         Raises
         ------
         NumericalError
-            When a loss, a gradient or a weight is not finite; with unconverged="raise"; with damping = 0 at a
-            singular Hessian. The step is not applied: weights and history are those of the step before.
+            With not_finite="stop" when a loss, a gradient or a weight is not finite, or with damping = 0 at a singular
+            Hessian; with unconverged="raise". The step is not applied: weights and history are those of the step
+            before.
         InputError, InputTypeError
             For batches that do not fit; for no batch at all; for a generator after `load`, since it cannot be
             brought to where it was.
@@ -268,13 +300,21 @@ class Learner:
         Warns
         -----
         UserWarning
-            When a generator ends before `steps`.
+            When a generator ends before `steps`; for a step that is skipped.
+        ZeroGradientWarning
+            Once for each weight whose gradient has been exactly 0 for 100 steps.
         """
         _refuse_options("fit", unknown, ("batches", "steps", "progress", "callback"))
         count = check_steps(steps)
         with progress_bar(progress, self.steps, length(batches, count)) as show:
             for batch in stream(batches, count, first=self.steps, resumed=self._loaded):
-                loss, failed = self._step(batch)
+                try:
+                    loss, failed = self._step(batch)
+                except NotFiniteError as error:
+                    if self.not_finite == "stop":
+                        raise
+                    loss, failed = self._skip(error), 0.0
+                self._last = batch
                 show(self.steps, loss, failed)
                 if callback is not None and callback(self):
                     break
@@ -284,6 +324,9 @@ class Learner:
         """Take one step; returns the mean loss before it, and the share of the instances that did not converge."""
         state = self._state
         check_batch(batch, state.steps)
+        damping, rates = schedule.value_at(self.damping, state.steps), self._rates
+        if self.optimiser.varies:
+            rates = self.optimiser.rates(self._coordinates.sizes, state.steps)
         weights = self._coordinates.unpack(state.weights)
         judged = judge(
             self._model,
@@ -292,22 +335,45 @@ class Learner:
             self._coordinates,
             weights,
             step=state.steps,
-            damping=self.damping,
+            damping=damping,
             unconverged=self.unconverged,
         )
         with np.errstate(all="ignore"):
             gradient = self._coordinates.gradient(judged.gradient, state.weights)
-            learnt, memory = self.optimiser.step(state.learnt, gradient, state.optimiser, self._rates)
+            norm = math.sqrt(np.einsum("i,i", gradient, gradient))
+            limit = math.inf if self.optimiser.clip is None else self.optimiser.clip
+            clipped = norm > limit
+            followed = gradient * (limit / norm) if clipped else gradient
+            learnt, memory = self.optimiser.step(state.learnt, followed, state.optimiser, rates)
             learnt, memory = self._coordinates.project(learnt, memory, self.optimiser)
-            shown = self._coordinates.shown(learnt)
-        norm = math.sqrt(np.einsum("i,i", gradient, gradient))
+            shown = self._coordinates.shown_after(learnt, state.learnt, state.weights)
         if not (math.isfinite(norm) and np.isfinite(shown).all()):
             self._refuse(batch, gradient, shown)
-        shares = judged.unconverged, judged.shifted, judged.dominated
-        self._record.write(state.steps, (judged.loss, norm, *shares), shown)
+        shares = judged.unconverged, judged.shifted, judged.dominated, judged.largest
+        series = (
+            judged.loss,
+            norm,
+            *shares,
+            self._rate if rates is self._rates else float(rates.max()),
+            damping,
+            clipped,
+            0.0,
+        )
+        self._record.write(state.steps, series, shown, state.learnt, gradient)
         self._state = _State(state.steps + 1, learnt, shown, memory)
-        self._last = batch
+        still = None if judged.loss == 0.0 or math.isnan(judged.loss) else self._zeros.look(state.steps, gradient)
+        if still is not None:
+            zero_gradients.warn(still, self._coordinates, state.steps, stacklevel=4)
         return judged.loss, judged.unconverged
+
+    def _skip(self, error: NotFiniteError) -> float:
+        """Leave a step out, which counts as one that changed nothing; returns its loss, NaN."""
+        state = self._state
+        series = (math.nan,) * (len(SERIES) - 1) + (1.0,)
+        self._record.write(state.steps, series, state.weights, state.learnt, math.nan)
+        self._state = replace(state, steps=state.steps + 1)
+        warnings.warn(f"{error}. The step is skipped", UserWarning, stacklevel=3)
+        return math.nan
 
     def _minimise(self, batch: Batch) -> Minima:
         return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, self.minimiser)
@@ -318,8 +384,9 @@ class Learner:
         number = int(np.flatnonzero(bad)[0]) if bad.any() else int(np.argmax(np.abs(gradient)))
         value = weights[number] if bad.any() else gradient[number]
         what = "would become" if bad.any() else "has a gradient of"
-        raise NumericalError(
-            f"fit: {place(batch, self.steps)}: weight {self._coordinates.name_of(number)} {what} {value:g} "
+        name = self._coordinates.name_of(number) if bad.any() else self._coordinates.name_of_learnt(number)
+        raise NotFiniteError(
+            f"fit: {place(batch, self.steps)}: weight {name} {what} {value:g} "
             f"(largest gradient {np.abs(gradient).max():.3g}); weights after {self.steps} steps are "
             f"kept, history is intact; lower learning_rate or raise damping"
         )
@@ -342,7 +409,12 @@ class Learner:
             "optimiser": self.optimiser.describe(),
             "steps": state.steps,
             "weights": self._coordinates.describe(),
-            "settings": {"damping": self.damping, "unconverged": self.unconverged, **self.minimiser},
+            "settings": {
+                "damping": schedule.describe(self.damping),
+                "unconverged": self.unconverged,
+                "not_finite": self.not_finite,
+                **self.minimiser,
+            },
         }
         arrays = {
             "start": self._coordinates.start,
@@ -350,6 +422,7 @@ class Learner:
             "weights": state.weights,
             **{f"optimiser/{name}": array for name, array in state.optimiser.items()},
             **self._record.arrays(state.steps),
+            **self._zeros.arrays(),
         }
         checkpoint.save(path, checkpoint.Checkpoint(header, arrays))
 
@@ -373,31 +446,26 @@ class Learner:
         header, arrays = file.header, file.arrays
         model = Model(kernel, loss, f"checkpoint {path}")
         resume.check_all(path, header, model.energies)
-        weights, start = header["weights"], arrays["start"]
-        coordinates = Coordinates(
-            tuple(weight["name"] for weight in weights),
-            tuple(tuple(weight["shape"]) for weight in weights),
-            tuple(weight["scale"] for weight in weights),
-            model.positive,
-            start,
-        )
+        ends = np.cumsum([math.prod(weight["shape"]) for weight in header["weights"]])
+        starts = np.split(arrays["start"], ends[:-1])
         learner = cls(
             kernel,
             loss,
             {
-                name: Weight(value, scale)
-                for (name, value), scale in zip(coordinates.unpack(start).items(), coordinates.scales, strict=True)
+                weight["name"]: weight_from_description(start.reshape(weight["shape"]), weight)
+                for weight, start in zip(header["weights"], starts, strict=True)
             },
             from_description(header["optimiser"]),
-            **header["settings"],
+            **{name: schedule.from_description(setting) for name, setting in header["settings"].items()},
         )
         memory = {
             name.removeprefix("optimiser/"): array for name, array in arrays.items() if name.startswith("optimiser/")
         }
         learner._begin(
-            coordinates,
+            learner._coordinates,
             _State(header["steps"], arrays["learnt"], arrays["weights"], memory),
             Record.from_arrays(arrays, header["steps"]),
+            ZeroGradients.from_arrays(arrays),
         )
         learner._loaded = True
         return learner

@@ -39,7 +39,14 @@ SLACK = 1e-6
 
 
 def products_gradient(
-    kernel: Any, solution: Any, slopes: Floats, damping: float, codes: Codes, *, each: bool
+    kernel: Any,
+    solution: Any,
+    slopes: Floats,
+    damping: float,
+    codes: Codes,
+    *,
+    each: bool,
+    largest: list[float] | None = None,
 ) -> Floats:
     """What `implicit.damped_gradient` gives: (p,), or (B, p) where `each` instance keeps its own."""
     shifts, directions = np.full(len(slopes), damping), -slopes
@@ -55,7 +62,7 @@ def products_gradient(
     beyond = np.linalg.norm(directions, axis=1) * damping > (1.0 + SLACK) * np.linalg.norm(slopes, axis=1)
     for k in map(int, np.flatnonzero(used & (ended != BROKEN) & (beyond | (ended != DONE)))):
         directions[k], codes[k] = _dense(kernel, solution, k, damping, -slopes[k])
-    return summed_adjoint(kernel, solution, directions, codes, each=each)
+    return summed_adjoint(kernel, solution, directions, codes, each=each, largest=largest)
 
 
 def _curvature(kernel: Any, solution: Any, some: NDArray[np.bool_]) -> tuple[Floats, Floats]:

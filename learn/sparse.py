@@ -55,7 +55,16 @@ DONE, TOO_LONG, BROKEN, SKIPPED = range(4)
 """How a solve ended: TOO_LONG also where a direction without curvature was met, BROKEN where numbers are not finite."""
 
 
-def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, codes: Codes, *, each: bool) -> Floats:
+def sparse_gradient(
+    kernel: Any,
+    solution: Any,
+    slopes: Floats,
+    damping: float,
+    codes: Codes,
+    *,
+    each: bool,
+    largest: list[float] | None = None,
+) -> Floats:
     """What `implicit.damped_gradient` gives: (p,), or (B, p) where `each` instance keeps its own."""
     packed = solution.y
     shifts, directions = np.full(len(packed), damping), -slopes
@@ -76,7 +85,7 @@ def sparse_gradient(kernel: Any, solution: Any, slopes: Floats, damping: float, 
             directions[k], codes[k] = _System(kernel, solution, k, damping).factorised(directions[k])
     some = ill_posed(solution, codes)
     moved = None if some is None else _split(solution, damping, shifts, np.flatnonzero(some == USED), directions)
-    return summed_adjoint(kernel, solution, directions, codes, each=each, moved=moved)
+    return summed_adjoint(kernel, solution, directions, codes, each=each, moved=moved, largest=largest)
 
 
 def summed_adjoint(
@@ -87,10 +96,12 @@ def summed_adjoint(
     *,
     each: bool,
     moved: tuple[Floats, Floats] | None = None,
+    largest: list[float] | None = None,
 ) -> Floats:
     """The derivative from the solves of all instances; marks those that are not finite.
 
-    `moved` are other points and directions whose derivatives are added (minimum_norm.py).
+    `moved` are other points and directions whose derivatives are added (minimum_norm.py); `largest` gets the largest
+    norm of a row.
     """
     inputs, packed = solution.inputs, solution.y
     directions[(codes != USED) & (codes != SHIFTED)] = 0.0
@@ -99,6 +110,8 @@ def summed_adjoint(
         rows += run(kernel.entry("cross_adjoint"), inputs, *moved, count=len(packed))[1]
     codes[((codes == USED) | (codes == SHIFTED)) & ~np.isfinite(rows).all(axis=1)] = NOT_FINITE
     rows[(codes != USED) & (codes != SHIFTED)] = 0.0
+    if largest is not None:
+        largest.append(math.sqrt(np.einsum("ij,ij->i", rows, rows).max(initial=0.0)))
     if each:
         return rows
     total = np.zeros(inputs.p)

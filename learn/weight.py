@@ -1,10 +1,6 @@
-"""Weights as they are set, learnt and shown: units, and the bound that keeps a positive weight positive.
+"""Weights as they are set: a starting value, units, and what is to hold of it at every step.
 
-The learner keeps one flat array of the numbers that it learns. For a weight with scale="raw" they are the weight
-itself, and where its symbol was declared positive=True each step is followed by a projection: an entry below
-`FLOOR` times its starting value is set to that, and its velocity to 0, so that the optimiser does not go on pushing.
-With scale="log" they are logarithms: steps multiply the weight, and it is positive without a projection. Shown,
-stored and used in the energy is the weight itself in both cases.
+What is learnt and what is shown: coordinates.py.
 """
 
 from __future__ import annotations
@@ -17,198 +13,169 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..energies.errors import InputError, InputTypeError, NameMissingError, nearest
-from .optimiser import Optimiser, State
+from ..energies.errors import InputError, InputTypeError, nearest
 
 Floats = NDArray[np.float64]
 
-FLOOR = 1e-6
-"""A positive weight in raw units stays above this part of its starting value."""
-
-SCALES = ("raw", "log")
+SCALES = ("raw", "log", "logit")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Weight:
-    """A starting value and the units in which the weight is learnt.
+    """A starting value, the units in which the weight is learnt, and constraints.
 
     Parameters
     ----------
-    value : array_like
-        The start, in the declared shape.
-    scale : {"raw", "log"}
+    value : array_like, optional
+        The start, in the declared shape; a weight that is tied to another has none of its own.
+    scale : {"raw", "log", "logit"}
+        "raw": a step changes the weight itself, and is followed by the projection onto the nearest weight that the
+        constraints allow.
         "log": the logarithm is learnt, for weights that are positive and whose size is not known well. A learning
-        rate then means relative change: the gradient is multiplied by the weight.
+        rate then means relative change: the gradient is multiplied by the weight. With simplex=True, softmax.
+        "logit": for a weight between two bounds, log((w - low) / (high - w)) is learnt; it never reaches them.
+    bounds : pair of array_like or None, optional
+        (low, high), kept by projection ("raw" and "log") or by the scale ("logit"); None: none on that side.
+    fixed : bool or array of bool
+        What is not learnt: the whole weight, or entries of it.
+    simplex : bool
+        Entries >= 0 whose sum over the last axis is 1, by projection (scale="raw": entries may become 0) or as
+        softmax of what is learnt (scale="log": they stay positive).
+    orthonormal : bool
+        A matrix (or a stack of them, in the last two axes) with orthonormal columns: gradients and velocities along the
+        Stiefel manifold, and the polar factor after each step.
+    tie : str or array of int, optional
+        The name of another weight of the same shape that this one always equals; or in the declared shape labels:
+        entries of equal labels are one number.
 
     Raises
     ------
-    InputError
-        For an unknown scale, or scale="log" with a value that is not positive.
+    InputError, InputTypeError
+        For settings that are unknown or contradict each other; values are checked by the learner.
+
+    Examples
+    --------
+    >>> Weight(8.0, scale="log", bounds=(1, 50))
+    Weight(8.0, scale='log', bounds=(1, 50))
+    >>> Weight([0.2, 0.8], simplex=True)
+    Weight([0.2, 0.8], simplex=True)
+    >>> Weight(tie="sigma")
+    Weight(tie='sigma')
     """
 
-    value: ArrayLike
+    value: Any = None
     scale: str = "raw"
+    bounds: tuple[ArrayLike | None, ArrayLike | None] | None = None
+    fixed: ArrayLike = False
+    simplex: bool = False
+    orthonormal: bool = False
+    tie: Any = None
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             hint = nearest(self.scale, SCALES) if isinstance(self.scale, str) else ""
             raise InputError(f"Weight: unknown scale {self.scale!r}{hint}; one of {', '.join(map(repr, SCALES))}")
+        for name in ("simplex", "orthonormal"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputTypeError(f"Weight: {name} must be True or False (got {getattr(self, name)!r})")
+        if np.asarray(self.fixed).dtype != bool:
+            raise InputTypeError(f"Weight: fixed must be True, False or an array of them (got {self.fixed!r})")
+        if self.tied:
+            self._check_tied()
+        elif self.value is None:
+            raise InputError("Weight: value is missing; only a weight that is tied to another by name has none")
+        elif self.tie is not None and np.asarray(self.tie).dtype.kind not in "iu":
+            raise InputTypeError(f"Weight: tie must be the name of a weight, or an array of int (got {self.tie!r})")
+        if self.bounds is not None:
+            self._check_bounds()
+        if self.scale == "logit" and not all(np.isfinite(edge).all() for edge in self.limits):
+            raise InputError("Weight: scale='logit' needs two bounds, such as bounds=(0, 1)")
+        surfaces = [name for name in ("simplex", "orthonormal") if getattr(self, name)]
+        if surfaces:
+            self._check_surface(surfaces)
 
+    @property
+    def tied(self) -> bool:
+        """Whether this is another weight."""
+        return isinstance(self.tie, str)
 
-class Coordinates:
-    """The flat array of what is learnt, and the weights that it stands for.
+    @property
+    def limits(self) -> tuple[Floats, Floats]:
+        """The bounds as arrays, infinite where there are none."""
+        low, high = self.bounds or (None, None)
+        return _edge(low, -math.inf), _edge(high, math.inf)
 
-    Attributes
-    ----------
-    names, shapes, scales
-        Of each weight, in declared order.
-    sizes : dict of int
-        Numbers in each weight, by name.
-    start : (p,)
-        The starting weights, as shown.
-    """
+    def _check_tied(self) -> None:
+        others = [name for name, value in self._settings().items() if name != "tie" and value is not None]
+        if others or self.value is not None:
+            raise InputError(
+                f"Weight: tie={self.tie!r} makes it that weight, whose settings hold; leave out "
+                f"{', '.join(others or ['value'])}"
+            )
 
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        shapes: tuple[tuple[int, ...], ...],
-        scales: tuple[str, ...],
-        positive: frozenset[str],
-        start: Floats,
-    ) -> None:
-        self.names, self.shapes, self.scales, self.start = names, shapes, scales, start
-        self.sizes = {name: math.prod(shape) for name, shape in zip(names, shapes, strict=True)}
-        ends = np.cumsum([0, *self.sizes.values()])
-        self._slices = {name: slice(int(a), int(b)) for name, a, b in zip(names, ends, ends[1:], strict=False)}
-        self._floors = np.full(start.size, -math.inf)
-        logarithms = np.zeros(start.size, dtype=bool)
-        for name, scale in zip(names, scales, strict=True):
-            here = self._slices[name]
-            if scale == "log":
-                logarithms[here] = True
-            elif name in positive:
-                self._floors[here] = FLOOR * start[here]
-        self._logarithms = logarithms if logarithms.any() else None
-        self._bounded = bool(np.isfinite(self._floors).any())
-        self._places: dict[tuple[str, ...], Any] = {}
+    def _check_bounds(self) -> None:
+        if not isinstance(self.bounds, (tuple, list)) or len(self.bounds) != 2:
+            raise InputTypeError(f"Weight: bounds must be a pair (low, high), None for no bound (got {self.bounds!r})")
+        try:
+            low, high = self.limits
+            fits = bool((low < high).all())
+        except (TypeError, ValueError) as error:
+            raise InputTypeError(f"Weight: bounds {self.bounds!r} are no numbers that fit together ({error})") from None
+        if not fits:
+            raise InputError(f"Weight: bounds must be low < high everywhere (got {self.bounds!r})")
 
-    def places(self, names: tuple[str, ...]) -> Any:
-        """Where some weights, packed one after the other, lie in the flat array: a slice or indices."""
-        found = self._places.get(names)
-        if found is None:
-            numbers = np.concatenate([np.arange(self.start.size)[self._slices[name]] for name in names])
-            whole = len(numbers) > 0 and bool((np.diff(numbers) == 1).all())
-            found = slice(int(numbers[0]), int(numbers[-1]) + 1) if whole else numbers
-            self._places[names] = found
-        return found
+    def _check_surface(self, surfaces: list[str]) -> None:
+        reasons = {
+            "bounds": self.bounds is not None,
+            "tie": self.tie is not None,
+            "fixed entries (fix all or none)": np.ndim(self.fixed) > 0,
+            "the other": len(surfaces) > 1,
+            f"scale={self.scale!r}": self.scale == "logit" or (self.orthonormal and self.scale != "raw"),
+        }
+        wrong = [reason for reason, holds in reasons.items() if holds]
+        if wrong:
+            raise InputError(f"Weight: {surfaces[0]}=True does not go together with {', '.join(wrong)}")
 
-    def learnt(self, weights: Floats) -> Floats:
-        """What is learnt, from weights as shown."""
-        if self._logarithms is None:
-            return weights.copy()
-        return np.where(self._logarithms, np.log(np.where(self._logarithms, weights, 1.0)), weights)
-
-    def shown(self, learnt: Floats) -> Floats:
-        """Weights as shown, from what is learnt."""
-        if self._logarithms is None:
-            return learnt
-        return np.where(self._logarithms, np.exp(np.where(self._logarithms, learnt, 0.0)), learnt)
-
-    def gradient(self, gradient: Floats, weights: Floats) -> Floats:
-        """The derivative by what is learnt, from that by the weights as shown."""
-        if self._logarithms is None:
-            return gradient
-        return np.where(self._logarithms, gradient * weights, gradient)
-
-    def project(self, learnt: Floats, state: State, optimiser: Optimiser) -> tuple[Floats, State]:
-        """Weights and state after positive weights were kept above their floors."""
-        if not self._bounded:
-            return learnt, state
-        below = learnt < self._floors
-        if not below.any():
-            return learnt, state
-        return np.where(below, self._floors, learnt), optimiser.halt(state, below)
-
-    def unpack(self, packed: Floats) -> dict[str, Floats]:
-        """Arrays by name from (p,) or (records, p); views, where the shape allows it."""
-        front = packed.shape[:-1]
+    def _settings(self) -> dict[str, Any]:
+        """What differs from the defaults."""
         return {
-            name: packed[..., self._slices[name]].reshape((*front, *shape))
-            for name, shape in zip(self.names, self.shapes, strict=True)
+            "scale": self.scale if self.scale != "raw" else None,
+            "bounds": self.bounds,
+            "fixed": self.fixed if np.any(self.fixed) else None,
+            "simplex": self.simplex or None,
+            "orthonormal": self.orthonormal or None,
+            "tie": self.tie,
         }
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Names, shapes and scales as JSON values."""
-        return [
-            {"name": name, "shape": list(shape), "scale": scale}
-            for name, shape, scale in zip(self.names, self.shapes, self.scales, strict=True)
-        ]
+    def describe(self) -> dict[str, Any]:
+        """The settings without the value, as JSON values."""
+        settings = {name: value for name, value in self._settings().items() if value is not None}
+        if self.bounds is not None:
+            settings["bounds"] = [_plain(edge) for edge in self.limits]
+        for name in ("fixed", "tie"):
+            if name in settings and not isinstance(settings[name], (str, bool)):
+                settings[name] = np.asarray(settings[name]).tolist()
+        return {"scale": self.scale, **settings}
 
-    def name_of(self, number: int) -> str:
-        """The weight that holds a number of the flat array, with subscripts."""
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            here = self._slices[name]
-            if here.start <= number < here.stop:
-                subscripts = np.unravel_index(number - here.start, shape) if shape else ()
-                return f"{name}[{', '.join(str(int(s)) for s in subscripts)}]" if shape else name
-        raise IndexError(number)
-
-
-def coordinates_from_user(energy: Any, weights: Mapping[str, Any]) -> Coordinates:
-    """Check the starting weights of a learner against the declaration of its energy."""
-    who, names = f"learner of energy {energy.name!r}", tuple(str(weight) for weight in energy.weights)
-    if not names:
-        raise InputError(f"{who}: the energy has no weights, so there is nothing to learn")
-    if not isinstance(weights, Mapping):
-        raise InputTypeError(
-            f"{who}: weights must be a dict by name (got {type(weights).__name__}); needed: {', '.join(names)}"
-        )
-    for name in weights:
-        if name not in names:
-            raise NameMissingError(
-                f"{who}: unknown weight {name!r}{nearest(str(name), names)}; weights: {', '.join(names)}"
-            )
-    missing = [name for name in names if name not in weights]
-    if missing:
-        raise NameMissingError(
-            f"{who}: weight {', '.join(missing)} is missing; every weight needs a starting value "
-            f"(given: {', '.join(weights) or 'none'})"
-        )
-    values, scales = [], []
-    for name in names:
-        given = weights[name] if isinstance(weights[name], Weight) else Weight(weights[name])
-        values.append(_value(given, name, tuple(energy.shapes[name]), name in energy.positive, who))
-        scales.append(given.scale)
-    start = np.concatenate([value.ravel() for value in values])
-    return Coordinates(names, tuple(value.shape for value in values), tuple(scales), energy.positive, start)
+    def __repr__(self) -> str:
+        value = [] if self.value is None else [repr(self.value)]
+        settings = [f"{name}={setting!r}" for name, setting in self._settings().items() if setting is not None]
+        return f"Weight({', '.join([*value, *settings])})"
 
 
-def _value(weight: Weight, name: str, declared: tuple[Any, ...], positive: bool, who: str) -> Floats:
-    try:
-        if np.iscomplexobj(weight.value):
-            raise TypeError("it is complex")
-        value = np.array(weight.value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputTypeError(f"{who}: weight {name} is not an array of numbers ({error})") from None
-    fits = value.ndim == len(declared) and all(
-        not getattr(extent, "is_Integer", False) or int(extent) == size
-        for extent, size in zip(declared, value.shape, strict=True)
-    )
-    if not fits:
-        batched = value.ndim == len(declared) + 1
-        hint = "; a leading batch axis means per-instance weights, which cannot be learnt here" if batched else ""
-        shape = f"({', '.join(map(str, declared))}{',' if len(declared) == 1 else ''})"
-        raise InputError(f"{who}: weight {name} must have its declared shape {shape}; got {value.shape}{hint}")
-    bad = ~np.isfinite(value)
-    if bad.any():
-        raise InputError(f"{who}: weight {name} is not finite{_place(bad)}")
-    if (positive or weight.scale == "log") and not (value > 0.0).all():
-        reason = "is learnt as a logarithm" if weight.scale == "log" else "is declared positive"
-        raise InputError(f"{who}: weight {name} = {value[value <= 0.0].flat[0]} but it {reason}{_place(value <= 0.0)}")
-    return value
+def from_description(value: Floats, description: Mapping[str, Any]) -> Weight:
+    """The weight that `describe` described, of this value."""
+    settings = {name: setting for name, setting in description.items() if name not in ("name", "shape")}
+    return Weight(None if isinstance(settings.get("tie"), str) else value, **settings)
 
 
-def _place(marked: NDArray[np.bool_]) -> str:
-    if marked.ndim == 0:
-        return ""
-    return f", first at [{', '.join(str(int(k)) for k in np.argwhere(marked)[0])}]"
+def _edge(edge: ArrayLike | None, none: float) -> Floats:
+    """A bound as an array; None, as a whole or as an entry, is none."""
+    return np.asarray(np.frompyfunc(lambda one: none if one is None else one, 1, 1)(edge), dtype=np.float64)
+
+
+def _plain(edge: Any) -> Any:
+    """A bound as JSON values; None where it is infinite."""
+    if np.ndim(edge):
+        return [_plain(one) for one in edge]
+    return float(edge) if math.isfinite(edge) else None
