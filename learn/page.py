@@ -47,7 +47,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.8rem 0.25rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; }
 td.number, th.number { text-align: right; white-space: nowrap; }
-.weights td:first-child { white-space: nowrap; }
+.weights td { white-space: nowrap; }
 th { color: var(--quiet); font-weight: 600; overflow-wrap: normal; }
 .figures { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
 .figures img { width: 100%; height: auto; }
@@ -62,6 +62,12 @@ $body
 </body>
 </html>
 """)
+
+
+FIRST = ("name", "value", "change", "verdict")
+"""Columns of the table of weights that a phone shows."""
+
+DIGITS = {"value": 6, "start": 6}
 
 
 def write_page(
@@ -119,7 +125,7 @@ def _settings(learner: Learner) -> dict[str, str]:
     settings = {**learner.optimiser.describe()}
     return {
         "optimiser": str(settings.pop("kind", "")),
-        **{name.replace("_", " "): str(value) for name, value in settings.items()},
+        **{name.replace("_", " "): str(value) for name, value in settings.items() if value is not None},
         "damping": str(schedule.describe(learner.damping)),
         "unconverged instances": learner.unconverged,
         "steps that are not finite": learner.not_finite,
@@ -128,15 +134,17 @@ def _settings(learner: Learner) -> dict[str, str]:
 
 
 def _weights(report: Report) -> str:
+    """A row for every number that is learnt: what matters most first, then what else the report says of it."""
     if not report.rows:
         return "<p>None.</p>"
-    columns = [field.name for field in fields(report.rows[0])]
+    columns = [*FIRST, *(field.name for field in fields(report.rows[0]) if field.name not in FIRST)]
     numbers = {name for name in columns if isinstance(getattr(report.rows[0], name), float)}
-    head = "".join(_cell("th", name.replace("_", " "), name in numbers) for name in columns)
+    labels = ["weight" if name == "name" else name.replace("_", " ") for name in columns]
+    head = "".join(_cell("th", label, name in numbers) for name, label in zip(columns, labels, strict=True))
     lines = [f"<tr>{head}</tr>"]
     for row in report.rows:
-        cells = "".join(_cell("td", number_text(getattr(row, name)), name in numbers) for name in columns)
-        lines.append(f"<tr>{cells}</tr>")
+        cells = (_cell("td", number_text(getattr(row, name), DIGITS.get(name, 3)), name in numbers) for name in columns)
+        lines.append(f"<tr>{''.join(cells)}</tr>")
     return f'<div class="scroll"><table class="weights">{"".join(lines)}</table></div>'
 
 
@@ -158,10 +166,10 @@ def _pairs(table: Mapping[str, str]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def number_text(value: Any) -> str:
+def number_text(value: Any, digits: int) -> str:
     """A cell of a table; empty where a number does not exist."""
     if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.6g}"
+        return "" if np.isnan(value) else f"{value:.{digits}g}"
     return str(value)
 
 

@@ -78,7 +78,7 @@ def test_a_learner_without_steps_has_a_report(spring, t_loss, tmp_path):
     learner = wb.Learner(spring, t_loss, weights={"w": 2.0})
     assert "0 steps" in str(learner.report(tmp_path / "report.html"))
     page = Page((tmp_path / "report.html").read_text())
-    assert page.tables[0][1][:4] == ["w", "2", "2", "0"] and page.pictures == []
+    assert page.tables[0][1][:4] == ["w", "2", "0", "too few steps"] and page.pictures == []
 
 
 def test_the_page_needs_nothing_else_and_has_all_of_it(learner, tmp_path):
@@ -90,8 +90,8 @@ def test_the_page_needs_nothing_else_and_has_all_of_it(learner, tmp_path):
     weights = page.tables[0]
     for line, row in zip(weights[1:], learner.report().rows, strict=True):
         found = dict(zip(weights[0], line, strict=True))
-        assert found["name"] == row.name and found["value"] == f"{row.value:.6g}" and found["verdict"] == row.verdict
-        assert found["gradient"] == ("" if np.isnan(row.gradient) else f"{row.gradient:.6g}")
+        assert found["weight"] == row.name and found["value"] == f"{row.value:.6g}" and found["verdict"] == row.verdict
+        assert found["gradient"] == ("" if np.isnan(row.gradient) else f"{row.gradient:.3g}")
     assert [row[0] for row in page.tables[1][1:]] == ["unconverged", "shifted", "dominated"]
     assert ["data of the last step", "H (2, 2), C (3, 2)"] in page.tables[2] and ["steps", "30"] in page.tables[2]
     assert ["damping", "0.2"] in page.tables[3] and ["learning rate", "0.05"] in page.tables[3]
