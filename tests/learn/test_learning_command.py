@@ -202,6 +202,7 @@ def test_apply_writes_the_minima(place, capsys):
 def test_evaluate_compares_before_and_after(place, capsys):
     assert main(["fit", str(place / "fit.toml"), "--json"]) == 0
     fitted = json.loads(capsys.readouterr().out)
+    assert fitted["evaluation"]["statuses"] == {"CONVERGED": 10}
     assert main(["evaluate", str(place / "fit.run"), str(place / "held_out.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["evaluation"] == fitted["evaluation"]
     assert main(["evaluate", str(place / "fit.run"), str(place / "held_out.csv")]) == 0
