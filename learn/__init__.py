@@ -4,7 +4,15 @@ from .batches import Batch, BatchParts
 from .history import History
 from .implicit import UnconvergedWarning, implicit_gradient, implicit_jacobian
 from .learner import Learner
-from .loss import Loss, absolute_error, squared_error
+from .loss import Loss
+from .losses import (
+    absolute_error,
+    generalised_iou_loss,
+    iou_loss,
+    mean_joint_distance,
+    pseudo_huber_error,
+    squared_error,
+)
 from .optimiser import SGD, Adam
 from .output import Output
 from .schedule import CosineDecay, PiecewiseLinear, StepDecay, Warmup
@@ -31,8 +39,12 @@ __all__ = [
     "Weight",
     "ZeroGradientWarning",
     "absolute_error",
+    "generalised_iou_loss",
     "implicit_data_gradient",
     "implicit_gradient",
     "implicit_jacobian",
+    "iou_loss",
+    "mean_joint_distance",
+    "pseudo_huber_error",
     "squared_error",
 ]

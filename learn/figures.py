@@ -80,15 +80,15 @@ def plot_history(history: Any, weights: Sequence[str] | None = None, figure: Any
         axes.remove()
     left_out = len(known.weights) - len(names)
     more = f" ({left_out} more weights are not drawn)" if left_out and weights is None else ""
-    figure.suptitle(f"{len(known):,} steps{more}", fontsize="medium")
+    figure.suptitle(f"{int(known.steps[-1]) + 1:,} steps{more}", fontsize="medium")
     return figure
 
 
 def panels(history: History, weights: Sequence[str] | None) -> dict[str, Callable[[Any], None]]:
     """What there is to draw, by its label: functions that draw on given axes."""
     drawn: dict[str, Callable[[Any], None]] = {
-        "loss": partial(_draw_positive, series=history.loss, label="loss"),
-        "gradient norm": partial(_draw_positive, series=history.gradient_norm, label="gradient norm"),
+        "loss": partial(_draw_positive, history=history, name="loss", label="loss"),
+        "gradient norm": partial(_draw_positive, history=history, name="gradient_norm", label="gradient norm"),
         "share of the instances": partial(_draw_shares, history=history),
     }
     for name in _names(history, weights):
@@ -97,7 +97,7 @@ def panels(history: History, weights: Sequence[str] | None) -> dict[str, Callabl
 
 
 def parts(series: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Steps, means, least and largest numbers of at most `POINTS` equal parts of a series; NaN counts as missing.
+    """Places, means, least and largest numbers of at most `POINTS` equal parts of a series; NaN counts as missing.
 
     >>> parts(np.array([1.0, np.nan, 3.0]))[1]
     array([ 1., nan,  3.])
@@ -128,16 +128,18 @@ def _names(history: History, weights: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _draw_series(axes: Any, series: Floats, label: str, colour: str) -> None:
-    steps, mean, low, high = parts(series)
-    axes.plot(steps, mean, color=colour, linewidth=1, label=label, marker="." if len(steps) == 1 else None)
-    if len(steps) < len(series):
-        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+def _draw_series(axes: Any, steps: NDArray[np.int64], series: Floats, label: str, colour: str) -> None:
+    places, mean, low, high = parts(series)
+    across = np.interp(places, np.arange(len(series)), steps)
+    axes.plot(across, mean, color=colour, linewidth=1, label=label, marker="." if len(across) == 1 else None)
+    if len(across) < len(series):
+        axes.fill_between(across, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _draw_positive(axes: Any, series: Floats, label: str) -> None:
+def _draw_positive(axes: Any, history: History, name: str, label: str) -> None:
     """A series, on a logarithmic axis where all of it is positive."""
-    _draw_series(axes, series, label, "tab:blue")
+    series = getattr(history, name)
+    _draw_series(axes, history.steps, series, label, "tab:blue")
     finite = series[np.isfinite(series)]
     if finite.size and (finite > 0.0).all():
         axes.set_yscale("log")
@@ -147,7 +149,7 @@ def _draw_positive(axes: Any, series: Floats, label: str) -> None:
 
 def _draw_shares(axes: Any, history: History) -> None:
     for name, colour in SHARES.items():
-        _draw_series(axes, getattr(history, name), name, colour)
+        _draw_series(axes, history.steps, getattr(history, name), name, colour)
     axes.set(xlabel="step", ylabel="share of the instances", ylim=(-0.03, 1.03))
     axes.legend(fontsize="small")
 

@@ -31,7 +31,6 @@ from ..energies.errors import InputError, InputTypeError, NotFiniteError, neares
 from . import checkpoint, resume, schedule, zero_gradients
 from .batches import AnyBatch, Batch, Batches, check_batch, check_steps, length, place, stream
 from .coordinates import Coordinates
-from .determined import Row, rows_of
 from .distributed import JudgedParts, judged_by
 from .history import SERIES, History, Record
 from .implicit import check_damping, check_policy
@@ -231,26 +230,14 @@ class Learner:
         return self._record.history(self._state.steps, self._coordinates.unpack)
 
     @property
+    def last_batch(self) -> Batch | None:
+        """What the last step learnt from; None where that was before a checkpoint."""
+        return self._last
+
+    @property
     def formulas(self) -> dict[str, Any]:
         """Energy, output, loss and regulariser, by what they are: what a checkpoint belongs to."""
         return dict(self._model.energies)
-
-    def report(self, path: str | os.PathLike[str] | None = None) -> Report:
-        """What learning did: print it. With a path also as one HTML file, with pictures where matplotlib is installed.
-
-        Raises
-        ------
-        CheckpointError
-            If the file cannot be written.
-        """
-        from .report import report_of  # here: most learners are not asked
-
-        report = report_of(self, self._last)
-        if path is not None:
-            from .page import write_page
-
-            write_page(path, report, self.history)
-        return report
 
     def predict(
         self,
@@ -263,9 +250,27 @@ class Learner:
         batch = Batch(data={} if data is None else data, start=start, candidates=candidates)
         return dict(self._minimise(batch).variables)
 
-    def rows(self) -> tuple[tuple[Row, ...], int]:
-        """What the last steps say of each number of each weight, and how many of them (determined.py)."""
-        return rows_of(self._coordinates, self._state.weights, self._record.recent(self._state.steps))
+    def report(self, path: str | os.PathLike[str] | None = None) -> Report:
+        """What learning did to each weight, and whether the data determine it; `print` shows it as text.
+
+        With a path it is also written as one HTML file (page.py), with pictures where matplotlib is installed.
+
+        Raises
+        ------
+        CheckpointError
+            If the file cannot be written.
+        """
+        from .report import make_report  # here: only some learners are asked for it
+
+        history, steps = self.history, self._state.steps
+        numbers = np.stack([history.loss, history.unconverged, history.skipped])
+        recent = self._record.recent(steps)
+        report = make_report(self.kernel.name, self._coordinates, self._state.weights, steps, numbers, recent)
+        if path is not None:
+            from .page import write_page
+
+            write_page(path, self, report)
+        return report
 
     # ------------------------------------------------------------------------------------------ learning
 
@@ -354,6 +359,7 @@ class Learner:
                     if self.not_finite == "stop":
                         raise
                     loss, failed = self._skip(error), 0.0
+                self._last = batch
                 show(self.steps, loss, failed)
                 save_when_due()
                 if (callback is not None and callback(self)) or interrupted():
@@ -384,7 +390,6 @@ class Learner:
         series = (judged.loss, norm, *shares, rate, damping, clipped, 0.0)
         self._record.write(state.steps, series, shown, state.learnt, gradient)
         self._state = _State(state.steps + 1, learnt, shown, memory, averages)
-        self._last = batch
         still = None if judged.loss == 0.0 or math.isnan(judged.loss) else self._zeros.look(state.steps, gradient)
         if still is not None:
             zero_gradients.warn(still, self._coordinates, state.steps, stacklevel=4)

@@ -138,14 +138,13 @@ def _checked(run: Run, learner: Learner, train: Dataset) -> dict[str, Any]:
 
 
 def _result(run: Run, learner: Learner) -> dict[str, Any]:
-    loss = learner.history.loss
-    tenth = max(1, len(loss) // 10)
-    finite = loss[-tenth:][np.isfinite(loss[-tenth:])]
+    history = learner.history
+    loss, failed = (series[np.isfinite(series)] for series in (history.loss, history.unconverged))
     return {
         "folder": str(run.folder),
         "steps": learner.steps,
-        "loss": float(finite.mean()) if len(finite) else None,
-        "unconverged": float(learner.history.unconverged.mean()) if len(loss) else None,
+        "loss": float(loss[-max(1, len(loss) // 10) :].mean()) if len(loss) else None,
+        "unconverged": float(failed.mean()) if len(failed) else None,
         "weights": {name: np.asarray(value).tolist() for name, value in learner.weights.items()},
     }
 
@@ -163,7 +162,8 @@ def _sections(run: Run, train: Dataset, result: Mapping[str, Any]) -> dict[str, 
     if "evaluation" in result:
         before, after = result["evaluation"]["before"], result["evaluation"]["after"]
         found["Held-out loss"] = {
-            name: f"{_text(before[name])} before, {_text(after[name])} after learning" for name in after
+            name.replace("_", " "): f"{_text(before[name])} before, {_text(after[name])} after learning"
+            for name in after
         }
     return found
 

@@ -6,7 +6,7 @@ compiled when first needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,6 @@ from ..energies.energy import Energy
 from ..energies.errors import (
     DeclarationError,
     InputError,
-    InputTypeError,
     NameMissingError,
     nearest,
 )
@@ -244,67 +243,3 @@ class Regulariser:
         """R, and its derivative (p,) in the weights that it reads, flattened in that order."""
         own, point = {name: weights[name] for name in self.weights}, {"unit of the regulariser": 1.0}
         return float(self.kernel.value(point, own)), self.kernel.weight_gradient(point, own)
-
-
-def squared_error(variable: Any, target: Any) -> Loss:
-    """The sum of (variable - target)^2 over all entries.
-
-    Parameters
-    ----------
-    variable, target : Symbol, or IndexedBase of equal shapes
-
-    Examples
-    --------
-    >>> import sympy as sp
-    >>> t, mu = sp.symbols("t mu", real=True)
-    >>> squared_error(t, mu).value({"t": 3.0}, {"mu": 1.0})
-    4.0
-    """
-    return _entrywise(lambda difference: difference**2, variable, target, "squared_error")
-
-
-def absolute_error(variable: Any, target: Any) -> Loss:
-    """The sum of |variable - target| over all entries; its derivative where they are equal is 0.
-
-    Parameters
-    ----------
-    variable, target : Symbol, or IndexedBase of equal shapes
-
-    Examples
-    --------
-    >>> import sympy as sp
-    >>> y, truth = sp.IndexedBase("y", shape=(2,)), sp.IndexedBase("truth", shape=(2,))
-    >>> loss = absolute_error(y, truth)
-    >>> loss.value({"y": [3.0, 2.0]}, {"truth": [1.0, 5.0]})
-    5.0
-    >>> print(loss.gradient({"y": [3.0, 2.0]}, {"truth": [1.0, 5.0]})["y"])
-    [ 1. -1.]
-    """
-    return _entrywise(sp.Abs, variable, target, "absolute_error")
-
-
-def _entrywise(of_difference: Callable[[Any], Any], variable: Any, target: Any, name: str) -> Loss:
-    for symbol in (variable, target):
-        if not isinstance(symbol, sp.Symbol | sp.IndexedBase):
-            raise InputTypeError(
-                f"{name}: variable and target must be a SymPy Symbol or IndexedBase "
-                f"(got {symbol!r} of type {type(symbol).__name__})"
-            )
-    shapes = [_shape(symbol, name) for symbol in (variable, target)]
-    if shapes[0] != shapes[1]:
-        raise DeclarationError(
-            f"{name}: {variable} has shape {shapes[0]} and {target} has {shapes[1]}; they must be equal"
-        )
-    if not shapes[0]:
-        return Loss(of_difference(variable - target), variables=[variable], targets=[target], name=name)
-    indices = tuple(sp.Idx(f"i{axis}", extent) for axis, extent in enumerate(shapes[0]))
-    total = sp.Sum(of_difference(variable[indices] - target[indices]), *indices)
-    return Loss(total, variables=[variable], targets=[target], name=name)
-
-
-def _shape(symbol: Any, name: str) -> tuple[Any, ...]:
-    if isinstance(symbol, sp.Symbol):
-        return ()
-    if symbol.shape is None:
-        raise DeclarationError(f"{name}: {symbol} has no shape; declare sp.IndexedBase({str(symbol)!r}, shape=(n,))")
-    return tuple(symbol.shape)

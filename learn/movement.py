@@ -293,15 +293,17 @@ def _draw_energies(axes: Any, moved: Movement, damping: float, names: list[str])
     direction = np.ones(1) if single else _direction(after - before, predicted - before)
     origin = float(before[0]) if single else 0.0
     places = origin + np.array([before, after, predicted] - before) @ direction
-    reach = 2.0 * max(np.ptp(places), 1e-3 * (1.0 + abs(origin)))
+    models = [_model(one, moved.member, before, direction) for one in (moved.before, moved.after)]
+    reach = _reach(2.0 * max(np.ptp(places), 1e-3 * (1.0 + abs(origin))), models, damping)
     along = np.linspace(places.min() - 2 * reach, places.max() + 2 * reach, 2 * GRID)
     near = along[np.abs(along - places.mean()) < reach]
     heights = []
-    for one, style, name, text in zip((moved.before, moved.after), ["-", "--"], names, TIMES, strict=True):
+    drawn = zip((moved.before, moved.after), models, ["-", "--"], names, TIMES, strict=True)
+    for one, (energy, slope, curvature), style, name, text in drawn:
         energies = energies_at(one, moved.member, before + (along - origin)[:, None] * direction)
         heights.append(energies[np.isfinite(energies)])
         axes.plot(along, energies, style, color="purple", label=f"E {text} ({name})")
-        model = _model(one, moved.member, before, direction, damping, near - origin)
+        model = energy + slope * (near - origin) + (curvature + damping) / 2.0 * (near - origin) ** 2
         axes.plot(near, model, style, color="darkturquoise", label=f"its quadratic model {text}")
     for place, one, marker, colour, text in (
         (places[0], moved.before, "o", "black", "minimum before"),
@@ -327,13 +329,19 @@ def _direction(*ways: Floats) -> Floats:
     return np.asarray(np.eye(len(ways[0]))[0])
 
 
-def _model(one: Solution, row: int, point: Floats, direction: Floats, damping: float, offsets: Floats) -> Floats:
-    """E + g s + (h + lambda) s^2 / 2 at a point along a direction."""
+def _reach(least: float, models: list[tuple[float, float, float]], damping: float) -> float:
+    """How far to draw: where the energies rise by as much as they differ, so that both are seen to be curved."""
+    (before, _, curvature), (after, _, _) = models
+    rise = 2.0 * abs(after - before) / max(curvature + damping, 1e-300)
+    return min(max(least, float(np.sqrt(rise)) / 2.0), 10.0 * least) if np.isfinite(rise) else least
+
+
+def _model(one: Solution, row: int, point: Floats, direction: Floats) -> tuple[float, float, float]:
+    """Energy, slope and curvature at a point along a direction."""
     inputs, here, way = inputs_of(one, row, 1), point[None].copy(), direction[None].copy()
     value, gradient = run(one.kernel.entry("value_gradient"), inputs, here, count=1)
     _, product = run(one.kernel.entry("hvp"), inputs, here, way, count=1)
-    slope, curvature = float(gradient[0] @ direction), float(product[0] @ direction)
-    return np.asarray(value[0] + slope * offsets + (curvature + damping) / 2.0 * offsets**2)
+    return float(value[0]), float(gradient[0] @ direction), float(product[0] @ direction)
 
 
 def _draw_movement(axes: Any, moved: Movement, k: int, damping: float) -> None:

@@ -9,13 +9,20 @@ from collections.abc import Mapping
 from dataclasses import fields
 from html import escape
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ..energies.display import printable
 from ..energies.errors import MissingPackageError
-from .figures import panels
+from . import schedule
+from .figures import SHARES, panels
 from .files import write_whole
 from .history import History
-from .report import Report, number_text
+from .report import Report
+
+if TYPE_CHECKING:
+    from .learner import Learner
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -40,7 +47,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.8rem 0.25rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; }
 td.number, th.number { text-align: right; white-space: nowrap; }
-.weights td:first-child { white-space: nowrap; }
+.weights td { white-space: nowrap; }
 th { color: var(--quiet); font-weight: 600; overflow-wrap: normal; }
 .figures { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
 .figures img { width: 100%; height: auto; }
@@ -57,16 +64,24 @@ $body
 """)
 
 
+FIRST = ("name", "value", "change", "verdict")
+"""Columns of the table of weights that a phone shows."""
+
+DIGITS = {"value": 6, "start": 6}
+
+
 def write_page(
     path: str | os.PathLike[str],
+    learner: Learner,
     report: Report,
-    history: History,
     more: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """Write a report as a page that is whole at every moment.
 
     Parameters
     ----------
+    report : Report
+        Of the learner.
     more : dict of dicts, optional
         Tables of names and texts, by heading, that are added at the end.
 
@@ -75,48 +90,87 @@ def write_page(
     CheckpointError
         If it cannot be written; what was there is untouched.
     """
-    write_whole(path, page(report, history, more).encode())
+    write_whole(path, page(learner, report, more).encode())
 
 
-def page(report: Report, history: History, more: Mapping[str, Mapping[str, str]] | None = None) -> str:
+def page(learner: Learner, report: Report, more: Mapping[str, Mapping[str, str]] | None = None) -> str:
     """The HTML of a report; without matplotlib it has no pictures and says so."""
-    parts = ["<h2>Weights</h2>", _weights(report)]
+    history = learner.history
+    title, *words = report.head()
+    parts = [*(f"<p>{escape(line)}</p>" for line in words), "<h2>Weights</h2>", _weights(report)]
+    parts += [f"<p>{escape(line)}</p>" for line in report.notes() if line]
     if len(history):
         parts += ["<h2>Over the steps</h2>", _figures(history)]
-        parts += ["<h2>How minimisations ended</h2>", _statuses(report)]
-    for heading, table in {"Data seen": report.seen, "Settings": report.settings, **(more or {})}.items():
+        parts += ["<h2>How minimisations ended</h2>", _statuses(history)]
+    for heading, table in {"Data seen": _seen(learner), "Settings": _settings(learner), **(more or {})}.items():
         parts += [f"<h2>{escape(heading)}</h2>", _pairs(table)]
     parts += ["<h2>Formulas</h2>"]
-    for what, text in report.formulas.items():
-        parts.append(f"<h3>{escape(what)}</h3><pre>{escape(text)}</pre>")
-    return PAGE.substitute(title=escape(report.title), body="\n".join(parts))
+    for what, energy in learner.formulas.items():
+        parts.append(f"<h3>{escape(what)}</h3><pre>{escape(str(energy))}</pre>")
+    return PAGE.substitute(title=escape(title), body="\n".join(parts))
+
+
+def _seen(learner: Learner) -> dict[str, str]:
+    """Steps, and the shapes of what the last of them learnt from."""
+    seen, last = {"steps": f"{learner.steps:,}"}, learner.last_batch
+    for role in ("data", "targets", "start", "candidates") if last is not None else ():
+        arrays = getattr(last, role) or {}
+        if arrays:
+            shapes = ", ".join(f"{printable(str(name))} {np.shape(array)}" for name, array in arrays.items())
+            seen[f"{role} of the last step"] = shapes
+    return seen
+
+
+def _settings(learner: Learner) -> dict[str, str]:
+    settings = {**learner.optimiser.describe()}
+    return {
+        "optimiser": str(settings.pop("kind", "")),
+        **{name.replace("_", " "): str(value) for name, value in settings.items() if value is not None},
+        "damping": str(schedule.describe(learner.damping)),
+        "unconverged instances": learner.unconverged,
+        "steps that are not finite": learner.not_finite,
+        **{name.replace("_", " "): str(value) for name, value in learner.minimiser.items()},
+    }
 
 
 def _weights(report: Report) -> str:
+    """A row for every number that is learnt: what matters most first, then what else the report says of it."""
     if not report.rows:
         return "<p>None.</p>"
-    columns = [field.name for field in fields(report.rows[0])]
+    columns = [*FIRST, *(field.name for field in fields(report.rows[0]) if field.name not in FIRST)]
     numbers = {name for name in columns if isinstance(getattr(report.rows[0], name), float)}
-    head = "".join(_cell("th", name.replace("_", " "), name in numbers) for name in columns)
+    labels = ["weight" if name == "name" else name.replace("_", " ") for name in columns]
+    head = "".join(_cell("th", label, name in numbers) for name, label in zip(columns, labels, strict=True))
     lines = [f"<tr>{head}</tr>"]
     for row in report.rows:
-        cells = "".join(_cell("td", number_text(getattr(row, name)), name in numbers) for name in columns)
-        lines.append(f"<tr>{cells}</tr>")
+        cells = (_cell("td", number_text(getattr(row, name), DIGITS.get(name, 3)), name in numbers) for name in columns)
+        lines.append(f"<tr>{''.join(cells)}</tr>")
     return f'<div class="scroll"><table class="weights">{"".join(lines)}</table></div>'
 
 
-def _statuses(report: Report) -> str:
+def _statuses(history: History) -> str:
+    """Shares over all steps, and over the last tenth of them."""
     head = _cell("th", "share of the instances", False) + _cell("th", "all steps", True)
     lines = [f"<tr>{head}{_cell('th', 'last tenth', True)}</tr>"]
-    for name, shares in report.statuses.items():
-        cells = "".join(_cell("td", f"{100 * share:.3g} %", True) for share in shares)
-        lines.append(f"<tr>{_cell('td', name, False)}{cells}</tr>")
+    for name in SHARES:
+        cells = _cell("td", name, False)
+        for series in (getattr(history, name), getattr(history, name)[-max(1, len(history) // 10) :]):
+            known = series[np.isfinite(series)]
+            cells += _cell("td", f"{100 * known.mean():.3g} %" if len(known) else "none", True)
+        lines.append(f"<tr>{cells}</tr>")
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
 def _pairs(table: Mapping[str, str]) -> str:
     lines = [f"<tr>{_cell('th', name, False)}{_cell('td', text, False)}</tr>" for name, text in table.items()]
     return f"<table>{''.join(lines)}</table>"
+
+
+def number_text(value: Any, digits: int) -> str:
+    """A cell of a table; empty where a number does not exist."""
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.{digits}g}"
+    return str(value)
 
 
 def _cell(kind: str, text: str, number: bool) -> str:

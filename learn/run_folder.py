@@ -96,6 +96,7 @@ class Run:
             from_description(spec["optimiser"]),
             damping=spec["learning.damping"],
             unconverged=spec["learning.unconverged"],
+            not_finite=spec["learning.not_finite"],
             method=spec["minimise.method"],
             gtol=spec["minimise.gtol"],
             max_iterations=spec["minimise.max_iterations"],
@@ -150,7 +151,7 @@ class Run:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         write_whole(self.folder / "history.npz", buffer.getvalue())
-        write_page(self.folder / "report.html", learner.report(), history, more)
+        write_page(self.folder / "report.html", learner, learner.report(), more)
 
 
 def new_run(spec: Mapping[str, Any], base: Path, folder: Path) -> Run:

@@ -17,6 +17,7 @@ from typing import Any
 from ..energies.errors import InputError, nearest
 from ..runtime.methods import METHODS
 from .implicit import POLICIES
+from .learner import NOT_FINITE
 from .optimiser import KINDS
 from .weight import Weight
 
@@ -73,6 +74,8 @@ KEYS = (
     Key("learning.damping", "number", 0.1, "lambda of the damped derivative", low=0.0),
     Key("learning.unconverged", "choice", "zero", "what instances count whose minimisation did not converge",
         choices=tuple(POLICIES)),
+    Key("learning.not_finite", "choice", "stop", "what becomes of a step whose loss or gradient is not finite",
+        choices=tuple(NOT_FINITE)),
     Key("optimiser.kind", "choice", "SGD", "how a gradient becomes a step; the other keys of the table are the "
         "arguments of wb.KIND, such as learning_rate", choices=tuple(KINDS)),
     Key("minimise.method", "choice", "trust-region", "how energies are minimised", choices=tuple(METHODS)),

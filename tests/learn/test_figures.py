@@ -28,7 +28,7 @@ def history(steps, seed=0, shapes=((), (3,), (4, 5))):
     random = np.random.default_rng(seed)
     series = {field.name: random.uniform(0.1, 1.0, steps) for field in fields(History)}
     weights = {name: random.normal(size=(steps + 1, *shape)) for name, shape in zip("abc", shapes, strict=False)}
-    return History(**{**series, "weights": weights, "weight_steps": np.arange(steps + 1)})
+    return History(**{**series, "weights": weights, "weight_steps": np.arange(steps + 1), "steps": np.arange(steps)})
 
 
 @pytest.fixture

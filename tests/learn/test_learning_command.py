@@ -127,35 +127,42 @@ def test_a_run_learns_what_the_library_learns(place):
         assert result["evaluation"][when]["worst_instance"] == int(losses.argmax())
 
 
-def wait_for(process, file):
+def wait_for_another(process, file, before):
+    """Wait until a checkpoint is there that is another than before."""
     deadline = time.monotonic() + 120
-    while not file.exists():
+    while not file.exists() or file.read_bytes() == before:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
-def test_a_run_that_is_killed_or_interrupted_ends_with_the_bits_of_one_that_is_not(place):
-    (place / "fit.toml").write_text(SPEC.format(steps=900).replace("steps = 20", "steps = 150"))
+def test_a_run_that_is_killed_and_interrupted_ends_with_the_bits_of_one_that_is_not(place):
+    (place / "fit.toml").write_text(SPEC.format(steps=1200).replace("steps = 20", "steps = 100"))
     whole = result_of(run("fit", place / "fit.toml", "--folder", place / "whole", "--json"))
-    for kind, folder in ((signal.SIGKILL, "killed"), (signal.SIGINT, "stopped"), (signal.SIGTERM, "ended")):
+    folder, before, steps = place / "stopped", b"", 0
+    for kind in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         process = subprocess.Popen(
-            command("fit", place / "fit.toml", "--folder", place / folder, "--json"),
+            command("fit", place / "fit.toml", "--folder", folder, "--json"),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        wait_for(process, place / folder / "checkpoint")
+        wait_for_another(process, folder / "checkpoint", before)
         process.send_signal(kind)
         out, errors = process.communicate(timeout=120)
+        before = (folder / "checkpoint").read_bytes()
         if kind == signal.SIGKILL:
-            assert process.returncode == -signal.SIGKILL and not (place / folder / "history.npz").exists()
-        else:
-            stopped = json.loads(out)
-            assert process.returncode == 130 and stopped["state"] == "interrupted", errors
-            assert 0 < stopped["steps"] < 900 and f"interrupted after {stopped['steps']} steps" in errors
-            assert "Traceback" not in errors and (place / folder / "report.html").exists()
-        again = result_of(run("fit", place / "fit.toml", "--folder", place / folder, "--json"))
-        assert {**again, "folder": ""} == {**whole, "folder": ""}
-        assert (place / folder / "checkpoint").read_bytes() == (place / "whole" / "checkpoint").read_bytes()
+            assert process.returncode == -signal.SIGKILL and not (folder / "history.npz").exists()
+            continue
+        stopped = json.loads(out)
+        assert process.returncode == 130 and stopped["state"] == "interrupted" and "Traceback" not in errors
+        assert steps < stopped["steps"] < 1200 and f"interrupted after {stopped['steps']} steps" in errors
+        assert (folder / "history.npz").exists() and (folder / "report.html").exists()
+        steps = stopped["steps"]
+    again = result_of(run("fit", place / "fit.toml", "--folder", folder, "--json"))
+    assert {**again, "folder": ""} == {**whole, "folder": ""}
+    assert (folder / "checkpoint").read_bytes() == (place / "whole" / "checkpoint").read_bytes()
+    for name in ("loss", "weights/sigma"):
+        with np.load(folder / "history.npz") as one, np.load(place / "whole" / "history.npz") as other:
+            np.testing.assert_array_equal(one[name], other[name])
 
 
 def test_a_finished_run_takes_no_step_and_can_be_given_more(place, capsys):
@@ -195,6 +202,7 @@ def test_apply_writes_the_minima(place, capsys):
 def test_evaluate_compares_before_and_after(place, capsys):
     assert main(["fit", str(place / "fit.toml"), "--json"]) == 0
     fitted = json.loads(capsys.readouterr().out)
+    assert fitted["evaluation"]["statuses"] == {"CONVERGED": 10}
     assert main(["evaluate", str(place / "fit.run"), str(place / "held_out.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["evaluation"] == fitted["evaluation"]
     assert main(["evaluate", str(place / "fit.run"), str(place / "held_out.csv")]) == 0

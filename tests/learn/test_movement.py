@@ -80,6 +80,14 @@ def test_several_unknowns_are_drawn_along_the_movement(pyplot):
     assert lines(other.axes[1])["true movement"][-1, 1] == pytest.approx(after[0] - before[0], abs=1e-6)
 
 
+def test_the_minimum_is_followed_where_another_is_nearer(pyplot):
+    """A well moves away by eight times its width, and a shallower one stays beside where it was."""
+    formula = -sp.exp(-((t - a) ** 2)) - sp.exp(-((t + 1) ** 2)) / 2
+    kernel = wb.compile(wb.Energy(formula, variables=[t], weights=[a], name="wells"))
+    figure = wb.plot_movement(kernel, {"a": 0.0}, change=8.0, start={"t": 0.1})
+    assert lines(figure.axes[0])["minimum after"][0] == pytest.approx([8.0, -1.0], abs=1e-6)
+
+
 def test_where_no_undamped_derivative_exists_that_is_said(pyplot):
     kernel = wb.compile(wb.Energy(t**4 + a * t**6 - a * t**2 / 1000, variables=[t], weights=[a], name="flat"))
     figure = wb.plot_movement(kernel, {"a": 0.0}, change=0.1, start={"t": 0.0})
