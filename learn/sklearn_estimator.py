@@ -33,7 +33,8 @@ from . import checkpoint, resume
 from .batches import Batch
 from .full_batch import descend
 from .learner import Learner
-from .loss import Loss, squared_error
+from .loss import Loss
+from .losses import squared_error
 from .model import Model
 from .optimiser import from_description
 from .output import Output
