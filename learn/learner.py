@@ -4,7 +4,7 @@ One step, for the weights w and a batch of B instances:
 
     y_b  = argmin_y E(y; w, x_b)                                      minimise
     g    = 1/B sum_b dl(y_b)/dy . dy_b/dw                             the damped derivative (judge.py, implicit.py)
-    w   <- optimiser(w, g), then positive weights back above their floor
+    w   <- optimiser(w, g), then weights back within their constraints (coordinates.py)
 
 The gradient is that of the mean loss over the batch, so that a learning rate keeps its meaning when the batch grows.
 Which batch a step sees, also after a checkpoint: batches.py.
