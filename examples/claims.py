@@ -128,7 +128,8 @@ def damping(kernel: wb.Kernel) -> Iterator[str]:
     samples, _ = ransac.draw(5_000, 1, CLAIMS)
     for sigma in (1.0, 2.0, 4.0, 8.0, 20.0, 40.0):
         curvature = wb.minimise(kernel, {"sigma": sigma}, {"x": samples}).curvature
-        yield f"  sigma {sigma:4g}: {100 * np.mean(curvature < 0.1):5.1f} %, median curvature {np.median(curvature):.3f}"
+        share = 100 * np.mean(curvature < 0.1)
+        yield f"  sigma {sigma:4g}: {share:5.1f} %, median curvature {np.median(curvature):.3f}"
 
 
 # ---------------------------------------------------------------------------------------------- bound

@@ -235,7 +235,8 @@ def damped_blocks(
         kept = []
         for some in _blocks(pair, out, count):
             kept.append(some.copy())
-            largest.extend(np.sqrt(pair.sizes[: len(some)]).tolist())
+            if len(pair.sizes):
+                largest.append(math.sqrt(pair.sizes[0] if len(some) == 1 else pair.sizes[: len(some)].max()))
         return np.concatenate(kept)
 
     sums = _by_factors(kernel, solution, slopes, damping, codes, gathered)  # of 64 members each
