@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.kernel import Kernel
-from ..energies.errors import InputError
+from ..energies.errors import InputError, InputTypeError
 from ..runtime.problem import Problem
 from ..runtime.solution import Solution
 from .layer import Layer
@@ -45,7 +45,7 @@ def minimise(
     weights: Values | None = None,
     data: Values | None = None,
     *,
-    start: Values | None = None,
+    start: Values | Solution | OutputSolution | None = None,
     candidates: Values | None = None,
     damping: float = 0.1,
     unconverged: str = "zero",
@@ -57,7 +57,7 @@ def minimise(
     ----------
     kernel : Kernel or Output
     weights, data, start, candidates : dict of array_like
-        As for `wb.minimise`: one axis more than declared is the batch axis.
+        As for `wb.minimise`: one axis more than declared is the batch axis. `start` may be a solution.
     damping, unconverged
         As for `implicit_gradient`.
     **options
@@ -96,8 +96,8 @@ def minimise(
     given = {
         WEIGHT: layer.check_names(WEIGHT, weights, layer.weight_names),
         DATA: layer.check_names(DATA, data, layer.data_names),
-        START: dict(start or {}),
-        CANDIDATE: dict(candidates or {}),
+        START: _values(layer, START, start),
+        CANDIDATE: _values(layer, CANDIDATE, candidates),
     }
     every = [(role, name, value) for role, values in given.items() for name, value in values.items()]
     arrays = [jnp.asarray(value) for _, _, value in every]
@@ -116,6 +116,15 @@ def minimise(
     call = _Call(kernel, damping, unconverged, _frozen(options), labels, len(order[0]), str(kind), _Plan(layer, labels))
     found = _minima(call, tuple(arrays[k] for k in order[0]), tuple(arrays[k] for k in order[1]))
     return dict(zip(layer.names, found, strict=True))
+
+
+def _values(layer: Layer, role: str, given: Any) -> dict[str, Any]:
+    """Starts or candidates by name; a solution starts from its minima."""
+    if isinstance(given, (Solution, OutputSolution)):
+        given = given.variables if isinstance(given, Solution) else given.minima
+    if given is not None and not isinstance(given, Mapping):
+        raise InputTypeError(f"{layer.who}: {role} must be a dict by name (got {type(given).__name__})")
+    return dict(given or {})
 
 
 @dataclass(frozen=True)

@@ -446,8 +446,9 @@ class EnergyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 return names.index(column)
             return int(column)
 
-        if isinstance(which, slice):
-            return X[:, which]
+        if isinstance(which, slice) or (np.asarray(which).dtype == bool and np.shape(which) == X.shape[1:]):
+            chosen_columns: Floats = X[:, which]
+            return chosen_columns
         chosen = [which] if isinstance(which, (str, Integral)) else list(which)
         numbers = [number(column) for column in chosen]
         wrong = [k for k in numbers if not -X.shape[1] <= k < X.shape[1]]

@@ -241,7 +241,7 @@ class _Minima(torch.autograd.Function):  # type: ignore[misc]
         return (
             None,
             *(
-                torch.tensor(found[name], dtype=tensor.dtype, device=tensor.device) if name in found else None
+                torch.from_numpy(found[name]).to(tensor.device, tensor.dtype) if name in found else None
                 for name, tensor in zip(ctx.names, tensors, strict=True)
             ),
         )

@@ -145,19 +145,15 @@ def _adjoint(
     if size == 0:
         return np.zeros((count // members, 0)) if each else total
     step = members * max(1, _AT_ONCE // (members * BLOCK)) * BLOCK
+    if each and members == 1:
+        step = max(1, count)  # what comes back is no smaller
     for begin in range(0, count, step):
         here = slice(begin, min(count, begin + step))
-        chosen = inputs if here == slice(0, count) else inputs.rows(here)
-        rows = np.zeros((here.stop - begin, size))
-        for y, directions in points:
-            point = np.ascontiguousarray(y[here] if len(y) > 1 else y)
-            rows += run(
-                solution.kernel.entry(kind), chosen, point, np.ascontiguousarray(directions[here]), count=len(rows)
-            )[1]
-        used = (codes[here] == USED) | (codes[here] == SHIFTED)
-        finite = np.isfinite(rows).all(axis=1)
-        codes[here][used & ~finite] = NOT_FINITE
-        rows[~(used & finite)] = 0.0
+        rows = _rows(solution, kind, points, here)
+        if not math.isfinite(np.add.reduce(rows, axis=None)):
+            finite, own = np.isfinite(rows).all(axis=1), codes[here]
+            own[((own == USED) | (own == SHIFTED)) & ~finite] = NOT_FINITE
+            rows[~finite] = 0.0
         if each:
             found.append(over_members(rows, inputs))
         else:
@@ -165,7 +161,22 @@ def _adjoint(
                 total += rows[k : k + BLOCK].sum(axis=0)
     if not each:
         return total
+    if len(found) == 1:
+        return found[0]
     return np.concatenate(found) if found else np.zeros((0, size))
+
+
+def _rows(solution: Solution, kind: str, points: list[tuple[Floats, Floats]], here: slice) -> Floats:
+    """direction . d(grad)/d(weights or data) of some instances, one row for each."""
+    inputs, count = solution.inputs, here.stop - here.start
+    chosen = inputs if count == len(points[0][1]) else inputs.rows(here)
+    entry, total = solution.kernel.entry(kind), None
+    for y, directions in points:
+        with np.errstate(all="ignore"):
+            _, rows = run(entry, chosen, y[here] if len(y) > 1 else y, directions[here], count=count)
+        total = rows if total is None else total + rows
+    assert total is not None
+    return total
 
 
 def _unpacked(layout: Layout, gradient: Floats, batched: Mapping[str, bool], inputs: Any) -> dict[str, Any]:

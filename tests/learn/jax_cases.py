@@ -273,6 +273,13 @@ def test_integer_arrays_and_candidates(robust):
     np.testing.assert_allclose(many, [[1 / 3, 0, 2 / 3], [1 / 3, 1 / 3, 1 / 3]])
 
 
+def test_a_solution_is_a_start(robust):
+    w, data = {"sigma": 1.0, "c": np.ones(4)}, {"x": np.random.default_rng(0).standard_normal((3, 4))}
+    solution = wb.minimise(robust, w, data, start={"t": 0.0})
+    found = wb.jax.minimise(robust, w, data, start=solution)["t"]
+    np.testing.assert_array_equal(found, solution.variables["t"])
+
+
 def test_bad_arguments_are_refused_by_name(robust):
     ones, data = jnp.ones(4), {"x": jnp.ones(4)}
     with pytest.raises(wb.NameMissingError, match=r"wb.jax.minimise of 'robust': c is missing in weights"):
@@ -281,6 +288,8 @@ def test_bad_arguments_are_refused_by_name(robust):
         wb.jax.minimise(robust, {"sigma": 1.0, "c": ones}, data, start={"t": 0.0}, gtoll=1)
     with pytest.raises(wb.InputError, match="unknown variable 'u' in start"):
         wb.jax.minimise(robust, {"sigma": 1.0, "c": ones}, data, start={"u": 0.0})
+    with pytest.raises(wb.InputTypeError, match="start must be a dict by name"):
+        wb.jax.minimise(robust, {"sigma": 1.0, "c": ones}, data, start=ones)
     with pytest.raises(wb.InputError, match="extent n"):
         wb.jax.minimise(robust, {"sigma": 1.0, "c": jnp.ones(5)}, data, start={"t": 0.0})
     with pytest.raises(Exception, match=r"NaN|nan|not finite"):

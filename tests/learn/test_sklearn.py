@@ -132,6 +132,8 @@ def test_columns_become_arrays(mixed):
     data = {"trust": X[:, 0], "points": cloud, "scale": [2.0, 2.0]}
     solution = wb.minimise(wb.compile(energy), model.weights_, data, start={"y": np.zeros(2)})
     np.testing.assert_array_equal(model.predict(X), solution.variables["y"])
+    masked = clone(model).set_params(columns={"trust": np.arange(9) == 0, "points": range(1, 9)}).fit(X, truth)
+    np.testing.assert_array_equal(masked.predict(X), model.predict(X))
     frame = pd.DataFrame(X, columns=["trust", *(f"p{k}" for k in range(8))])
     columns = {"trust": "trust", "points": [f"p{k}" for k in range(8)]}
     named = clone(model).set_params(columns=columns).fit(frame, truth)

@@ -247,3 +247,21 @@ def test_a_function_upstream_is_learnt():
         theta = theta - gradient
     assert loss < first / 2
     np.testing.assert_allclose(theta, [0.0, -2.0], atol=0.25)  # the ratio of variances is exp(-2 change)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_instance_that_is_not_finite_spoils_no_other(robust_line, shared):
+    random = np.random.default_rng(9)
+    data = {"x": random.uniform(-1, 1, (6,) if shared else (3, 6)), "y": random.standard_normal((3, 6))}
+    w, start = {"scale": 1.0, "bias": 0.1}, {"slope": 0.0, "offset": 0.0}
+    slopes = {"slope": np.ones(3), "offset": np.ones(3)}
+    data["y"][1, 2] = np.nan
+    solution = wb.minimise(robust_line, w, data, start=start, check=False)
+    with pytest.warns(wb.UnconvergedWarning, match=r"1 of 3 instances did not converge \(not finite 1"):
+        gradient = wb.implicit_data_gradient(robust_line, solution, slopes)
+    rest = {name: array if array.ndim == 1 else array[[0, 2]] for name, array in data.items()}
+    solution = wb.minimise(robust_line, w, rest, start=start)
+    alone = wb.implicit_data_gradient(robust_line, solution, {name: np.ones(2) for name in slopes})
+    np.testing.assert_array_equal(gradient["y"], np.insert(alone["y"], 1, 0.0, axis=0))
+    expected = alone["x"] if shared else np.insert(alone["x"], 1, 0.0, axis=0)
+    np.testing.assert_allclose(gradient["x"], expected, rtol=1e-14)
