@@ -231,6 +231,8 @@ def damped_blocks(kernel: Kernel, solution: Solution, slopes: Floats, damping: f
     if rows is not None:
         return block_sums(rows, members)
     sums = _by_factors(kernel, solution, slopes, damping, codes, _gathered)  # of 64 members each
+    if members == 1:
+        return sums
     total = np.zeros((-(-len(sums) // members), sums.shape[1]))
     for first in range(members):
         some = sums[first::members]
@@ -301,6 +303,8 @@ def _summed(pair: _Pair, rows: Floats, count: int) -> Floats:
 
 def _gathered(pair: _Pair, rows: Floats, count: int) -> Floats:
     """The sum of each block of 64 rows."""
+    if count <= BLOCK * len(rows):
+        return next(_blocks(pair, rows, count))
     return np.concatenate([some.copy() for some in _blocks(pair, rows, count)])
 
 
