@@ -3,9 +3,10 @@
     python benchmarks/workers.py [--rounds 5] [--json FILE]
 
 Steps on one thread without Dask and on clusters of 1, 2 and 4 processes of one thread each are taken in turn, so that
-all meet the same neighbours; figures are the best of all rounds. Weights are compared first: they have the same bits.
-The cost of a task is the slope of the time of a step over the number of parts of the same batch. docs/scaling.md says
-what follows for more workers.
+all meet the same neighbours; figures are the best of all rounds. Weights are compared: they have the same bits. Beside
+the time of a step stand the CPU times of this process, which is client and scheduler, and of the busiest worker: what
+they would take where nobody else wants their cores. The cost of a task is the slope over the number of parts of one
+batch. docs/scaling.md says what follows for more workers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import pickle
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sympy as sp
@@ -56,47 +57,67 @@ def learner_of(name: str) -> tuple[wb.Learner, wb.Batch]:
     return wb.Learner(kernel, loss, work.weights, wb.SGD(1e-9, momentum=0.9)), batch
 
 
-def seconds_of_steps(learner: wb.Learner, batch: wb.Batch, steps: int, **options: Any) -> float:
-    """The shortest step of a call of `fit`, after the first, which sends the batch."""
+class Seconds(NamedTuple):
+    """Of a step: by the clock, and CPU times of this process and of the busiest worker."""
+
+    step: float
+    here: float
+    worker: float
+
+
+def seconds_of_steps(learner: wb.Learner, batch: wb.Batch, steps: int, client: Any) -> Seconds:
+    """The shortest step of a call of `fit`, and mean CPU times; after a first step, which sends the batch."""
     moments: list[float] = []
-    learner.fit(batch, steps=steps + 1, callback=lambda _: moments.append(time.perf_counter()), **options)
-    return float(np.diff(moments).min())
+    here = workers = 0.0
+
+    def note(learner: wb.Learner) -> None:
+        nonlocal here, workers
+        moments.append(time.perf_counter())
+        if learner.steps == 1:
+            here, workers = time.process_time(), cpu_times(client)
+            moments[0] = time.perf_counter()
+
+    learner.fit(batch, steps=steps + 1, callback=note, client=client)
+    here, workers = time.process_time() - here, np.subtract(cpu_times(client), workers).max(initial=0.0)
+    return Seconds(float(np.diff(moments).min()), here / steps, workers / steps)
 
 
-def throughput(name: str, clients: dict[int, Any], rounds: int) -> dict[str, float]:
+def cpu_times(client: Any) -> Any:
+    return np.array([] if client is None else list(client.run(time.process_time).values()))
+
+
+def best(old: Seconds | None, new: Seconds) -> Seconds:
+    return new if old is None else Seconds(*map(min, old, new))
+
+
+def throughput(name: str, clients: dict[int, Any], rounds: int) -> dict[str, Seconds]:
     """Seconds of a step, alone and for each number of workers."""
-    best: dict[str, float] = {}
+    found: dict[str, Seconds] = {}
     weights = set()
     for _ in range(rounds):
         for workers, client in {0: None, **clients}.items():
             learner, batch = learner_of(name)
-            seconds = seconds_of_steps(learner, batch, 8, client=client)
             key = "alone" if client is None else f"{workers}"
-            best[key] = min(best.get(key, np.inf), seconds)
+            found[key] = best(found.get(key), seconds_of_steps(learner, batch, 8, client))
             weights.add(tuple(np.concatenate([np.ravel(w) for w in learner.weights.values()])))
     assert len(weights) == 1, "the weights differ"
-    return best
+    return found
 
 
-def cost_of_a_task(client: Any, rounds: int) -> dict[str, float]:
-    """Seconds of a step of one batch in 1, 8, ... parts, and those of judging it all here."""
-    learner, _ = learner_of("W1")
+def cost_of_a_task(client: Any, rounds: int) -> dict[str, Seconds]:
+    """Seconds of a step of one batch of small instances in 1, 8, ... parts, and alone."""
     random = np.random.default_rng(0)
     x = random.normal(0, 3, (PARTS[-1] * 64, 3))
-    batch, best = wb.Batch({"x": x}, {"mu": x.mean(axis=1)}), {}
+    batch = wb.Batch({"x": x}, {"mu": x.mean(axis=1)})
+    found: dict[str, Seconds] = {}
     threads = learning._Workers._threads
     for _ in range(rounds):
         for parts in PARTS:
             learning._Workers._threads = lambda self, parts=parts: parts  # type: ignore[method-assign]
-            key = f"{parts}"
-            best[key] = min(best.get(key, np.inf), seconds_of_steps(learner, batch, 5, client=client))
-        best["alone"] = min(best.get("alone", np.inf), seconds_of_steps(learner, batch, 5))
+            found[f"{parts}"] = best(found.get(f"{parts}"), seconds_of_steps(learner_of("W1")[0], batch, 10, client))
+        found["alone"] = best(found.get("alone"), seconds_of_steps(learner_of("W1")[0], batch, 10, None))
     learning._Workers._threads = threads  # type: ignore[method-assign]
-    pieces, weights = cut(learner.model, batch, PARTS[-1]), np.array([8.0])
-    begun = time.perf_counter()
-    for piece in pieces:
-        learner.judge_part(piece, weights, 0)
-    return best | {"in parts, here": time.perf_counter() - begun}
+    return found
 
 
 def messages(name: str) -> dict[str, float]:
@@ -119,6 +140,14 @@ def messages(name: str) -> dict[str, float]:
     }
 
 
+def show(found: dict[str, Seconds], count: int) -> None:
+    print(f"{'':>8} {'step, s':>9} {'CPU here':>9} {'worker':>9} {'instances/s':>12} {'against alone':>14}")
+    for key, seconds in found.items():
+        ratio = found["alone"].step / seconds.step
+        times = f"{seconds.step:9.4f} {seconds.here:9.4f} {seconds.worker:9.4f}"
+        print(f"{key:>8} {times} {count / seconds.step:12.0f} {ratio:14.2f}")
+
+
 def main() -> None:
     from distributed import Client, LocalCluster
 
@@ -136,16 +165,11 @@ def main() -> None:
     try:
         for name, count in SIZES.items():
             results[name] = throughput(name, clients, given.rounds)
-            print(
-                f"{name}, {count} instances a step, {os.cpu_count()} cores: seconds, instances a second, against alone"
-            )
-            for key, seconds in results[name].items():
-                ratio = results[name]["alone"] / seconds
-                print(f"  {key:>6} {seconds:9.4f} {count / seconds:12.0f} {ratio:8.2f}")
+            print(f"{name}, {count} instances a step, {os.cpu_count()} cores")
+            show(results[name], count)
         results["task"] = cost_of_a_task(clients[2], given.rounds)
-        print("a batch of 8,192 small instances in parts, two workers: seconds of a step")
-        for key, seconds in results["task"].items():
-            print(f"  {key:>15} {seconds:9.4f}")
+        print("a batch of 8,192 small instances in parts, two workers")
+        show(results["task"], PARTS[-1] * 64)
         for name in SIZES:
             results[f"{name} messages"] = messages(name)
             print(name, *(f"{key} {value:.4g}" for key, value in results[f"{name} messages"].items()), sep="\n  ")

@@ -277,8 +277,8 @@ class Learner:
         _refuse_options("fit", unknown, _FIT_OPTIONS)
         count = check_steps(steps)
         with (
-            judged_by(client, self) as judged,
             after_the_step() as interrupted,
+            judged_by(client, self, interrupted) as judged,
             saved(self, checkpoint, every_steps, every_seconds) as save_when_due,
             progress_bar(progress, self.steps, length(batches, count)) as show,
         ):
