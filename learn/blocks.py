@@ -27,6 +27,8 @@ def block_sums(rows: Any, members: int = 1) -> Floats:
     """
     rows = np.asarray(rows)
     width = BLOCK * max(1, members)
+    if 0 < len(rows) <= width:
+        return np.add.reduce(rows, axis=0, keepdims=True)
     sums = np.empty((-(-len(rows) // width), *rows.shape[1:]))
     for block in range(len(sums)):
         sums[block] = np.add.reduce(rows[block * width : (block + 1) * width], axis=0)

@@ -23,11 +23,12 @@ _ARRAYS = ("data", "targets", "start", "candidates")
 def parts_here(model: Model, batch: AnyBatch) -> Iterator[Batch]:
     """The parts of a batch, each read when it is asked for; an ordinary batch is its only part."""
     for part in batch.parts if isinstance(batch, BatchParts) else (batch,):
-        if isinstance(part, Batch) and has_lazy_arrays(part):
-            for piece in cut(model, part, 1):
-                yield computed(piece)
-        else:
+        if not isinstance(part, Batch):
             yield read(part)
+        elif has_lazy_arrays(part):
+            yield from map(computed, cut(model, part, 1))
+        else:
+            yield part
 
 
 def read(part: Any) -> Batch:
@@ -46,7 +47,11 @@ def read(part: Any) -> Batch:
 
 def has_lazy_arrays(batch: Batch) -> bool:
     """Whether dask has yet to compute some of its arrays."""
-    return any(is_lazy(array) for kind in _ARRAYS for array in (getattr(batch, kind) or {}).values())
+    for arrays in (batch.data, batch.targets, batch.start, batch.candidates):
+        for array in (arrays or {}).values():
+            if is_lazy(array):
+                return True
+    return False
 
 
 def computed(batch: Batch) -> Batch:

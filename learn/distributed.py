@@ -15,6 +15,7 @@ the kernels when it first needs them, or takes them from its cache on disk, and 
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,13 +33,20 @@ if TYPE_CHECKING:
     from .learner import Learner
 
 Floats = NDArray[np.float64]
+LOGGER = logging.getLogger(__name__)
+LOOK_AFTER = 2.0
+"""Seconds of waiting after which it is asked whether there are workers at all."""
+
 JudgedParts = Callable[[AnyBatch, Floats, int], Sequence[Sums]]
 """From a batch, the packed weights and the number of the step to the sums of the batch's parts, in order."""
 
 
 @contextmanager
-def judged_by(client: Any, learner: Learner) -> Iterator[JudgedParts]:
+def judged_by(client: Any, learner: Learner, interrupted: Callable[[], bool]) -> Iterator[JudgedParts]:
     """How the steps of a call of `fit` judge their batches: on the workers of a client, or here without one.
+
+    `interrupted` says whether Ctrl-C was pressed, which the workers of a LocalCluster in the same terminal get, too: if
+    all of them are gone then, the step is given up with KeyboardInterrupt.
 
     Raises
     ------
@@ -53,7 +61,7 @@ def judged_by(client: Any, learner: Learner) -> Iterator[JudgedParts]:
         ]
         return
     _check_client(client)
-    workers = _Workers(client, learner)
+    workers = _Workers(client, learner, interrupted)
     try:
         yield workers.judged
     finally:
@@ -63,8 +71,8 @@ def judged_by(client: Any, learner: Learner) -> Iterator[JudgedParts]:
 class _Workers:
     """A client, and what its workers know: the learner, and parts of batches."""
 
-    def __init__(self, client: Any, learner: Learner) -> None:
-        self._client, self._model = client, learner.model
+    def __init__(self, client: Any, learner: Learner, interrupted: Callable[[], bool]) -> None:
+        self._client, self._model, self._interrupted = client, learner.model, interrupted
         self._learner = self._kept(learner.for_workers())
         self._sent: dict[int, tuple[list[Any], Any]] = {}  # batches in memory by id: futures, and what forgets them
 
@@ -73,8 +81,26 @@ class _Workers:
         sums = self._client.map(
             _judge, self._where(batch), learner=self._learner, weights=weights, step=step, pure=False
         )
+        self._wait(sums)
         result: Sequence[Sums] = self._client.gather(sums)
         return result
+
+    def _wait(self, futures: list[Any]) -> None:
+        """Until all are done; not for workers that will never come."""
+        from distributed import wait
+
+        patient = True
+        while True:
+            try:
+                wait(futures, timeout=LOOK_AFTER)
+                return
+            except TimeoutError:
+                if not self._client.nthreads():
+                    if self._interrupted():
+                        raise KeyboardInterrupt from None
+                    if patient:
+                        LOGGER.warning("fit: the client has no workers; waiting for some to come")
+                    patient = False
 
     def release(self) -> None:
         """Let the workers forget."""

@@ -232,14 +232,16 @@ def damped_blocks(
 
     def gathered(pair: _Pair, out: Floats, count: int) -> Floats:
         """The sum of each block of 64 rows."""
-        kept = []
+        once, kept = count <= BLOCK * len(out), []
         for some in _blocks(pair, out, count):
-            kept.append(some.copy())
+            kept.append(some if once else some.copy())
             if len(pair.sizes):
                 largest.append(math.sqrt(pair.sizes[0] if len(some) == 1 else pair.sizes[: len(some)].max()))
-        return np.concatenate(kept)
+        return kept[0] if once else np.concatenate(kept)
 
     sums = _by_factors(kernel, solution, slopes, damping, codes, gathered)  # of 64 members each
+    if members == 1:
+        return sums
     total = np.zeros((-(-len(sums) // members), sums.shape[1]))
     for first in range(members):
         some = sums[first::members]

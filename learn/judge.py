@@ -186,20 +186,28 @@ def combined(
             f"{who}: all instances share one minimum of energy {sums[0].shared!r}, so that the batch cannot be judged "
             f"in parts; give that energy data or a start with a batch axis, or the batch whole and no client"
         )
-    counted, instances = sum(part.counted for part in sums), sum(part.instances for part in sums)
-    members = sum(part.members for part in sums)
-    total = float(in_order((loss for part in sums for loss in part.losses), ()))
-    gradient = in_order((row for part in sums for row in part.gradient), (coordinates.start.size,))
-    gradient /= instances
-    mean = total / counted if counted else math.nan
+    one = sums[0] if len(sums) == 1 else _together(sums)
+    total, gradient = float(in_order(one.losses, ())), in_order(one.gradient, (coordinates.start.size,))
+    mean = total / one.counted if one.counted else math.nan
+    gradient /= one.instances
     mean = add_regulariser(model, weights, mean, gradient, coordinates)
-    return Judgement(
-        mean,
-        gradient,
-        unconverged=sum(part.unconverged for part in sums) / members,
-        shifted=sum(part.shifted for part in sums) / members,
-        dominated=sum(part.dominated for part in sums) / members,
-        largest=max(part.largest for part in sums) / instances,
+    shares = (number / one.members for number in (one.unconverged, one.shifted, one.dominated))
+    return Judgement(mean, gradient, *shares, largest=one.largest / one.instances)
+
+
+def _together(sums: Sequence[Sums]) -> Sums:
+    """The sums of parts as those of one."""
+    return Sums(
+        np.concatenate([part.losses for part in sums]),
+        np.concatenate([part.gradient for part in sums]),
+        counted=sum(part.counted for part in sums),
+        instances=sum(part.instances for part in sums),
+        unconverged=sum(part.unconverged for part in sums),
+        shifted=sum(part.shifted for part in sums),
+        dominated=sum(part.dominated for part in sums),
+        members=sum(part.members for part in sums),
+        largest=max(part.largest for part in sums),
+        shared=sums[0].shared,
     )
 
 

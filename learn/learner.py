@@ -347,8 +347,8 @@ class Learner:
                 "fit: client= does not go with selection= yet: its averages are of whole batches; leave one of them out"
             )
         with (
-            judged_by(client, self) as judged,
             after_the_step() as interrupted,
+            judged_by(client, self, interrupted) as judged,
             saved(self, checkpoint, every_steps, every_seconds) as save_when_due,
             progress_bar(progress, self.steps, length(batches, count)) as show,
         ):

@@ -1,0 +1,186 @@
+"""Learning on Dask workers: instances a second for 1, 2 and 4 of them, what a task costs, and how large messages are.
+
+    python benchmarks/workers.py [--rounds 5] [--json FILE]
+
+Steps on one thread without Dask and on clusters of 1, 2 and 4 processes of one thread each are taken in turn, so that
+all meet the same neighbours; figures are the best of all rounds. Weights are compared: they have the same bits. Beside
+the time of a step stand the CPU times of this process, which is client and scheduler, and of the busiest worker: what
+they would take where nobody else wants their cores. The cost of a task is the slope over the number of parts of one
+batch. docs/scaling.md says what follows for more workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import pickle
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import sympy as sp
+import wiberg as wb
+from wiberg.learn import distributed as learning
+from wiberg.learn.cut import cut
+from wiberg.learn.judge import combined
+from workloads import workloads
+
+import energies
+
+WORKERS = (1, 2, 4)
+SIZES = {"W1": 16384, "W3": 8192}
+PARTS = (1, 8, 32, 128)
+
+
+def learner_of(name: str) -> tuple[wb.Learner, wb.Batch]:
+    """A learner of a workload, and a batch of as many instances as SIZES says."""
+    work, count = workloads()[name], SIZES[name]
+
+    def many(array: Any) -> Any:
+        return np.resize(array, (count, *np.shape(array)[1:]))
+
+    data = {key: many(array) if len(array) == work.size else array for key, array in work.data.items()}
+    if name == "W1":
+        t, mu = sp.symbols("t mu", real=True)
+        kernel, loss = wb.compile(energies.ransac()), wb.Loss((t - mu) ** 2, variables=[t], targets=[mu])
+        batch = wb.Batch(data, {"mu": many(work.target.reshape(-1))})
+    else:
+        n = sp.Symbol("K", integer=True, positive=True)
+        a, wanted = sp.IndexedBase("a", shape=(n,)), sp.IndexedBase("wanted", shape=(n,))
+        kernel, loss = wb.compile(energies.pose()), wb.squared_error(a, wanted)
+        assert work.start is not None
+        start = {"a": many(work.start["a"])}
+        batch = wb.Batch(data, {"wanted": start["a"]}, start=start)
+    return wb.Learner(kernel, loss, work.weights, wb.SGD(1e-9, momentum=0.9)), batch
+
+
+class Seconds(NamedTuple):
+    """Of a step: by the clock, and CPU times of this process and of the busiest worker."""
+
+    step: float
+    here: float
+    worker: float
+
+
+def seconds_of_steps(learner: wb.Learner, batch: wb.Batch, steps: int, client: Any) -> Seconds:
+    """The shortest step of a call of `fit`, and mean CPU times; after a first step, which sends the batch."""
+    moments: list[float] = []
+    here = workers = 0.0
+
+    def note(learner: wb.Learner) -> None:
+        nonlocal here, workers
+        moments.append(time.perf_counter())
+        if learner.steps == 1:
+            here, workers = time.process_time(), cpu_times(client)
+            moments[0] = time.perf_counter()
+
+    learner.fit(batch, steps=steps + 1, callback=note, client=client)
+    here, workers = time.process_time() - here, np.subtract(cpu_times(client), workers).max(initial=0.0)
+    return Seconds(float(np.diff(moments).min()), here / steps, workers / steps)
+
+
+def cpu_times(client: Any) -> Any:
+    return np.array([] if client is None else list(client.run(time.process_time).values()))
+
+
+def best(old: Seconds | None, new: Seconds) -> Seconds:
+    return new if old is None else Seconds(*map(min, old, new))
+
+
+def throughput(name: str, clients: dict[int, Any], rounds: int) -> dict[str, Seconds]:
+    """Seconds of a step, alone and for each number of workers."""
+    found: dict[str, Seconds] = {}
+    weights = set()
+    for _ in range(rounds):
+        for workers, client in {0: None, **clients}.items():
+            learner, batch = learner_of(name)
+            key = "alone" if client is None else f"{workers}"
+            found[key] = best(found.get(key), seconds_of_steps(learner, batch, 8, client))
+            weights.add(tuple(np.concatenate([np.ravel(w) for w in learner.weights.values()])))
+    assert len(weights) == 1, "the weights differ"
+    return found
+
+
+def cost_of_a_task(client: Any, rounds: int) -> dict[str, Seconds]:
+    """Seconds of a step of one batch of small instances in 1, 8, ... parts, and alone."""
+    random = np.random.default_rng(0)
+    x = random.normal(0, 3, (PARTS[-1] * 64, 3))
+    batch = wb.Batch({"x": x}, {"mu": x.mean(axis=1)})
+    found: dict[str, Seconds] = {}
+    threads = learning._Workers._threads
+    for _ in range(rounds):
+        for parts in PARTS:
+            learning._Workers._threads = lambda self, parts=parts: parts  # type: ignore[method-assign]
+            found[f"{parts}"] = best(found.get(f"{parts}"), seconds_of_steps(learner_of("W1")[0], batch, 10, client))
+        found["alone"] = best(found.get("alone"), seconds_of_steps(learner_of("W1")[0], batch, 10, None))
+    learning._Workers._threads = threads  # type: ignore[method-assign]
+    return found
+
+
+def messages(name: str) -> dict[str, float]:
+    """Bytes that go to a worker and come back, and the seconds that combining takes here."""
+    learner, batch = learner_of(name)
+    packed = np.concatenate([np.ravel(w) for w in learner.weights.values()])
+    part = cut(learner.model, batch, 32)[0]
+    sums = learner.judge_part(part, packed, 0)
+    begun = time.perf_counter()
+    for _ in range(10):
+        combined([sums] * 10, learner.model, learner._coordinates, learner.weights, who="here")
+    rows = 100 * len(sums.losses)
+    return {
+        "weights": packed.size,
+        "bytes of weights": len(pickle.dumps(packed)),
+        "bytes of a block's sums": len(pickle.dumps(sums)) / len(sums.losses),
+        "bytes of the learner": len(pickle.dumps(learner.for_workers())),
+        "bytes of an instance": len(pickle.dumps(part)) / sums.instances,
+        "seconds to add a block": (time.perf_counter() - begun) / rows,
+    }
+
+
+def show(found: dict[str, Seconds], count: int) -> None:
+    print(f"{'':>8} {'step, s':>9} {'CPU here':>9} {'worker':>9} {'instances/s':>12} {'against alone':>14}")
+    for key, seconds in found.items():
+        ratio = found["alone"].step / seconds.step
+        times = f"{seconds.step:9.4f} {seconds.here:9.4f} {seconds.worker:9.4f}"
+        print(f"{key:>8} {times} {count / seconds.step:12.0f} {ratio:14.2f}")
+
+
+def main() -> None:
+    from distributed import Client, LocalCluster
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    wb.set_threads(1)
+    results: dict[str, Any] = {"cores": os.cpu_count()}
+    clusters = {
+        n: LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL)
+        for n in WORKERS
+    }
+    clients = {n: Client(cluster) for n, cluster in clusters.items()}
+    try:
+        for name, count in SIZES.items():
+            results[name] = throughput(name, clients, given.rounds)
+            print(f"{name}, {count} instances a step, {os.cpu_count()} cores")
+            show(results[name], count)
+        results["task"] = cost_of_a_task(clients[2], given.rounds)
+        print("a batch of 8,192 small instances in parts, two workers")
+        show(results["task"], PARTS[-1] * 64)
+        for name in SIZES:
+            results[f"{name} messages"] = messages(name)
+            print(name, *(f"{key} {value:.4g}" for key, value in results[f"{name} messages"].items()), sep="\n  ")
+    finally:
+        for client in clients.values():
+            client.close()
+        for cluster in clusters.values():
+            cluster.close()
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
