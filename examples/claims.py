@@ -43,10 +43,12 @@ def newton(kernel: wb.Kernel) -> Iterator[str]:
         w = {"sigma": sigma + d}
         there = wb.minimise(kernel, w, x, start=here, gtol=1e-12).variables["t"]
         _, gradient, hessian = kernel.value_gradient_hessian(here, w, x)
-        errors.append(np.median(np.abs(here["t"] - gradient[:, 0] / hessian[:, 0, 0] - there)))
-    yield "       d    error of one Newton step, median of 500 draws"
-    yield from (f"{d:8.1e}    {error:.2e}" for d, error in zip(changes, errors, strict=True))
-    yield f"log-log slope {np.polyfit(np.log(changes), np.log(errors), 1)[0]:.2f}"
+        steps = [gradient[:, 0] / (hessian[:, 0, 0] + damping) for damping in (0.0, 0.1)]
+        errors.append([np.median(np.abs(here["t"] - step - there)) for step in steps])
+    yield "       d    error of one step, median of 500 draws: lambda = 0, lambda = 0.1"
+    yield from (f"{d:8.1e}    {plain:.2e}    {damped:.2e}" for d, (plain, damped) in zip(changes, errors, strict=True))
+    slopes = np.polyfit(np.log(changes), np.log(errors), 1)[0]
+    yield f"log-log slopes {slopes[0]:.2f}, {slopes[1]:.2f}"
 
 
 # ---------------------------------------------------------------------------------------------- adaptive
@@ -128,7 +130,8 @@ def damping(kernel: wb.Kernel) -> Iterator[str]:
     samples, _ = ransac.draw(5_000, 1, CLAIMS)
     for sigma in (1.0, 2.0, 4.0, 8.0, 20.0, 40.0):
         curvature = wb.minimise(kernel, {"sigma": sigma}, {"x": samples}).curvature
-        yield f"  sigma {sigma:4g}: {100 * np.mean(curvature < 0.1):5.1f} %, median curvature {np.median(curvature):.3f}"
+        share = 100 * np.mean(curvature < 0.1)
+        yield f"  sigma {sigma:4g}: {share:5.1f} %, median curvature {np.median(curvature):.3f}"
 
 
 # ---------------------------------------------------------------------------------------------- bound

@@ -130,7 +130,7 @@ def add_regulariser(
         return mean
     penalty, own = model.loss.regulariser.evaluate(weights)
     gradient[coordinates.places(model.loss.regulariser.weights)] += own
-    return mean + penalty
+    return mean + float(penalty)
 
 
 def _by_instance(rows: NDArray[Any], part: Solution) -> NDArray[Any]:

@@ -63,7 +63,7 @@ class _State:
     learnt: Floats
     weights: Floats
     optimiser: State
-    averages: Averages = Averages()
+    averages: Averages
 
 
 class Learner:
@@ -168,6 +168,7 @@ class Learner:
                 coordinates.learnt(coordinates.start),
                 coordinates.start,
                 self.optimiser.start(coordinates.start.size),
+                Averages(),
             ),
             Record(coordinates.start),
         )
