@@ -116,7 +116,7 @@ def learn(kernel: wb.Kernel, start: float, steps: int, seed: int = 0, **options:
 
 def damping(kernel: wb.Kernel) -> Iterator[str]:
     steps = 10_000
-    yield "lambda  sigma, mean of the last 2,000 of 10,000 steps, from 2, 8 and 40   largest step of sigma's velocity"
+    yield "lambda  sigma, mean of the last 2,000 of 10,000 steps, from 2, 8 and 40   largest gradient"
     for strength in (0.0, 0.01, 0.1, 1.0, 10.0):
         runs = [learn(kernel, start, steps, damping=strength) for start in (2.0, 8.0, 40.0)]
         ends = ", ".join(f"{np.abs(run.weights['sigma'])[-2_000:].mean():5.1f}" for run in runs)
