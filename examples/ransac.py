@@ -4,12 +4,12 @@ Ten samples around an unknown mean hide among a hundred outliers. The estimate i
 
     E(t; sigma, x) = -sum_i exp(-((x_i - t) / sigma)^2)
 
-and the one weight, sigma, is learnt so that t* comes close to the mean of the inliers: fresh draws at each step, squared
-error.
+and the one weight, sigma, is learnt so that t* comes close to the mean of the inliers: fresh draws at each step,
+squared error.
 
-damped      the derivative of Toso, Campbell and Russell (2019), which is bounded; SGD with momentum 0.999, one draw a step
-undamped    that of Samuel and Tappen (2009), arbitrarily large where the curvature of E at t* is nearly 0; otherwise the same
-selection   wb.Selection(): damped, and it sees that another minimum becomes the lowest; four draws a step, of log sigma
+damped      the derivative of Toso, Campbell and Russell (2019), bounded; SGD with momentum 0.999, one draw a step
+undamped    that of Samuel and Tappen (2009), arbitrarily large where the curvature of E at t* is nearly 0; likewise
+selection   wb.Selection(): damped, and it sees that another minimum becomes the lowest; of log sigma, four draws a step
 
 The first two follow one minimum, and settle where the loss is about 1.15 times the best.
 

@@ -232,7 +232,7 @@ def add_regulariser(
         return mean
     penalty, own = model.loss.regulariser.evaluate(weights)
     gradient[coordinates.places(model.loss.regulariser.weights)] += own
-    return float(mean + penalty)
+    return mean + float(penalty)
 
 
 def _by_instance(rows: NDArray[Any], part: Solution) -> NDArray[Any]:

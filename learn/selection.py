@@ -5,8 +5,8 @@ estimate jumps, and no derivative of one minimum knows. Here the minima y_c of a
 
     p_c = exp(-E_c / T) / sum_k exp(-E_k / T),       lbar = sum_c p_c l(y_c)
 
-    dlbar/dw = sum_c p_c dl(y_c)/dy . dy_c/dw                   each minimum moves: the damped derivative
-             - 1/T sum_c p_c (l_c - lbar) dE_c/dw               the shares change; dE_c/dw with y held (envelope)
+    dlbar/dw = sum_c p_c dl(y_c)/dy . dy_c/dw                   minima move: the damped derivative
+             - 1/T sum_c p_c (l_c - lbar) dE_c/dw               shares change; dE_c/dw with y held (envelope theorem)
              + 1/T sum_c p_c (l_c - lbar) (E_c - E_0)/T . dT/dw
 
 The temperature is tied to the gap between the two lowest minima, T = tau m, where m is its running mean over instances
@@ -152,16 +152,16 @@ class Mean(NamedTuple):
     """A running mean: that of all values until there are as many as it runs over; NaN before the first."""
 
     value: float = math.nan
-    seen: float = 0.0
+    number: float = 0.0
 
     def after(self, value: float, over: int) -> Mean:
         """The mean after another value; NaN is none."""
         if math.isnan(value):
             return self
-        if self.seen == 0.0:
+        if self.number == 0.0:
             return Mean(value, 1.0)
-        seen = min(self.seen + 1.0, float(over))
-        return Mean(self.value + (value - self.value) / seen, seen)
+        count = min(self.number + 1.0, float(over))
+        return Mean(self.value + (value - self.value) / count, count)
 
 
 class Averages(NamedTuple):
@@ -266,7 +266,7 @@ def _share(
     first, second = np.flatnonzero(number == 0), np.flatnonzero(number == 1)
     above = energies - energies[first][instance]
     gaps = averages.gap.after(float(above[second].mean()) if len(second) else math.nan, GAP)
-    gap = gaps.value if averages.gap.seen == 0.0 else averages.gap.value
+    gap = gaps.value if averages.gap.number == 0.0 else averages.gap.value
     temperature = selection.tau * gap if selection.temperature is None else selection.temperature
     shares, by_energy = np.where(number == 0, 1.0, 0.0), np.zeros(len(energies))
     chosen = temperature > 0.0 and len(second) > 0
@@ -323,14 +323,17 @@ def _flat(minima: Minima, lowest: Solution, instance: Integers, number: Integers
     """All minima of a batch as one batch, (R,)."""
     assert lowest.minima is not None
     parts = tuple(lowest.minima)
+
+    def rows(arrays: list[Any]) -> Any:
+        return np.stack(arrays)[number, instance]
+
     problem = lowest.problem.part(instance)
-    problem.y = np.stack([part.y for part in parts])[number, instance]
-    problem.energies = np.stack([part.energies for part in parts])[number, instance]
-    problem.reals = np.stack([part.reals for part in parts])[number, instance]
-    problem.integers = np.stack([part.integers for part in parts])[number, instance]
+    problem.y = rows([part.y for part in parts])
+    problem.energies = rows([part.energies for part in parts])
+    problem.reals = rows([part.reals for part in parts])
+    problem.integers = rows([part.integers for part in parts])
     if problem.active is not None:
-        active: list[Any] = [part.problem.active for part in parts]
-        problem.active = np.stack(active)[number, instance]
+        problem.active = rows([part.problem.active for part in parts])
     flat = Solution(
         lowest.kernel,
         lowest.w,

@@ -7,10 +7,9 @@ own. The search ends with as many starts as minima are asked for:
     energies of candidates   1  0  3  5  2  4       in order: 0 starts; 1, and 3 beside it, walk down to it; 2 finds a
     starts                      *        *          barrier (5) on its way to 0 and starts, 4 walks down to 2
 
-So the price is that of ranking the candidates, of at most three energies for each of those ranked before the last
-start, and of one minimisation for each basin, where minimising from every candidate costs one for each of these. What
-can go wrong: a barrier so thin that it lies between the three points hides a minimum; one that is bent around costs a
-minimisation more, which ends in a minimum that is known.
+So the price is that of ranking four times as many candidates, and of one minimisation for each basin, where minimising
+from every candidate costs one for each of these. What can go wrong: a barrier so thin that it lies between the three
+points hides a minimum; one that is bent around costs a minimisation more, which ends in a minimum that is known.
 
 The idea is that of topographical global optimisation (Torn and Viitanen 1994) and of quick shift (Vedaldi and Soatto
 2008), with an energy on the way in the place of a number of neighbours or a largest distance, so that nothing here has
@@ -72,13 +71,13 @@ def starts_of_basins(problem: Problem, count: int) -> tuple[Floats, Integers, In
     found : (B,)
         At least 1: where no candidate has a finite energy, the first one.
     evaluations : (B,)
-        Calls of the kernel for an instance; ranking is one.
+        Calls of the kernel for an instance; all candidates at once are one.
     """
     assert problem.seeds is not None
     count = min(count, problem.seeds.number)
     rows, unknowns = len(problem.y), problem.inputs.m
     asked = replace(problem, y=np.zeros((rows, count * unknowns)), max_iterations=count, box=None)
-    asked.integers = np.zeros((rows, 2 + problem.seeds.number), np.int64)
+    asked.integers = np.zeros((rows, 2 + 3 * problem.seeds.number), np.int64)
     run_driver(asked, search_slice())
     return asked.y.reshape(rows, count, unknowns), asked.integers[:, 0], asked.integers[:, 1]
 
@@ -98,7 +97,7 @@ def sort(ranks: DoublePointer, count: int, order: IntegerPointer) -> int:
 
 
 def nearest(points: DoublePointer, count: int, n: int, asked: DoublePointer) -> int:
-    """The nearest of some points, the first of equals."""
+    """The nearest of some points, the first of equals; 0 where there are none."""
     best, least = 0, math.inf
     for c in range(count):
         distance = 0.0
@@ -110,56 +109,31 @@ def nearest(points: DoublePointer, count: int, n: int, asked: DoublePointer) -> 
     return best
 
 
-def has_barrier(
-    evaluate: int,
-    table: IntegerPointer,
-    extents: IntegerPointer,
-    instance: int,
-    prepared: DoublePointer,
-    scratch: DoublePointer,
-    n: int,
-    high: DoublePointer,
-    low: DoublePointer,
-    energy: float,
-    trial: DoublePointer,
-    evaluations: IntegerPointer,
-) -> bool:
-    """Whether the energy on the straight way from `high`, where it is `energy`, to `low` is above that somewhere."""
-    limit = energy + ROUGH * abs(energy)
-    for k in range(3):
-        fraction = NEAR if k == 0 else (FAR if k == 1 else BESIDE)
-        for i in range(n):
-            trial[i] = high[i] + fraction * (low[i] - high[i])
-        evaluations[0] += 1
-        value = call_evaluate(evaluate, trial, trial, table, extents, instance, prepared, scratch, shifted(trial, n))
-        if not value <= limit:
-            return True
-    return False
-
-
 def _search_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
     """Find starts for the instances [begin, end); reads what `descend.minimise_slice` does.
 
     Instance b writes up to MAX_ITERATIONS starts, one after another, to its row of VARIABLES, and to its row of
-    COUNT + 2 INTEGERS how many they are, evaluations, and the candidates in order of energy.
+    3 COUNT + 2 INTEGERS how many they are, evaluations, and for itself the candidates in order of energy, the nearest
+    of those before each, and whether there is a barrier on the way.
     """
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
     ranking_extents, n, count = integer_pointer_at(problem[RANKING_EXTENTS]), problem[UNKNOWNS], problem[COUNT]
     wanted = problem[MAX_ITERATIONS]
-    own_value = shifted(workspace, problem[3])
-    own_seeds = shifted(own_value, problem[VALUE + 3])
+    own_seeds = shifted(workspace, problem[3] + problem[VALUE + 3])
     own_ranking = shifted(own_seeds, problem[SEEDS + 3])
     scratch = shifted(own_ranking, problem[RANKING + 3])
     seeds = shifted(scratch, problem[SCRATCH])
     ranks = shifted(seeds, count * n)
-    lower = shifted(ranks, count)
-    trial = shifted(lower, count * n)
+    sorted_seeds = shifted(ranks, count)
+    trials = shifted(sorted_seeds, count * n)
+    energies = shifted(trials, count * n)
     for instance in range(begin, end):
         if stop[0] != 0:
             return instance
         starts = shifted(double_pointer_at(problem[VARIABLES]), instance * wanted * n)
-        integers = shifted(integer_pointer_at(problem[INTEGERS]), instance * (count + 2))
-        order = shifted(integers, 2)
+        integers = shifted(integer_pointer_at(problem[INTEGERS]), instance * (3 * count + 2))
+        order, lower = shifted(integers, 2), shifted(integers, count + 2)
+        alone = shifted(integers, 2 * count + 2)
         if problem[CANDIDATES] != 0:
             seeds = shifted(double_pointer_at(problem[CANDIDATES]), instance * problem[CANDIDATES_STRIDE])
         else:
@@ -167,29 +141,39 @@ def _search_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doub
             call_evaluate(problem[SEEDS], starts, starts, table, extents, instance, prepared, scratch, seeds)
         prepared = prepared_for(shifted(problem, RANKING), table, ranking_extents, instance, own_ranking)
         call_evaluate(problem[RANKING], seeds, seeds, table, ranking_extents, instance, prepared, scratch, ranks)
-        prepared = prepared_for(shifted(problem, VALUE), table, extents, instance, own_value)
-        number, found, place = sort(ranks, count, order), 0, 0
+        number = sort(ranks, count, order)
         integers[1] = 1
         if number == 0:
-            found = 1
+            integers[0] = 1
             for i in range(n):
                 starts[i] = seeds[i]
-        while place < number and found < wanted:
-            candidate = shifted(lower, place * n)
+            continue
+        for c in range(number):
             for i in range(n):
-                candidate[i] = seeds[order[place] * n + i]
-            alone = place == 0
-            if not alone:
-                alone = has_barrier(
-                    problem[VALUE], table, extents, instance, prepared, scratch, n,
-                    candidate, shifted(lower, nearest(lower, place, n, candidate) * n), ranks[order[place]], trial,
-                    shifted(integers, 1),
-                )  # fmt: skip
-            if alone:
+                sorted_seeds[c * n + i] = seeds[order[c] * n + i]
+            lower[c] = nearest(sorted_seeds, c, n, shifted(sorted_seeds, c * n))
+            alone[c] = 1 if c == 0 else 0
+        for k in range(3):
+            fraction = NEAR if k == 0 else (FAR if k == 1 else BESIDE)
+            for c in range(count):
+                high = c if c < number else 0
                 for i in range(n):
-                    starts[found * n + i] = candidate[i]
+                    here = sorted_seeds[high * n + i]
+                    trials[c * n + i] = here + fraction * (sorted_seeds[lower[high] * n + i] - here)
+            call_evaluate(
+                problem[RANKING], trials, trials, table, ranking_extents, instance, prepared, scratch, energies
+            )
+            integers[1] += 1
+            for c in range(number):
+                energy = ranks[order[c]]
+                if not energies[c] <= energy + ROUGH * abs(energy):
+                    alone[c] = 1
+        found = 0
+        for c in range(number):
+            if alone[c] != 0 and found < wanted:
+                for i in range(n):
+                    starts[found * n + i] = sorted_seeds[c * n + i]
                 found += 1
-            place += 1
         integers[0] = found
     return end
 

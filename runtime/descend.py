@@ -312,7 +312,7 @@ GTOL = 30
 
 def workspace_size(unknowns: int, candidates: int, scratch: int, own: int) -> int:
     """How many numbers of working memory a thread needs, of `basins.search_slice`, too."""
-    return own + scratch + candidates * (2 * unknowns + 1) + 3 * unknowns * unknowns + 14 * unknowns
+    return own + scratch + candidates * (3 * unknowns + 2) + 3 * unknowns * unknowns + 14 * unknowns
 
 
 def _minimise_slice(

@@ -257,10 +257,11 @@ class _Kept:
         keep = usable.copy()
         if pairs:
             low, high = np.concatenate(pairs, axis=1)
-            these, those = (
-                _Ends(together.y[r], together.energies[r], together.reals[r, 0]) for r in (order[low], order[high])
+            one, other = (
+                _Ends(together.y[rows], together.energies[rows], together.reals[rows, 0])
+                for rows in (order[low], order[high])
             )
-            same = are_one(self.problem, instance[low], these, those, evaluations)
+            same = are_one(self.problem, instance[low], one, other, evaluations)
             for a, b in sorted(zip(low[same].tolist(), high[same].tolist(), strict=True), key=lambda pair: pair[1]):
                 if keep[a]:
                     keep[b] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -69,11 +70,37 @@ def test_variable_projection_takes_fewer_steps_to_the_same_minimum(tmp_path: Pat
     assert (tmp_path / "output" / "variable_projection.png").stat().st_size > 10_000
 
 
-def test_ransac_prints_a_table_and_draws_both_figures(tmp_path: Path) -> None:
-    output = succeed(tmp_path, "ransac.py", "--steps", "60", "--seeds", "1", "--bank", "200", "--processes", "1")
-    rows = re.findall(r"^ *(1e-05|0\.0001) +(0\.1|0) +(1|2|4|8|all) +([\d.]+) ", output, re.MULTILINE)
-    assert len(rows) == 20
-    assert {path.name for path in (tmp_path / "output").iterdir()} == {"ransac_prediction.png", "ransac_learning.png"}
+def test_ransac_compares_three_learners_and_draws_all_figures(tmp_path: Path) -> None:
+    small = ("--steps", "60", "--seeds", "1", "--bank", "200", "--field", "50", "--processes", "1")
+    output = succeed(tmp_path, "ransac.py", *small, "--json")
+    rows = re.findall(r"^ *(damped|undamped|selection) +(2|4|8|20|40|all) +([\d.]+) ", output, re.MULTILINE)
+    assert len(rows) == 18
+    assert len(re.findall(r"0\.0001, (?:un)?damped: \d+ of 8 runs went beyond", output)) == 2
+    runs = json.loads(output.splitlines()[-1])["runs"]
+    assert len(runs) == 15
+    assert all(set(run) == {"learner", "start", "seed", "sigma", "loss"} for run in runs)
+    names = {f"ransac_{name}.png" for name in ("prediction", "learning", "selection")}
+    assert {path.name for path in (tmp_path / "output").iterdir()} == names
+
+
+def test_selection_leaves_the_distractor(tmp_path: Path) -> None:
+    output = succeed(tmp_path, "distractor.py", "--steps", "250")
+    found = {row[:2]: float(row[2]) for row in re.findall(r"(\w+) +(\w+) +loss ([\d.]+)", output)}
+    assert found["damped", "narrow"] > 5.0
+    assert found["selection", "narrow"] < 1.5
+    assert found["selection", "wide"] < 0.6
+
+
+def test_claims_of_the_paper(tmp_path: Path) -> None:
+    output = succeed(tmp_path, "claims.py", "newton", "bound", "programme")
+    slopes = re.search(r"log-log slopes ([\d.]+), ([\d.]+)", output)
+    assert slopes is not None
+    assert [float(slope) for slope in slopes.groups()] == pytest.approx([2.0, 1.0], abs=0.03)
+    by_equation, shifted = (float(x) for x in re.findall(r"any points.* most (\S+) by .*, (\S+) with", output)[0])
+    assert by_equation > 10 and shifted <= 1.0
+    squares, quadratic = re.findall(r"g by (\S+), from -\(H\^2 \+ m I\)\^-1 H g by (\S+)", output)
+    assert float(squares[0]) > 0.01 > float(squares[1])
+    assert float(quadratic[1]) > 0.01 > float(quadratic[0])
 
 
 def tracks(path: Path) -> Path:
