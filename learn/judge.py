@@ -191,8 +191,8 @@ def combined(
     mean = total / one.counted if one.counted else math.nan
     gradient /= one.instances
     mean = add_regulariser(model, weights, mean, gradient, coordinates)
-    shares = (number / one.members for number in (one.unconverged, one.shifted, one.dominated))
-    return Judgement(mean, gradient, *shares, largest=one.largest / one.instances)
+    unconverged, shifted, dominated = (number / one.members for number in (one.unconverged, one.shifted, one.dominated))
+    return Judgement(mean, gradient, unconverged, shifted, dominated, one.largest / one.instances)
 
 
 def _together(sums: Sequence[Sums]) -> Sums:
