@@ -111,6 +111,9 @@ class Rows:
     def put(self, number: int, row: Any) -> None:
         """Keep row `number`, if it is one of those that are kept; numbers come in order."""
         interval, rows = self._rows
+        if interval == 1 and number < len(rows):  # all others are rare
+            rows[number] = row
+            return
         if number % interval:
             return
         if number // interval >= self.limit:
@@ -152,14 +155,16 @@ class Record:
         self._series = Rows(len(SERIES), LIMIT)
         self._weights = Rows(len(weights), max(256, LIMIT // max(1, len(weights))))
         self._weights.put(0, weights)
-        self._recent = np.full((max(4, min(RECENT, LIMIT // (2 * max(1, count)))), 2, count), np.nan)
+        self._learnt = np.full((max(4, min(RECENT, LIMIT // (2 * max(1, count)))), count), np.nan)
+        self._gradients = self._learnt.copy()
 
     def write(self, step: int, series: tuple[float, ...], weights: Floats, learnt: Floats, gradient: Any) -> None:
         """Enter the numbers of step `step`, the weights that it led to, and where it started with which gradient."""
         self._series.put(step, series)
         self._weights.put(step + 1, weights)
-        here = self._recent[step % len(self._recent)]
-        here[0], here[1] = learnt, gradient
+        here = step % len(self._learnt)
+        self._learnt[here] = learnt
+        self._gradients[here] = gradient
 
     def history(self, steps: int, unpack: Any) -> History:
         """The history of the first `steps` steps; `unpack` makes the dict of weights from rows of packed ones."""
@@ -174,9 +179,9 @@ class Record:
 
     def recent(self, steps: int) -> tuple[Floats, Floats]:
         """What was learnt, and its gradient, at the last of `steps` steps, in order: (n, q) each, skipped ones NaN."""
-        size = len(self._recent)
-        rows = self._recent[np.arange(max(0, steps - size), steps) % size]
-        return rows[:, 0], rows[:, 1]
+        size = len(self._learnt)
+        rows = np.arange(max(0, steps - size), steps) % size
+        return self._learnt[rows], self._gradients[rows]
 
     def arrays(self, steps: int) -> dict[str, NDArray[Any]]:
         """What a checkpoint stores."""
@@ -186,24 +191,26 @@ class Record:
             "history/series": series,
             "history/interval": np.array([interval, weight_interval], dtype=np.int64),
             "history/weights": weights,
-            "history/recent": self._recent[:steps].copy(),
+            "history/learnt": self._learnt[:steps].copy(),
+            "history/gradients": self._gradients[:steps].copy(),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], steps: int) -> Record:
         """The record that `arrays` described."""
         series, weights = arrays["history/series"], arrays["history/weights"]
-        if series.ndim != 2 or series.shape[1] != len(SERIES) or "history/recent" not in arrays:
+        if series.ndim != 2 or series.shape[1] != len(SERIES) or "history/gradients" not in arrays:
             raise CheckpointError(f"its history is of another version of wiberg; this one keeps {', '.join(SERIES)}")
-        recent = arrays["history/recent"]
+        gradients = arrays["history/gradients"]
         interval, weight_interval = (int(number) for number in arrays["history/interval"])
         lengths = -(-steps // interval), -(-(steps + 1) // weight_interval)
         if (len(series), len(weights)) != lengths:
             raise CheckpointError(f"its history does not hold {steps} steps")
-        record = cls(weights[0], recent.shape[2])
+        record = cls(weights[0], gradients.shape[1])
         record._series = Rows.restored(interval, series, record._series.limit)
         record._weights = Rows.restored(weight_interval, weights, record._weights.limit)
-        record._recent[: len(recent)] = recent
+        record._learnt[: len(gradients)] = arrays["history/learnt"]
+        record._gradients[: len(gradients)] = gradients
         return record
 
 

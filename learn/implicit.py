@@ -272,7 +272,7 @@ def _summed(pair: _Pair, rows: Floats, count: int, largest: list[float] | None =
         for row in rows[:here]:
             total += row
         if largest is not None and pair.sizes is not None:
-            largest.extend(math.sqrt(size) for size in pair.sizes[:here].tolist())
+            largest.append(math.sqrt(pair.sizes[0] if here == 1 else pair.sizes[:here].max()))
     return total
 
 

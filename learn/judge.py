@@ -131,7 +131,14 @@ def judge(
         mean += penalty
         gradient[coordinates.places(model.loss.regulariser.weights)] += own
     rows = sum(len(code) for code in codes)
-    return Judgement(mean, gradient, failed / rows, shifted / rows, dominated / rows, max(largest, default=0.0) / count)
+    return Judgement(
+        mean,
+        gradient,
+        failed / rows,
+        shifted / rows,
+        dominated / rows,
+        (largest[0] if len(largest) == 1 else max(largest, default=0.0)) / count,
+    )
 
 
 def _by_instance(rows: NDArray[Any], part: Solution) -> NDArray[Any]:

@@ -4,7 +4,7 @@ One step, for the weights w and a batch of B instances:
 
     y_b  = argmin_y E(y; w, x_b)                                      minimise
     g    = 1/B sum_b dl(y_b)/dy . dy_b/dw                             the damped derivative (judge.py, implicit.py)
-    w   <- optimiser(w, g), then positive weights back above their floor
+    w   <- optimiser(w, g), then weights back within their constraints (coordinates.py)
 
 The gradient is that of the mean loss over the batch, so that a learning rate keeps its meaning when the batch grows.
 Which batch a step sees, also after a checkpoint: batches.py.
@@ -361,10 +361,15 @@ class Learner:
         )
         self._record.write(state.steps, series, shown, state.learnt, gradient)
         self._state = _State(state.steps + 1, learnt, shown, memory)
-        still = None if judged.loss == 0.0 or math.isnan(judged.loss) else self._zeros.look(state.steps, gradient)
-        if still is not None:
-            zero_gradients.warn(still, self._coordinates, state.steps, stacklevel=4)
+        if self._zeros.some or np.count_nonzero(gradient) < len(gradient):
+            self._look_at_zeros(state.steps, judged.loss, gradient)
         return judged.loss, judged.unconverged
+
+    def _look_at_zeros(self, step: int, loss: float, gradient: Floats) -> None:
+        """Report a gradient that has been exactly 0 for long; a loss of 0, or of no instance, has none of its own."""
+        still = None if loss == 0.0 or math.isnan(loss) else self._zeros.look(step, gradient)
+        if still is not None:
+            zero_gradients.warn(still, self._coordinates, step, stacklevel=5)
 
     def _skip(self, error: NotFiniteError) -> float:
         """Leave a step out, which counts as one that changed nothing; returns its loss, NaN."""

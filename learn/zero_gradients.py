@@ -33,20 +33,23 @@ class ZeroGradients:
     ----------
     count : int
         How many numbers are learnt, q.
+
+    Attributes
+    ----------
+    some : bool
+        Whether any was 0 at the last step; if not, a gradient without a 0 need not be looked at.
     """
 
     def __init__(self, count: int) -> None:
         self.since = np.full(count, -1, dtype=np.int64)
         self.told = np.zeros(count, dtype=np.int64)
-        self._some = False
+        self.some = False
 
     def look(self, step: int, gradient: Floats) -> NDArray[np.intp] | None:
         """Enter the gradient of a step; numbers that have now been 0 for long and were not reported, or None."""
-        if np.count_nonzero(gradient) == len(gradient) and not self._some:
-            return None
         zero = gradient == 0.0
         self.since = np.where(zero, np.where((self.since < 0) | (self.since > step), step, self.since), -1)
-        self._some = bool(zero.any())
+        self.some = bool(zero.any())
         new = zero & (step - self.since + 1 >= LONG) & (self.told == 0)
         if not new.any():
             return None
@@ -62,7 +65,7 @@ class ZeroGradients:
         """What `arrays` described."""
         restored = cls(len(arrays["zero_gradients/since"]))
         restored.since, restored.told = arrays["zero_gradients/since"], arrays["zero_gradients/told"]
-        restored._some = bool((restored.since >= 0).any())
+        restored.some = bool((restored.since >= 0).any())
         return restored
 
 

@@ -13,7 +13,8 @@ def enter(record, step, loss=None, weight=None):
 def filled(steps, limit=None):
     record = Record(np.array([0.0]), 1)
     if limit:
-        record._series.limit = record._weights.limit = limit
+        record._series, record._weights = Rows(10, limit), Rows(1, limit)
+        record._weights.put(0, [0.0])
     for step in range(steps):
         enter(record, step)
     return record
@@ -54,7 +55,8 @@ def test_a_step_written_twice_counts_once():
 def test_resumed_record_equals_the_uninterrupted_one(cut):
     whole, part = filled(50, 8), filled(cut, 8)
     resumed = Record.from_arrays(part.arrays(cut), cut)
-    resumed._series.limit = resumed._weights.limit = 8
+    resumed._series = Rows.restored(*resumed._series.kept(cut), 8)
+    resumed._weights = Rows.restored(*resumed._weights.kept(cut + 1), 8)
     for step in range(cut, 50):
         enter(resumed, step)
     a, b = whole.arrays(50), resumed.arrays(50)
@@ -89,7 +91,7 @@ def test_the_last_steps_are_kept_in_order(steps):
 
 
 def test_fewer_of_the_last_steps_are_kept_of_many_weights():
-    assert [len(Record(np.zeros(1), count)._recent) for count in (1, 2048, 4096, 10**7)] == [256, 256, 128, 4]
+    assert [len(Record(np.zeros(1), count)._learnt) for count in (1, 2048, 4096, 10**7)] == [256, 256, 128, 4]
 
 
 def test_a_history_of_another_version_is_refused():

@@ -166,6 +166,14 @@ def test_a_report_is_remembered_by_a_checkpoint(two, t_loss, tmp_path):
         assert len(caught(lambda resumed=resumed: resumed.fit(seen(0.0), steps=60))) == expected
 
 
+def test_a_gradient_that_comes_back_after_a_checkpoint_starts_the_count_anew(two, t_loss, tmp_path):
+    one = wb.Learner(two, t_loss, {"first": 0.0, "second": 1.0}, wb.SGD(1e-3, momentum=0.0))
+    one.fit(seen(0.0), steps=60)
+    one.save(tmp_path / "run")
+    resumed = wb.Learner.load(tmp_path / "run", two, t_loss)
+    assert caught(lambda: resumed.fit(lambda step: seen(float(step == 60)), steps=61)) == []
+
+
 def test_a_component_that_is_too_narrow_is_found(ransac, t_loss):
     """The paper's limitation: between points, exp(-(x - t)^2 / sigma^2) is exactly 0 for a sigma this small."""
     x = np.array([[-20.0, 0.0, 30.0], [-25.0, 5.0, 35.0]])
