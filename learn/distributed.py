@@ -78,9 +78,11 @@ class _Workers:
 
     def judged(self, batch: AnyBatch, weights: Floats, step: int) -> Sequence[Sums]:
         """The sums of the parts of a batch, in order."""
-        sums = self._client.map(
-            _judge, self._where(batch), learner=self._learner, weights=weights, step=step, pure=False
-        )
+        parts, shared = self._parts_of(batch), {"learner": self._learner, "weights": weights, "step": step}
+        if any(is_lazy(part) for part in parts):
+            sums = self._client.compute(_delayed_judgements(parts, shared))
+        else:
+            sums = self._client.map(_judge, parts, pure=False, **shared)
         self._wait(sums)
         result: Sequence[Sums] = self._client.gather(sums)
         return result
@@ -109,19 +111,17 @@ class _Workers:
         self._sent.clear()
         del self._learner
 
-    def _where(self, batch: AnyBatch) -> list[Any]:
-        """The parts of a batch, as futures, in order."""
+    def _parts_of(self, batch: AnyBatch) -> list[Any]:
+        """The parts of a batch, in order, as `_judge` takes them: futures, readers, or delayed."""
         if isinstance(batch, BatchParts):
-            return [future for part in batch.parts for future in self._futures(part, 1)]
-        return self._futures(batch, self._threads())
+            return [piece for part in batch.parts for piece in self._pieces(part, 1)]
+        return self._pieces(batch, self._threads())
 
-    def _futures(self, part: Any, pieces: int) -> list[Any]:
-        if is_lazy(part):
-            return [self._client.compute(part)]
+    def _pieces(self, part: Any, pieces: int) -> list[Any]:
         if not isinstance(part, Batch):
-            return [self._client.submit(read, part, pure=False)]
+            return [part]
         if has_lazy_arrays(part):
-            return [self._client.compute(_delayed(piece)) for piece in cut(self._model, part, pieces)]
+            return [_delayed(piece) for piece in cut(self._model, part, pieces)]
         if id(part) not in self._sent:
             futures = [self._kept(piece) for piece in cut(self._model, part, pieces)]
             self._sent[id(part)] = futures, weakref.finalize(part, self._sent.pop, id(part))
@@ -144,6 +144,14 @@ def _delayed(batch: Batch) -> Any:
     import dask
 
     return dask.delayed(Batch)(batch.data, batch.targets, batch.start, batch.candidates, batch.name)
+
+
+def _delayed_judgements(parts: list[Any], shared: dict[str, Any]) -> list[Any]:
+    """Reading and judging as one graph, in which Dask goes on with a part before it reads the next."""
+    import dask
+
+    judge = dask.delayed(_judge, pure=False)
+    return [judge(part, **shared) for part in parts]
 
 
 def _same(value: Any) -> Any:

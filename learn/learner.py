@@ -329,6 +329,8 @@ class Learner:
         CheckpointError
             When a checkpoint must not be replaced, which is looked at before the first step, or cannot be written: the
             one that was there is kept, and so is the learner's state.
+        MissingPackageError
+            For a client without dask.distributed.
         KeyboardInterrupt
             After Ctrl-C, when the step at hand is complete and, with `checkpoint`, saved. A second Ctrl-C does not wait
             for the step: it is dropped, and what came before it is saved.

@@ -120,6 +120,27 @@ def test_readers(ransac, t_loss, client, alone):
         same(learner, alone)
 
 
+def noted_part(folder, step, begin, end):
+    """A part, and how many others its worker holds that it has read and not judged."""
+    from distributed import get_worker
+
+    held = sum(isinstance(value, wb.Batch) for value in dict(get_worker().data).values())
+    with open(os.path.join(folder, f"{step}_{begin}"), "w") as file:
+        file.write(str(held))
+    time.sleep(0.05)  # no reader is faster than Dask's way to the scheduler and back
+    return part_of(step, begin % 256, end % 256 or 256)
+
+
+@pytest.mark.parametrize("make", [partial, lambda *a: dask.delayed(a[0])(*a[1:])], ids=["function", "delayed"])
+def test_parts_are_judged_before_others_are_read(ransac, t_loss, client, tmp_path, make):
+    """Or a batch would have to fit into the memory of all workers."""
+    rows = range(0, 64 * 24, 64)
+    parts = [make(noted_part, str(tmp_path), 0, begin, begin + 64) for begin in rows]
+    learner_of(ransac, t_loss).fit(wb.BatchParts(parts), steps=1, client=client)
+    held = [int(file.read_text()) for file in tmp_path.iterdir()]
+    assert len(held) == 24 and max(held) <= 4, held
+
+
 def test_one_delayed_batch_is_a_step(ransac, t_loss, client, alone):
     learner = learner_of(ransac, t_loss)
     learner.fit([dask.delayed(batch_of)(step) for step in range(3)], steps=6, client=client)
