@@ -329,7 +329,7 @@ def draw_selection(kernel: wb.Kernel, results: list[Result], curve: dict[float, 
         middle.plot(grid, field, color=colour, label=f"gradient, {learner}")
     middle.axhline(0, color="black", lw=0.5)
     middle.set(
-        xscale="log", ylim=(-1.5, 1.5), ylabel="by log $\\sigma$, of the loss",
+        xscale="log", ylim=(-0.7, 0.7), ylabel="by log $\\sigma$, of the loss",
         title=f"What they go by: above 0 $\\sigma$ becomes smaller ({count:,} draws)",
     )  # fmt: skip
     for learner, colour in LEARNERS.items():
