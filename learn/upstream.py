@@ -197,10 +197,12 @@ def _output_gradients(
     who: str,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same of an output: through all its minima, and directly."""
+    from .blocks import blocked_sum
     from .output import check_output, minima_slopes  # here: most minima are wanted for themselves
 
     check_output(output, solution, who)
-    each, direct = minima_slopes(solution, loss_gradient, who)
+    each, rows = minima_slopes(solution, loss_gradient, who)
+    direct = {n: r if np.ndim(r) == np.ndim(solution.w[n]) else blocked_sum(r) for n, r in rows.items()}
     by_data = output.pull_to_data(loss_gradient, solution.minima, solution.w, solution.x) if data else {}
     real = {*by_data, *(name for kernel in output.kernels for name in kernel.data.names)} if data else set()
     totals = tuple(

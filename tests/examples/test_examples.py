@@ -56,7 +56,7 @@ def test_paths_are_drawn(tmp_path: Path) -> None:
 
 def test_what_is_learnt_is_seen(tmp_path: Path) -> None:
     output = succeed(tmp_path, "seeing.py")
-    across, up = (float(text) for text in re.findall(r"w\[\d\] +([\d.]+)", output))
+    across, up = (float(text) for text in re.findall(r"w\[\d\](?: \(log\))? +([\d.]+)", output))
     assert across > 2 * up > 1.0  # points spread four times as far across as up
     for name in ("landscape.png", "movement.png", "report.html"):
         assert (tmp_path / "output" / name).stat().st_size > 10_000

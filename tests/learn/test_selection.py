@@ -9,7 +9,7 @@ import wiberg as wb
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from wiberg.energies.errors import InputError, InputTypeError
-from wiberg.learn.judge import judge
+from wiberg.learn.judge import combined, judge
 from wiberg.learn.selection import Averages, Mean, judge_minima
 
 n, k = sp.symbols("n k", integer=True, positive=True)
@@ -151,10 +151,9 @@ def test_instances_with_one_minimum_have_the_damped_gradient(wells):
         wells, wb.squared_error(t, mu), {"sigma": 30.0, "depth": 1.0}, batch, wb.Selection(), damping=0.1
     )
     learner = wb.Learner(wells, wb.squared_error(t, mu), {"sigma": 30.0, "depth": 1.0}, gtol=1e-12)
-    plain = judge(
-        learner._model, batch, learner._minimise(batch), learner._coordinates, {}, step=0, damping=0.1,
-        unconverged="raise",
-    )  # fmt: skip
+    known = learner._model, batch, learner._minimise(batch), learner._coordinates
+    sums = judge(*known, {}, step=0, damping=0.1, unconverged="raise")
+    plain = combined([sums], learner._model, learner._coordinates, {}, who="fit")
     assert after.gap.number == 0
     assert gradient == pytest.approx(plain.gradient, rel=1e-9)
     assert result.loss == pytest.approx(plain.loss, rel=1e-12)
