@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,11 @@ os.environ["WIBERG_CACHE_DIR"] = os.environ["WIBERG_TEST_CACHE"]
 # The linear algebra that tests compare with: several threads of it in each of several processes wait for each other,
 # spinning, for longer than they work. No kernel and no driver uses it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+# A job in the background of a shell begins with Ctrl-C ignored, and so would what tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
