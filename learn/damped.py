@@ -40,6 +40,7 @@ from ..compiler.calling import (
 from ..compiler.evaluate import BLOCK
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
+from ..runtime.algebra import vectors
 from ..runtime.algebra.bordered import COUNT
 from ..runtime.algebra.factorisation import factor_shifted, solve, spectrum
 from ..runtime.algebra.factorisation import solve_rows as solve_rows_in_blocks
@@ -202,14 +203,6 @@ def is_finite(a: DoublePointer, n: int) -> bool:
     for i in range(n):
         bad += 0 if abs(a[i]) < math.inf else 1
     return bad == 0
-
-
-@vectorised
-def _squared_norm(a: DoublePointer, n: int) -> float:
-    total = 0.0
-    for i in range(n):
-        total += a[i] * a[i]
-    return total
 
 
 def solve_one(h: DoublePointer, damping: float, c: DoublePointer, p: int) -> int:
@@ -414,37 +407,43 @@ def _adjoint_blocks(
     LARGEST            (blocks,), of which FIRST_BLOCK is the first: the largest squared norm of what an instance of the
                        block adds; or none
     """
-    n, p, each_row = problem[UNKNOWNS], problem[WEIGHTS], problem[EACH_ROW]
+    n, p = problem[UNKNOWNS], problem[WEIGHTS]
+    apart = problem[EACH_ROW] != 0 or problem[LARGEST] != 0  # else instances are added where they are computed
     scratch = shifted(workspace, problem[SECOND + 3])
+    trial = shifted(scratch, problem[SCRATCH])
     directions, codes = double_pointer_at(problem[DIRECTIONS]), integer_pointer_at(problem[CODES])
     rows = double_pointer_at(problem[OUT])
     for place in range(begin, end):
         first = (place + problem[FIRST_BLOCK]) * BLOCK
         last = min(problem[TOTAL], first + BLOCK)
-        largest = 0.0
+        looking, largest = apart, 0.0
         total = shifted(rows, place * p)
-        if each_row == 0:
-            for k in range(p):
-                total[k] = 0.0
-        for instance in range(first, last):
-            if stop[0] != 0:
-                return place
-            own = shifted(rows, instance * p) if each_row != 0 else shifted(scratch, problem[SCRATCH])
-            for k in range(p):
-                own[k] = 0.0
-            if codes[instance] != USED and codes[instance] != SHIFTED:
-                continue
-            direction = shifted(directions, instance * n)
-            _evaluate(problem, SECOND, instance, direction, workspace, scratch, own)
-            if not is_finite(own, p):
-                codes[instance] = NOT_FINITE
+        while True:
+            if problem[EACH_ROW] == 0:
                 for k in range(p):
-                    own[k] = 0.0
-                continue
-            largest = max(largest, _squared_norm(own, p))
-            if each_row == 0:
-                for k in range(p):
-                    total[k] += own[k]
+                    total[k] = 0.0
+            for instance in range(first, last):
+                if stop[0] != 0:
+                    return place
+                own = shifted(rows, instance * p) if problem[EACH_ROW] != 0 else (trial if looking else total)
+                if looking:
+                    vectors.zero(own, p)
+                if codes[instance] != USED and codes[instance] != SHIFTED:
+                    continue
+                direction = shifted(directions, instance * n)
+                _evaluate(problem, SECOND, instance, direction, workspace, scratch, own)
+                if looking:
+                    size = vectors.dot(own, own, p)
+                    if not size < math.inf and not is_finite(own, p):
+                        codes[instance] = NOT_FINITE
+                        vectors.zero(own, p)
+                        continue
+                    largest = max(largest, size)
+                    if problem[EACH_ROW] == 0:
+                        vectors.add_scaled(1.0, own, total, p)
+            if looking or is_finite(total, p):
+                break
+            looking = True
         if problem[LARGEST] != 0:
             sizes = double_pointer_at(problem[LARGEST])
             sizes[place] = largest

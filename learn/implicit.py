@@ -239,7 +239,7 @@ def damped_blocks(
                 largest.append(math.sqrt(pair.sizes[0] if len(some) == 1 else pair.sizes[: len(some)].max()))
         return kept[0] if once else np.concatenate(kept)
 
-    sums = _by_factors(kernel, solution, slopes, damping, codes, gathered)  # of 64 members each
+    sums = _by_factors(kernel, solution, slopes, damping, codes, gathered, sized=True)  # of 64 members each
     if members == 1:
         return sums
     total = np.zeros((-(-len(sums) // members), sums.shape[1]))
@@ -271,14 +271,16 @@ def _by_factors(
     damping: float,
     codes: Codes,
     collected: Callable[[_Pair, Floats, int], Floats],
+    *,
+    sized: bool = False,
 ) -> Floats:
-    """Of a Hessian that is not; `collected` sums what the pair of drivers writes."""
+    """Of a Hessian that is not; `collected` sums what the pair of drivers writes, and, `sized`, the sizes of it."""
     inputs, packed = solution.inputs, solution.y
     count, p = len(packed), inputs.p
     hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
     rows = np.empty((count if weights_batched(kernel, inputs) else min(-(-count // BLOCK), _AT_ONCE), p))
     directions = -slopes
-    sizes = np.zeros(len(rows))
+    sizes = np.zeros(len(rows)) if sized else None
     pair = _Pair(hessian, adjoint, solution, damping, codes, rows, directions, sizes)
     pair.run(solve_slice(), count)
     some = ill_posed(solution, codes)
