@@ -113,7 +113,7 @@ def coupled(structure: Structure, extents: Mapping[str, int]) -> NDArray[np.bool
             for array, side in ((x.row, x.left), (x.column, x.right))
         )
         rows, columns = (np.broadcast_to(places, inside.shape)[inside] for places in (rows, columns))
-        met[rows, columns] = met[columns, rows] = True
+        met[rows, columns] = True  # both orders of a pair are pieces
     return met
 
 

@@ -118,7 +118,7 @@ def implicit_gradient(
     |u| <= |dl/dy| / damping for every instance, whatever its Hessian.
     """
     if not isinstance(kernel, Kernel) and hasattr(kernel, "pull"):
-        from .output import output_gradient  # here: most minima are wanted for themselves
+        from .output_gradient import output_gradient  # here: most minima are wanted for themselves
 
         return output_gradient(kernel, cast(Any, solution), loss_gradient, damping, unconverged)
     strength = check_damping(damping, "implicit_gradient")
@@ -161,7 +161,7 @@ def implicit_jacobian(kernel: Kernel | Output, solution: Solution | OutputSoluti
         As for `implicit_gradient`.
     """
     if not isinstance(kernel, Kernel) and hasattr(kernel, "pull"):
-        from .output import output_jacobian  # here: as above
+        from .output_gradient import output_jacobian  # here: as above
 
         return output_jacobian(kernel, cast(Any, solution), damping)
     strength = check_damping(damping, "implicit_jacobian")

@@ -37,7 +37,8 @@ from .coordinates import Coordinates
 from .damped import LEFT_OUT, NOT_FINITE, SHIFTED, USED
 from .implicit import damped_blocks, not_finite, packed_slopes, refuse_singular, unconverged_summary, unusable
 from .model import Minima, Model
-from .output import OutputSolution, instances_of, masked, minima_slopes
+from .output import OutputSolution, instances_of
+from .output_gradient import masked, minima_slopes
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]

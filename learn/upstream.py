@@ -198,7 +198,7 @@ def _output_gradients(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same of an output: through all its minima, and directly."""
     from .blocks import blocked_sum
-    from .output import check_output, minima_slopes  # here: most minima are wanted for themselves
+    from .output_gradient import check_output, minima_slopes  # here: most minima are wanted for themselves
 
     check_output(output, solution, who)
     each, rows = minima_slopes(solution, loss_gradient, who)

@@ -243,6 +243,23 @@ def test_instances_that_did_not_converge_add_nothing(pair):
     assert learners[0].history.unconverged[0] == pytest.approx(1 / 6)
 
 
+def test_a_minimum_that_instances_share_counts_those_that_converged():
+    y = sp.IndexedBase("y", shape=(n,))
+    formula = sp.Sum(own * (y[i] - s) ** 2 + sp.cos(s), i)
+    shared = wb.compile(wb.Energy(formula, variables=[s], weights=[own], data=[y], name="shared"))
+    product = wb.Output({mu: t * s}, minima=[robust(t, "each"), shared], name="product")
+    loss = wb.Loss((mu - 1) ** 2, variables=[mu])
+    random, w, data = draws(5, 3)
+    w, data = {"sigma": w["sigma"], "own": w["own"]}, {"x": data["x"], "y": random.standard_normal(4)}
+    some = {"x": data["x"][[0, 2]], "y": data["y"]}
+    learners = [wb.Learner(product, loss, w, wb.SGD(1e-2, momentum=0.0)) for _ in range(2)]
+    learners[0].fit(wb.Batch(data, start={"t": [0.0, np.inf, 0.0], "s": 0.0}), 1)
+    learners[1].fit(wb.Batch(some, start={"t": 0.0, "s": 0.0}), 1)
+    for name in w:
+        steps = [w[name] - learner.weights[name] for learner in learners]
+        assert 3 * steps[0] == pytest.approx(2 * steps[1], rel=1e-9) and steps[0] != 0.0
+
+
 # ---------------------------------------------------------------------------------------------- declaring
 
 

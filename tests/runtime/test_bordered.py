@@ -1,4 +1,4 @@
-"""Elimination of blocks against NumPy, and the conditions of the exact subproblem as in test_trust_region_step.py."""
+"""Elimination of blocks against NumPy, and the conditions of the exact subproblem (subproblem.py)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from subproblem import TOLERANCE, violations
 from wiberg.compiler.calling import shifted
 from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
@@ -22,8 +23,6 @@ from wiberg.runtime.algebra.factorisation import (
     spectrum,
     squared_pivots,
 )
-
-TOLERANCE = 1e-10
 
 
 def _solve(
@@ -231,28 +230,6 @@ def test_zero_matrix():
 
 
 # ---------------------------------------------------------------------------------------------- the exact subproblem
-
-
-def violations(h, g, radius, p):
-    """By how much each condition of the minimum is violated, relative to its scale (test_trust_region_step.py)."""
-    size = abs(h).max()
-    values = size * np.linalg.eigvalsh(h / size) if size > 0 else np.zeros(len(g))
-    exact, radius = np.longdouble, np.longdouble(radius)
-    h, g, p = h.astype(exact), g.astype(exact), p.astype(exact)
-    scale = abs(values).max() + np.sqrt(g @ g) / radius
-    length, rest = np.sqrt(p @ p), g + h @ p
-    assert np.isfinite(length)
-    if scale == 0:
-        return {"length": float(max(0, length / radius - 1))}
-    mu = -(p @ rest) / (p @ p) if length > radius * (1 - TOLERANCE) else exact(0)
-    residual = rest + mu * p
-    return {
-        "stationary": float(np.sqrt(residual @ residual) / (scale * radius)),
-        "multiplier": float(max(0, -mu) / scale),
-        "semi-definite": float(max(0, -(values[0] + mu)) / scale),
-        "complementary": float(abs(mu * (radius - length)) / (scale * radius)),
-        "length": float(max(0, length / radius - 1)),
-    }
 
 
 SPECTRA = {
