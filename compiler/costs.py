@@ -18,10 +18,11 @@ from ..energies.energy import Energy
 from .degree import is_quadratic
 from .derive import derive, out_size, scheduled, value
 from .expression import ZERO, Affine, Gather, Op, gathers
+from .nests import Nest
 from .primitives import CHEAP
 from .program import Array, Program, Statement
 from .ranges import closed
-from .schedule import Nest, Schedule
+from .schedule import Schedule
 
 NUMBER_BYTES = 8
 

@@ -25,8 +25,9 @@ from .couplings import find_couplings
 from .declaration import ADJOINTS, CHOSEN, COMMON, COUNT, FAMILY_ROWS, KIND_NAMES
 from .dense_pattern import dense_pattern
 from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
-from .emit import Emitted, Memory, Place, emit
+from .emit import Emitted, emit
 from .expression import Affine, constant, name
+from .function_text import Memory, Place
 from .irls import anchor, anchored_majoriser, fixed_majoriser
 from .landings import DENSE_PATTERN, Structure, Support
 from .lower import lower, lower_candidates

@@ -11,28 +11,19 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from types import MappingProxyType
-from typing import TypeVar
 
 from . import sizes
-from .expression import ZERO, Affine
+from .expression import ZERO
 from .family import loop_over
 from .freeze import Placement
-from .nests import NestText, write_rows
-from .program import Array, Program, Range, Statement, arrays_read
-from .schedule import Nest, Schedule
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an output array lies in `out`: its first number, and for each block of axes the distance of its rows."""
-
-    offset: sizes.Size
-    blocks: tuple[tuple[int, sizes.Size], ...]
+from .function_text import FunctionText, Memory, without_axis
+from .nest_text import NestText, write_rows
+from .nests import Nest
+from .program import Program, Statement, arrays_read
+from .schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -44,22 +35,6 @@ class Emitted:
     scratch: sizes.Size
     out: sizes.Size
     reads_common: bool = False
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Where everything lies: variables and directions by offset, inputs by row of the table, outputs by place."""
-
-    variables: Mapping[str, sizes.Size]
-    table: Mapping[str, int]
-    outputs: Mapping[str, Place]
-    accumulate: bool = False
-    mirror: tuple[sizes.Size, sizes.Size] | None = None  # offset and order of a symmetric matrix to be completed
-    rows: Mapping[str, sizes.Size] = field(default_factory=dict)  # variables at many points: distance of the points
-    rough: bool = False  # exponentials to 1e-8, for values that are only compared
-    common: Mapping[str, sizes.Size] = field(default_factory=dict)  # what members of a family share: places, and where
-    common_row: int = 0
-    chosen_row: int = 0  # of a family: numbers of rows
 
 
 def emit(plan: Schedule, memory: Memory, out: sizes.Size, title: str, legend: Iterable[str]) -> Emitted:
@@ -77,9 +52,9 @@ def emit(plan: Schedule, memory: Memory, out: sizes.Size, title: str, legend: It
     prepared_at, prepared_size = _offsets(plan.program, "prepared")
     scratch_at, scratch_size = _offsets(plan.program, "local", plan.scalars, plan.rows)
     head = [f"# {title}", *(f"#   {line}" for line in legend), ""]
-    prepare = FunctionText(plan.program, memory, plan.scalars, plan.rows, prepared_at, scratch_at)
+    prepare = _Function(plan.program, memory, plan.scalars, plan.rows, prepared_at, scratch_at)
     prepare.body("def prepare(table, extents, instance, prepared):", plan.prepare, prepared=False)
-    evaluate = FunctionText(plan.program, memory, plan.scalars, plan.rows, prepared_at, scratch_at)
+    evaluate = _Function(plan.program, memory, plan.scalars, plan.rows, prepared_at, scratch_at)
     evaluate.body("def evaluate(y, v, table, extents, instance, prepared, scratch, out):", plan.evaluate, prepared=True)
     source = "\n".join([*head, *prepare.lines, "", "", *evaluate.lines, ""])
     return Emitted(source, prepared_size, scratch_size, out, bool(memory.common))
@@ -94,30 +69,12 @@ def _offsets(
     for array in program.arrays.values():
         if array.role == role and array.name not in without and (array.axes or role == "prepared"):
             places[array.name] = total
-            total = sizes.plus(total, sizes.room(_without(array.axes, rows.get(array.name))))
+            total = sizes.plus(total, sizes.room(without_axis(array.axes, rows.get(array.name))))
     return places, total
 
 
-def _without(items: tuple[T, ...], place: int | None) -> tuple[T, ...]:
-    return tuple(item for k, item in enumerate(items) if k != place)
-
-
-@dataclass
-class FunctionText:
-    """One function being written."""
-
-    program: Program
-    memory: Memory
-    scalars: frozenset[str]
-    rows: Mapping[str, int]
-    prepared_at: Mapping[str, sizes.Size]
-    scratch_at: Mapping[str, sizes.Size]
-    lines: list[str] = field(default_factory=list)
-    depth: int = 1
-    temporaries: int = 0
-
-    def line(self, text: str) -> None:
-        self.lines.append("    " * self.depth + text)
+class _Function(FunctionText):
+    """A function with its loop nests."""
 
     # ---------------------------------------------------------------------------------- the whole
 
@@ -129,13 +86,13 @@ class FunctionText:
             self.line(f"{extent} = extents[{k}]")
         if self.program.family and (prepared or statements):
             self._member(prepared=prepared)
-        pointers = [a for a in self.program.arrays.values() if a.name in used and self._has_memory(a, prepared)]
+        pointers = [a for a in self.program.arrays.values() if a.name in used and self.has_memory(a, prepared)]
         for array in self.program.arrays.values():
             if array in pointers:
-                where = self._pointer(array)
+                where = self.pointer(array)
                 self.line(f"{array.name} = separate({where}, {pointers.index(array)}, {len(pointers)})")
             elif array.name in used:
-                self._load(array, prepared)
+                self.load(array, prepared)
         for k, nest in enumerate(nests):
             rest = list(takewhile(lambda n: n.joined, nests[k + 1 :]))
             if rest and not nest.joined:
@@ -167,38 +124,6 @@ class FunctionText:
             for index in family:
                 self.line(f"{index}_begin = 0 if is_shared else {index}")
                 self.line(f"{index}_end = {sizes_of[index]} if is_shared else {index} + 1")
-
-    def _has_memory(self, array: Array, prepared: bool) -> bool:
-        """Whether the function reaches the array through a pointer, rather than as a number in a variable."""
-        if array.role == "output":
-            return bool(array.axes) or array.name != "value"
-        return bool(array.axes) and (array.role != "local" or array.name in self.scratch_at)
-
-    def _pointer(self, array: Array) -> str:
-        """Source text of the pointer to an array's first number."""
-        if array.role in ("weight", "data", "common"):
-            place = self.memory.table.get(array.name, self.memory.common_row)
-            kind = "integer" if array.integer else "double"
-            first = f"{kind}_pointer_at(table[{2 * place}] + 8*table[{2 * place + 1}]*instance)"
-            return (
-                f"shifted({first}, {sizes.text(self.memory.common[array.name])})" if array.role == "common" else first
-            )
-        base, offset = {
-            "variable": ("y", self.memory.variables), "direction": ("v", self.memory.variables),
-            "prepared": ("prepared", self.prepared_at), "local": ("scratch", self.scratch_at),
-            "output": ("out", {n: p.offset for n, p in self.memory.outputs.items()}),
-        }[array.role]  # fmt: skip
-        return f"shifted({base}, {sizes.text(offset[array.name])})"
-
-    def _load(self, array: Array, prepared: bool) -> None:
-        """Read an array of rank 0 into a variable."""
-        name = array.name
-        if array.role in ("variable", "direction"):
-            self.line(f"{name} = {'y' if array.role == 'variable' else 'v'}[{sizes.text(self.memory.variables[name])}]")
-        elif array.role in ("weight", "data", "common"):
-            self.line(f"{name} = {self._pointer(array)}[0]")
-        elif array.role == "prepared" and prepared:
-            self.line(f"{name} = prepared[{sizes.text(self.prepared_at[name])}]")
 
     def _mirror(self, offset: sizes.Size, order: sizes.Size) -> None:
         self.line("# the Hessian is symmetric: its lower triangle is copied from the upper one")
@@ -261,61 +186,6 @@ class FunctionText:
         """Zeroing an output that the kernel adds to."""
         is_output = self.program.arrays[statement.target].role == "output"
         return is_output and self.memory.accumulate and statement.expression is ZERO
-
-    # ---------------------------------------------------------------------------------- addresses
-
-    def address(self, array: Array, subscripts: Sequence[Affine]) -> str:
-        blocks = self._blocks(array)
-        if blocks:
-            parts = []
-            start = 0
-            for count, distance in blocks:
-                axes, own = array.axes[start : start + count], subscripts[start : start + count]
-                start += count
-                flat = _flat(axes, own, self.integer)
-                step = sizes.text(distance)
-                if flat != "0":
-                    parts.append(flat if step == "1" else f"({flat})*({step})")
-            return " + ".join(parts) or "0"
-        row = self.rows.get(array.name)
-        return _flat(_without(array.axes, row), _without(tuple(subscripts), row), self.integer)
-
-    def _blocks(self, array: Array) -> tuple[tuple[int, sizes.Size], ...]:
-        if array.name in self.memory.outputs:
-            return self.memory.outputs[array.name].blocks
-        if array.name in self.memory.rows:
-            return ((1, self.memory.rows[array.name]), (len(array.axes) - 1, sizes.ONE_SIZE))
-        return ()
-
-    def _entry(self, array: Array, subscripts: Sequence[Affine]) -> str:
-        """Source text of an entry of an integer array; our own lie in memory for float64."""
-        text = f"{array.name}[{self.address(array, subscripts)}]" if array.axes else array.name
-        return f"int({text})" if array.role in ("local", "prepared") else text
-
-    def integer(self, value: Affine) -> str:
-        """Source text of an affine integer."""
-        parts = []
-        for item, count in value.terms:
-            text = item if isinstance(item, str) else self._entry(self.program.arrays[item.array], item.subscripts)
-            parts.append(text if count == 1 else f"{count}*{text}")
-        if value.constant or not parts:
-            parts.append(str(value.constant))
-        return " + ".join(parts).replace("+ -", "- ")
-
-
-def _flat(axes: Sequence[Range], subscripts: Sequence[Affine], integer: object) -> str:
-    """The position in memory of an entry of an array in C order, by Horner's rule."""
-    result = ""
-    for axis, subscript in zip(axes, subscripts, strict=True):
-        own = integer(subscript)  # type: ignore[operator]
-        extent = integer(axis.stop)  # type: ignore[operator]
-        if not result or result == "0":
-            result = own
-        else:
-            left = result if result.isidentifier() else f"({result})"
-            right = extent if extent.isalnum() else f"({extent})"
-            result = f"{left}*{right}" + ("" if own == "0" else f" + {own}")
-    return result or "0"
 
 
 def _comment(statements: Sequence[Statement]) -> list[str]:

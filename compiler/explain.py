@@ -16,8 +16,8 @@ from .costs import Cost, Structure, at, cost, structure
 from .entry import kernel_key
 from .evaluate import run, run_accumulated
 from .nonfinite import NotFinite, first_not_finite
+from .points import random_point
 from .readable import Names, names_of, program_text
-from .testing import random_point
 
 if TYPE_CHECKING:
     from .kernel import Kernel

@@ -26,12 +26,12 @@ from .binding import Inputs
 from .derive import KINDS
 from .evaluate import run
 from .expression import Op
+from .points import extents_of
 from .primitives import PRIMITIVES
 from .program import Program, Statement
 from .readable import Names, formula, names_of, purpose, statement_text
 from .reference import evaluate, integer, interpret
 from .simplify import merge
-from .testing import extents_of
 
 if TYPE_CHECKING:
     from .kernel import Kernel

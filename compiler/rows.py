@@ -13,15 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .expression import Affine, name, replace_indices
+from .nests import Nest
 from .program import Program, Statement, arrays_read
 
-if TYPE_CHECKING:
-    from .schedule import Nest
-
-Block = list["Nest"]  # nests under one outermost loop, or a single one
+Block = list[Nest]  # nests under one outermost loop, or a single one
 
 
 class _Use(NamedTuple):

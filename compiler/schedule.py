@@ -19,21 +19,10 @@ from dataclasses import dataclass, field, replace
 
 from .expression import Affine, Op, gathers, name, read, transform
 from .family import loop_over
+from .nests import Nest
 from .program import Array, Program, Statement, arrays_read, moved, unused
 from .ranges import axes_of, in_order, is_closed, is_ragged
 from .rows import share_rows
-
-
-@dataclass(frozen=True)
-class Nest:
-    """Loops from the outermost to the innermost, and the statements in the body.
-
-    A nest that is `joined` has its outermost loop together with the nest before it (rows.py).
-    """
-
-    loops: tuple[str, ...]
-    statements: tuple[Statement, ...]
-    joined: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from typing import Any
 
 import mpmath
 import numpy as np
-import sympy as sp
 
 from ..energies.energy import Energy
 from ..energies.errors import InputError, NumericalError
 from . import formula
 from .declaration import ADJOINTS
 from .kernel import Kernel, compile
+from .points import Point, extents_of, family_of, random_point
 from .random_energies import random_energy, random_family
 
 DIGITS = 60
@@ -31,7 +31,6 @@ LARGE_EVERY = 4  # every fourth trial has a large extent
 MOST_MEMBERS = 4  # of a family, at a point
 LARGEST = 1e6  # points at which a derivative is larger are not used: rounding alone would exceed the tolerance
 
-Point = dict[str, Any]
 Entry = tuple[str, tuple[int, ...]]
 Direction = tuple[tuple[Entry, float], ...]
 
@@ -121,6 +120,7 @@ def check_derivatives(
 
     Examples
     --------
+    >>> import sympy as sp
     >>> t, a = sp.Symbol("t", real=True), sp.Symbol("a", positive=True)
     >>> report = check_derivatives(Energy(sp.exp(-a*t**2), variables=[t], weights=[a]), trials=3, backend="reference")
     >>> report.ok
@@ -431,11 +431,6 @@ def _label(name: str, where: tuple[int, ...]) -> str:
     return f"{name}[{', '.join(map(str, where))}]" if where else name
 
 
-def family_of(energy: Energy, sizes: Mapping[Any, int]) -> tuple[int, ...]:
-    """The numbers of members along the axes of a family."""
-    return tuple(max(0, int(sp.sympify(size).subs(sizes))) for size in energy.family)
-
-
 def members_of(energy: Energy, point: Point) -> list[_Reference]:
     """References at a point of a family, for up to `MOST_MEMBERS` of its members; one for an energy that is none."""
     if not energy.over:
@@ -448,16 +443,6 @@ def members_of(energy: Energy, point: Point) -> list[_Reference]:
         member = tuple(int(k) for k in np.unravel_index(number, family))
         own = {n: np.asarray(a)[member] if n in ranks else a for n, a in point.items()}
         found.append(_Reference(energy, own, member))
-    return found
-
-
-def extents_of(energy: Energy, point: Mapping[str, Any]) -> dict[Any, int]:
-    """The extents that the shapes of a point's arrays give."""
-    found: dict[Any, int] = {}
-    for name, shape in energy.shapes.items():
-        for declared, size in zip(shape, np.shape(point[name]), strict=True):
-            if isinstance(declared, sp.Symbol):
-                found[declared] = size
     return found
 
 
@@ -482,27 +467,6 @@ def draw_point(
         f"energy {kernel.energy.name!r}: no point was found in {attempts} attempts at which the energy "
         "and its derivatives are finite; check_derivatives draws numbers of about unit size"
     )
-
-
-def random_point(energy: Energy, sizes: Mapping[Any, int], generator: Any, *, positive: bool) -> Point:
-    """Numbers of about unit size for every array; `positive`: all of them, not only those declared so.
-
-    Variables of a family have the axes of the family in front.
-    """
-    point: Point = {}
-    largest = min(sizes.values(), default=1)
-    labels = {str(s): s for s in (*energy.variables, *energy.weights, *energy.data)}
-    for name, shape in energy.shapes.items():
-        numbers = tuple(max(0, int(sp.sympify(e).subs(sizes))) for e in shape)
-        numbers = (*family_of(energy, sizes), *numbers) if labels[name] in energy.variables else numbers
-        if name in energy.integer:
-            point[name] = generator.integers(0, max(1, largest), numbers)
-            continue
-        symbol = labels[name]
-        label = symbol.label if isinstance(symbol, sp.IndexedBase) else symbol
-        array = generator.uniform(-1.6, 1.6, numbers)
-        point[name] = np.abs(array) + 0.3 if positive or label.is_positive or label.is_nonnegative else array
-    return point
 
 
 def _is_moderate(kernel: Kernel, point: Point) -> bool:
@@ -531,6 +495,7 @@ def points(energy: Energy, count: int = 1) -> Any:
     Examples
     --------
     >>> from hypothesis import given
+    >>> import sympy as sp
     >>> t, a = sp.Symbol("t", real=True), sp.Symbol("a", positive=True)
     >>> energy = Energy(a*t**2, variables=[t], weights=[a])
     >>> @given(points(energy))

@@ -31,7 +31,8 @@ import wiberg as wb
 from reproducer import FAULTY, Finding, examine, write
 from tqdm import tqdm
 from wiberg.compiler.entry import compiled_entry
-from wiberg.compiler.testing import Point, dense, draw_point, random_energy, random_point
+from wiberg.compiler.points import Point, random_point
+from wiberg.compiler.testing import dense, draw_point, random_energy
 
 OF_WEIGHTS = ("cross", "cross_adjoint", "weight_gradient")
 COMPARED = ("value", "gradient", "hessian", "value_gradient_hessian", "hvp", "data_adjoint", *OF_WEIGHTS)

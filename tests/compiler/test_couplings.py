@@ -9,8 +9,8 @@ import sympy as sp
 import wiberg as wb
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wiberg.compiler.points import random_point
 from wiberg.compiler.random_energies import random_energy, random_family
-from wiberg.compiler.testing import random_point
 
 n, m, E = sp.symbols("n m E", integer=True, positive=True)
 i, j, edge = sp.Idx("i", n), sp.Idx("j", m), sp.Idx("edge", E)

@@ -11,7 +11,7 @@ from energies_table import TABLE, draw
 from energies_table.symbols import b, c, i, n, sigma, t, u, x, y, z
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.compiler import derive, testing
+from wiberg.compiler import derive, points, testing
 from wiberg.compiler.degree import first_beyond, is_quadratic, term_beyond
 from wiberg.energies.extrema import minimum
 
@@ -40,7 +40,7 @@ def test_energies_of_the_table_are_told_apart_as_their_hessians_say(name):
 def is_constant(kernel, energy, seed):
     """Whether the Hessians at five random points are the same; None where one is not finite or not moderate."""
     source = np.random.default_rng(seed)
-    point = testing.random_point(energy, dict.fromkeys(energy.extents, 3), source, positive=False)
+    point = points.random_point(energy, dict.fromkeys(energy.extents, 3), source, positive=False)
     w, x = ({str(s.name): point[str(s.name)] for s in role} for role in (energy.weights, energy.data))
     found = []
     for _ in range(5):

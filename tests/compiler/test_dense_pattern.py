@@ -7,7 +7,7 @@ import pytest
 import sympy as sp
 import wiberg as wb
 from energies_table import RANDOM_SEEDS, TABLE, draw
-from wiberg.compiler import testing
+from wiberg.compiler import points
 from wiberg.compiler.random_energies import random_energy
 
 n, m, rank = sp.symbols("n m rank", integer=True, positive=True)
@@ -43,7 +43,7 @@ def test_every_entry_of_the_table_is_covered(name):
 def test_every_entry_of_random_energies_is_covered(seed):
     energy = random_energy(random.Random(seed))
     kernel, source = wb.compile(energy, backend="reference"), np.random.default_rng(seed)
-    point = testing.random_point(energy, dict.fromkeys(energy.extents, 3), source, positive=False)
+    point = points.random_point(energy, dict.fromkeys(energy.extents, 3), source, positive=False)
     y, w, x = ({str(s.name): point[str(s.name)] for s in r} for r in (energy.variables, energy.weights, energy.data))
     found = None if energy.over else places(kernel, y, w, x)
     if found is not None:

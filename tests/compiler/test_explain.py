@@ -14,9 +14,10 @@ from wiberg.compiler.costs import at, cost, structure
 from wiberg.compiler.derive import KINDS
 from wiberg.compiler.explain import COSTED
 from wiberg.compiler.nonfinite import LARGEST, first_not_finite
+from wiberg.compiler.points import random_point
 from wiberg.compiler.primitives import PRIMITIVES
 from wiberg.compiler.readable import formula, names_of, program_text
-from wiberg.compiler.testing import random_energy, random_point
+from wiberg.compiler.testing import random_energy
 
 n, m = (sp.Symbol(s, integer=True, positive=True) for s in "nm")
 i, j = sp.Idx("i", n), sp.Idx("j", m)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from wiberg.compiler.common import split
 from wiberg.compiler.derive import derive
 from wiberg.compiler.evaluate import ready, run, run_one
+from wiberg.compiler.points import family_of
 from wiberg.compiler.prepare import prepare
 from wiberg.compiler.program import check
 from wiberg.compiler.random_energies import random_family
 from wiberg.compiler.reference import integer, interpret
 from wiberg.compiler.share import share
-from wiberg.compiler.testing import DerivativeReport, compare_along, dense, draw_point, family_of
+from wiberg.compiler.testing import DerivativeReport, compare_along, dense, draw_point
 
 n, k = sp.symbols("n k", integer=True, positive=True)
 m, i, j, q = sp.Idx("m", n), sp.Idx("i", 4), sp.Idx("j", k), sp.Idx("q", n)
