@@ -4,6 +4,9 @@ Energies of one instance are plain functions E(y, w, x); vmap makes batches of t
 a while_loop: H is shifted until it is positive definite and the step halved until E falls. Batches are minimised by
 vmap (all instances step until the last one is done) or by lax.map (one after the other); whichever is faster counts.
 dl/dw is the adjoint damped derivative: one linear solve and one reverse sweep over a directional derivative.
+
+A step of training is one jitted function: minimise, the mean loss, its derivative through the minima by a custom_vjp
+that solves with the last Hessian of the minimisation, and SGD with momentum, which overwrites its buffers.
 """
 
 from __future__ import annotations
@@ -49,6 +52,17 @@ def pose(a: Array, w: Any, x: Any) -> Array:
 ENERGIES: dict[str, Energy] = {"W1": ransac, "W2": fusion, "W3": pose}
 
 
+def squared_distance(y: Array, w: Any, target: Array) -> Array:
+    return ((y - target) ** 2).sum()
+
+
+def body_distance(a: Array, w: Any, target: Array) -> Array:
+    return ((jnp.tensordot(a, w["B"], 1) - target) ** 2).sum()
+
+
+LOSSES: dict[str, Energy] = {"W1": squared_distance, "W2": squared_distance, "W3": body_distance}
+
+
 # ---------------------------------------------------------------------------------------------- one instance
 
 
@@ -82,6 +96,12 @@ def lifted(hessian: Array) -> Array:
 
 def minimise_one(energy: Energy, start: Array, w: Any, x: Any) -> tuple[Array, Array, Array]:
     """The minimiser, the gradient there, and the number of steps."""
+    y, gradient, _, steps = minimum_of_one(energy, start, w, x)
+    return y, gradient, steps
+
+
+def minimum_of_one(energy: Energy, start: Array, w: Any, x: Any) -> tuple[Array, Array, Array, Array]:
+    """The same, with the Hessian at the minimiser before the number of steps."""
 
     def unfinished(state: Any) -> Array:
         _, (_, gradient, _), steps = state
@@ -99,8 +119,8 @@ def minimise_one(energy: Energy, start: Array, w: Any, x: Any) -> tuple[Array, A
         y = y + lax.while_loop(too_long, lambda size: size / 2, 1.0) * direction
         return y, evaluate(energy, y, w, x), steps + 1
 
-    y, (_, gradient, _), steps = lax.while_loop(unfinished, step, (start, evaluate(energy, start, w, x), 0))
-    return y, gradient, steps
+    y, (_, gradient, hessian), steps = lax.while_loop(unfinished, step, (start, evaluate(energy, start, w, x), 0))
+    return y, gradient, hessian, steps
 
 
 # ---------------------------------------------------------------------------------------------- batches
@@ -181,6 +201,64 @@ class Peer:
 
         call, minima, down = jax.jit(gradient), jnp.asarray(y), jnp.asarray(slopes)
         return lambda: jax.block_until_ready(call(minima, down, self.w, self.x))
+
+    def training(self, rate: float, momentum: float) -> dict[str, Callable[[int], Any]]:
+        """Ways to take so many steps from where the call before ended; each gives the weights and the mean loss."""
+        energy, loss = self.energy, LOSSES[self.work.name]
+        target = jnp.asarray(self.work.target).reshape(self.work.size, *self.work.target.shape[1:] or (1,))
+
+        def along(y: Array, direction: Array, w: Any, x: Any) -> Array:
+            return jax.jvp(lambda y: energy(y, w, x), (y,), (direction,))[1]
+
+        def implicit(each: Callable[..., Any]) -> Callable[[Array, Any, Any], Array]:
+            """The minima (B, m), differentiable by the weights; `each` minimises all, and gives Hessians, too."""
+
+            @jax.custom_vjp
+            def minima(start: Array, w: Any, x: Any) -> Array:
+                return each(start, w, x)[0]
+
+            def forward(start: Array, w: Any, x: Any) -> Any:
+                y, _, hessians, _ = each(start, w, x)
+                return y, (y, hessians, w, x)
+
+            def backward(kept: Any, slopes: Array) -> Any:
+                y, hessians, w, x = kept
+                directions = jax.vmap(solve)(hessians + DAMPING * jnp.eye(y.shape[1]), slopes)
+                total = jax.grad(lambda w: self._each(along, rows=2)(y, directions, w, x).sum())(w)
+                return None, jax.tree.map(jnp.negative, total), None
+
+            minima.defvjp(forward, backward)
+            return minima
+
+        def by_map(start: Array, w: Any, x: Any) -> Any:
+            shared = {name: array for name, array in x.items() if self.axes[name] is None}
+            batched = {name: array for name, array in x.items() if self.axes[name] == 0}
+            return lax.map(lambda a: minimum_of_one(energy, a[0], w, {**shared, **a[1]}), (start, batched))
+
+        def way(each: Callable[..., Any]) -> Callable[[int], Any]:
+            minima = implicit(each)
+
+            def mean_loss(w: Any, x: Any, target: Array) -> Array:
+                y = minima(lax.stop_gradient(self.seeds(w, x)), w, x)
+                return jax.vmap(loss, (0, None, 0))(y, w, target).mean()
+
+            @partial(jax.jit, donate_argnums=(0, 1))
+            def step(w: Any, velocity: Any, x: Any, target: Array) -> Any:
+                value, gradient = jax.value_and_grad(mean_loss)(w, x, target)
+                velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, gradient)
+                return jax.tree.map(lambda w, v: w - rate * v, w, velocity), velocity, value
+
+            # copies of their own: donated buffers are gone after a step
+            state = [jax.tree.map(lambda a: jnp.array(a, copy=True), self.w), jax.tree.map(jnp.zeros_like, self.w), 0.0]
+
+            def steps(count: int) -> Any:
+                for _ in range(count):
+                    state[:] = step(state[0], state[1], self.x, target)
+                return jax.block_until_ready((state[0], state[2]))
+
+            return steps
+
+        return {"vmap": way(self._each(partial(minimum_of_one, energy), rows=1)), "map": way(by_map)}
 
 
 class ImagesPeer(Peer):

@@ -1,7 +1,7 @@
 """All benchmarks: what `make bench` runs. Each row gives our figure, the peer's, their ratio and what it must reach.
 
-    python benchmarks/run.py [PART ...] [--json FILE]      speed, solvers, families, casadi, step, scaling, streaming,
-                                                           compiling, sparse
+    python benchmarks/run.py [PART ...] [--json FILE]      speed, training, solvers, families, casadi, step, scaling,
+                                                           streaming, compiling, sparse
 
 Ratios are of the minima of interleaved repeats in one process; in brackets those of the medians. The two differ by what
 else the machine was doing: ratios under 1.3 prove nothing. Peers: the shared hand-written numba kernels (`../shared`,
@@ -25,7 +25,7 @@ from timing import Row, skipped
 HERE = Path(__file__).resolve().parent
 
 
-PARTS = ("speed", "solvers", "families", "casadi", "step", "scaling", "streaming", "compiling", "sparse")
+PARTS = ("speed", "training", "solvers", "families", "casadi", "step", "scaling", "streaming", "compiling", "sparse")
 
 
 def script(section: str, name: str, *arguments: str) -> Iterator[Row]:
@@ -49,6 +49,8 @@ def rows(parts: list[str]) -> Iterator[Row]:
             yield from script("2 threads", "speed.py", "--threads", "2")
         else:
             yield skipped("2 threads", "all of the above", "one core only")
+    if "training" in parts:
+        yield from script("training, one core", "training.py")
     if "solvers" in parts:
         yield from script("libraries, one core", "speed.py", "--solvers")
     if "families" in parts:

@@ -25,6 +25,7 @@ from ..compiler.kernel import Kernel
 from ..compiler.kernel import compile as compile_energy
 from ..energies.energy import Energy
 from ..energies.errors import CheckpointError, InputError
+from . import schedule
 from .dataset import Dataset, fingerprint, read_dataset
 from .files import write_whole
 from .learner import Learner
@@ -94,7 +95,7 @@ class Run:
             self.loss,
             weights,
             from_description(spec["optimiser"]),
-            damping=spec["learning.damping"],
+            damping=schedule.from_description(spec["learning.damping"]),
             unconverged=spec["learning.unconverged"],
             not_finite=spec["learning.not_finite"],
             method=spec["minimise.method"],

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..energies.errors import InputError, nearest
+from ..energies.errors import InputError, InputTypeError, nearest
 from ..runtime.methods import METHODS
+from . import schedule
 from .implicit import POLICIES
 from .learner import NOT_FINITE
 from .optimiser import KINDS
@@ -71,7 +72,8 @@ KEYS = (
     Key("learning.batch_size", "integer", 32, "instances of a step; the last batch of a pass may have fewer", low=1),
     Key("learning.shuffle", "boolean", True, "every pass in another order, which depends on seed and pass alone"),
     Key("learning.seed", "integer", 0, "of these orders", low=0),
-    Key("learning.damping", "number", 0.1, "lambda of the damped derivative", low=0.0),
+    Key("learning.damping", "number or schedule", 0.1, "lambda of the damped derivative; a schedule gives that of "
+        'each step: {kind = "KIND", ...} with the arguments of wb.KIND', low=0.0),
     Key("learning.unconverged", "choice", "zero", "what instances count whose minimisation did not converge",
         choices=tuple(POLICIES)),
     Key("learning.not_finite", "choice", "stop", "what becomes of a step whose loss or gradient is not finite",
@@ -132,8 +134,7 @@ optimiser, minimise, checkpoint
         elif found is None:
             values[key.name] = key.default
         else:
-            problem = _problem(key, found)
-            problems += [f"{key.name}: {problem}"] if problem else []
+            problems += _problems(key, found)
             values[key.name] = found
     problems += _weights(values.get("weights"))
     if problems:
@@ -167,7 +168,14 @@ def allowed_text(key: Key) -> str:
     text = CHECKS[key.kind][0]
     if key.low == 5e-324:
         return f"{text} > 0"
-    return text + (f" >= {key.low:g}" if key.low > -math.inf else "")
+    text += f" >= {key.low:g}" if key.low > -math.inf else ""
+    return f"{text}, or one of {', '.join(map(_called, schedule.KINDS))}" if key.kind == SCHEDULED else text
+
+
+def _called(kind: str) -> str:
+    """A schedule with its arguments, as they are called."""
+    parameters = inspect.signature(schedule.KINDS[kind]).parameters.values()
+    return f"{kind}({', '.join(p.name if p.default is p.empty else f'{p.name}={p.default:g}' for p in parameters)})"
 
 
 def default_text(key: Key) -> str:
@@ -197,16 +205,28 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) and one for one in value)
 
 
+SCHEDULED = "number or schedule"
+"""The kind that may be the table of a schedule instead of a number."""
+
 CHECKS: dict[str, tuple[str, Any]] = {
     "text": ("text", lambda value: isinstance(value, str) and bool(value)),
     "object": ("text, FILE.py:NAME", lambda value: isinstance(value, str) and bool(value)),
     "files": ("text or a list of texts", lambda value: (isinstance(value, str) and bool(value)) or _is_texts(value)),
     "names": ("a list of texts", _is_texts),
     "number": ("a finite number", _is_number),
+    SCHEDULED: ("a finite number", _is_number),
     "integer": ("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
     "boolean": ("true or false", lambda value: isinstance(value, bool)),
     "table": ("a table", lambda value: isinstance(value, dict)),
 }
+
+
+def _problems(key: Key, value: Any) -> Iterator[str]:
+    """All that is wrong with a value."""
+    if key.kind == SCHEDULED and isinstance(value, dict):
+        yield from _schedule(key.name, value)
+    elif problem := _problem(key, value):
+        yield f"{key.name}: {problem}"
 
 
 def _problem(key: Key, value: Any) -> str:
@@ -218,7 +238,7 @@ def _problem(key: Key, value: Any) -> str:
         return f"must be {allowed_text(key)}; got {value!r}{hint}"
     if not CHECKS[key.kind][1](value):
         return f"must be {allowed_text(key)}; got {value!r}"
-    if key.kind in ("number", "integer") and not key.low <= value <= key.high:
+    if key.kind in ("number", "integer", SCHEDULED) and not key.low <= value <= key.high:
         return f"must be {allowed_text(key)}; got {value}"
     return ""
 
@@ -268,6 +288,41 @@ def _optimiser(given: Mapping[str, Any]) -> Iterator[str]:
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in table:
             yield f"optimiser.{name}: is missing; {kind} needs it"
+    rate = table.get("learning_rate")
+    if isinstance(rate, dict) and "kind" in rate:
+        yield from _schedule("optimiser.learning_rate", rate)
+
+
+def _schedule(name: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a table that stands for a schedule: its kind, its arguments, or their values."""
+    kind, kinds = table.get("kind"), tuple(schedule.KINDS)
+    if not isinstance(kind, str) or kind not in kinds:
+        hint = nearest(kind, kinds) if isinstance(kind, str) else ""
+        got = f"; got {kind!r}{hint}" if "kind" in table else ", it is missing"
+        yield f"{name}.kind: must be one of {', '.join(kinds)}{got}"
+        return
+    parameters = inspect.signature(schedule.KINDS[kind]).parameters
+    problems = [
+        f"{name}.{inner}: {kind} has no such argument{_instead(inner, ['kind', *parameters])}"
+        for inner in table
+        if inner != "kind" and inner not in parameters
+    ]
+    for inner, parameter in parameters.items():
+        if parameter.default is parameter.empty and inner not in table:
+            problems.append(f"{name}.{inner}: is missing; {kind} needs it")
+    for inner, value in table.items():
+        if isinstance(value, dict) and inner == "then":
+            problems += _schedule(f"{name}.then", value)
+        elif isinstance(value, dict) and inner == "points":
+            problems.append(f"{name}.points: must be pairs, [[step, number], ...]; keys of TOML are text, not numbers")
+        elif isinstance(value, dict) and inner in parameters:
+            problems.append(f"{name}.{inner}: must be a number; got {value!r}")
+    yield from problems
+    if not problems:
+        try:
+            schedule.from_description(table)
+        except (InputError, InputTypeError) as error:
+            yield f"{name}: {error}"
 
 
 def _weights(table: Any) -> Iterator[str]:

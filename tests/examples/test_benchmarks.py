@@ -1,4 +1,4 @@
-"""The energies of the benchmarks are the workloads' formulas."""
+"""The energies of the benchmarks are the workloads' formulas, and both ways of a training step are one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def benchmarks() -> Iterator[tuple[ModuleType, ModuleType]]:
     yield energies, workloads
     sys.path.remove(str(FOLDER))
     for name in set(sys.modules) - before:
-        if name.split(".")[0] in ("energies", "workloads", "monte_carlo"):
+        if name.split(".")[0] in ("energies", "workloads", "monte_carlo", "training", "speed", "timing", "compiling"):
             del sys.modules[name]
 
 
@@ -79,3 +79,20 @@ def test_random_instances_of_all_widths_converge(benchmarks: tuple[ModuleType, M
     weights, data, start = draw(1000, np.random.default_rng(7))
     solution = wb.minimise(wb.compile(getattr(energies, energy)()), weights, data, start=start)
     assert solution.converged.mean() >= 0.999, str(solution)
+
+
+@pytest.mark.parametrize(("name", "energy"), [("W1", "ransac"), ("W2", "fusion"), ("W3", "pose")])
+def test_bare_parts_of_a_training_step_move_weights_as_the_learner(
+    benchmarks: tuple[ModuleType, ModuleType], name: str, energy: str
+) -> None:
+    energies, workloads = benchmarks
+    import training
+
+    kernel, work = wb.compile(getattr(energies, energy)()), workloads.workloads()[name]
+    learnt, loss = training.learner_steps(work, kernel, training.MOVING[name])(3)
+    bare, value = training.bare_steps(work, kernel, training.MOVING[name])(3)
+    assert loss == pytest.approx(value, rel=1e-12)
+    for weight, start in work.weights.items():
+        moved, expected = np.asarray(learnt[weight]) - start, np.asarray(bare[weight]) - start
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(moved, expected, atol=1e-9 * np.abs(expected).max())

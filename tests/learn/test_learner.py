@@ -54,6 +54,30 @@ def test_a_step_follows_the_mean_gradient(spring, t_loss):
     assert history.gradient_norm[0] == pytest.approx(abs(gradient), rel=1e-14)
 
 
+@pytest.mark.parametrize("damping", [0.0, 0.1])
+def test_a_single_newton_step_may_stand_in_place_of_the_minimum(ransac, t_loss, damping):
+    options = {"max_iterations": 1, "unconverged": "use"}
+    tried, w = 0, {"sigma": 8.0}
+    for number in range(20):
+        several = ransac_batch(number)
+        x, mean = several.data["x"][0], several.targets["mu"][0]
+        batch = Batch(data={"x": x[None]}, targets={"mu": [mean]})
+        start = x[np.argmin(ransac.value({"t": x}, w, {"x": x[None]}))]
+        energy, gradient, hessian = ransac.value_gradient_hessian({"t": start}, w, {"x": x})
+        end = float(start - gradient[0] / hessian[0, 0])
+        if hessian[0, 0] <= 0 or ransac.value({"t": end}, w, {"x": x}) >= energy:
+            continue  # the step is another one: the trust region's
+        curvature, cross = (call({"t": end}, w, {"x": x})[0, 0] for call in (ransac.hessian, ransac.cross))
+        slope = -2 * (end - mean) * cross / (max(curvature, 0.0) + damping)
+        learner = ransac_learner(ransac, t_loss, damping=damping, **options)
+        assert float(learner.predict(batch.data)["t"][0]) == pytest.approx(end, rel=1e-12)
+        history = learner.fit([batch])
+        assert (8.0 - learner.weights["sigma"]) / 1e-4 == pytest.approx(slope, rel=1e-6, abs=1e-9)
+        assert history.loss[0] == pytest.approx((end - mean) ** 2, rel=1e-10)
+        tried += 1
+    assert tried > 10
+
+
 def test_gradient_of_a_step_equals_finite_differences_of_the_loss(ransac, t_loss):
     batch = ransac_batch(0)
 

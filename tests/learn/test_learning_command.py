@@ -127,6 +127,34 @@ def test_a_run_learns_what_the_library_learns(place):
         assert result["evaluation"][when]["worst_instance"] == int(losses.argmax())
 
 
+def test_a_run_with_schedules_is_the_librarys_and_goes_on_to_the_same_bits(place):
+    damping = '{kind = "Warmup", steps = 7, then = {kind = "PiecewiseLinear", points = [[0, 2.0], [30, 0.1]]}}'
+    text = SPEC.replace("steps = {steps}", "steps = {steps}\ndamping = @").format(steps=60).replace("@", damping)
+    (place / "fit.toml").write_text(text.replace("steps = 60", "steps = 25"))
+    assert result_of(run("fit", place / "fit.toml", "--json"))["steps"] == 25
+    (place / "fit.toml").write_text(text)
+    result = result_of(run("fit", place / "fit.toml", "--json"))
+    kernel, loss = kernel_and_loss(place)
+    schedule = wb.Warmup(wb.PiecewiseLinear({0: 2.0, 30: 0.1}), 7)
+    learner = wb.Learner(kernel, loss, weights={"sigma": 2.0}, optimiser=wb.SGD(1e-3), damping=schedule)
+    with np.load(place / "train.npz") as file:
+        x, means = file["x"], file["mean"]
+
+    def batch(step):
+        number, part = divmod(step, 3)
+        rows = np.random.default_rng([0, number]).permutation(20)[8 * part : 8 * part + 8]
+        return wb.Batch(data={"x": x[rows]}, targets={"mean": means[rows]})
+
+    history = learner.fit(batch, steps=60)
+    assert result["weights"] == learner.weights and result["steps"] == 60
+    with np.load(place / "fit.run" / "history.npz") as file:
+        np.testing.assert_array_equal(file["damping"], [schedule.at(step) for step in range(60)])
+        np.testing.assert_array_equal(file["loss"], history.loss)
+    (place / "fit.toml").write_text(text.replace("2.0], [30", "2.5], [30"))
+    done = run("fit", place / "fit.toml")
+    assert done.returncode == 2 and "learning.damping was" in done.stderr and "Traceback" not in done.stderr
+
+
 def wait_for_another(process, file, before):
     """Wait until a checkpoint is there that is another than before."""
     deadline = time.monotonic() + 120
