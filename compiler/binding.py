@@ -212,9 +212,10 @@ class Binder:
             Variables, for extents that only they have; `extra` axes (of candidates) stand before the declared ones.
         """
         declaration = self.declaration
-        arrays: Any = []
-        addresses: list[int] | None = []
-        if not (_plain(self._weights, w, arrays, addresses) and _plain(self._data, x, arrays, addresses)):
+        arrays: list[NDArray[Any]] = []
+        places: list[int] = []
+        addresses: list[int] | None = places
+        if not (_plain(self._weights, w, arrays, places) and _plain(self._data, x, arrays, places)):
             values = select(declaration, "weight", declaration.weights, w)
             values += select(declaration, "data", declaration.data, x)
             roles = zip(self._roles, self._symbols, values, strict=True)

@@ -131,8 +131,8 @@ def run_driver(problem: Problem, drive: Native | None = None) -> None:
 
     `drive` is another driver that reads the same problem, for `descend.minimise_slice`.
     """
-    drive = drive or minimise_slice()
     kernel, inputs, seeds, y = problem.kernel, problem.inputs, problem.seeds, problem.y
+    drive = drive or minimise_slice(inputs.m)
     number, points = (0, None) if seeds is None else (seeds.number, seeds.points)
     remembered = inputs.drivers
     key = (kernel.entry("value_gradient_hessian").evaluate.address, number, points is None)
