@@ -6,7 +6,7 @@ checks, and hypothesis strategies for users' own tests.
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .compiler import Kernel, compile, set_threads, supported_functions
 from .compiler.lazy import lazy_module
@@ -34,34 +34,36 @@ from .energies import (
     student_t,
     welsch,
 )
-from .learn import (
-    SGD,
-    Adam,
-    Batch,
-    BatchParts,
-    CosineDecay,
-    History,
-    Learner,
-    Loss,
-    Output,
-    PiecewiseLinear,
-    Selection,
-    StepDecay,
-    UnconvergedWarning,
-    Warmup,
-    Weight,
-    ZeroGradientWarning,
-    absolute_error,
-    generalised_iou_loss,
-    implicit_data_gradient,
-    implicit_gradient,
-    implicit_jacobian,
-    iou_loss,
-    mean_joint_distance,
-    pseudo_huber_error,
-    squared_error,
-)
 from .runtime import Solution, Status, minimise, minimise_stream
+
+if TYPE_CHECKING:
+    from .learn import (
+        SGD,
+        Adam,
+        Batch,
+        BatchParts,
+        CosineDecay,
+        History,
+        Learner,
+        Loss,
+        Output,
+        PiecewiseLinear,
+        Selection,
+        StepDecay,
+        UnconvergedWarning,
+        Warmup,
+        Weight,
+        ZeroGradientWarning,
+        absolute_error,
+        generalised_iou_loss,
+        implicit_data_gradient,
+        implicit_gradient,
+        implicit_jacobian,
+        iou_loss,
+        mean_joint_distance,
+        pseudo_huber_error,
+        squared_error,
+    )
 
 __version__ = "0.1.0"
 
@@ -88,7 +90,15 @@ def __getattr__(name: str) -> Any:
         from .learn.frameworks import framework
 
         return framework(name)
+    if name == "learn" or name in __all__:  # a third of the time to import, and minimising needs none of it
+        learn = import_module(".learn", __name__)
+        globals().update({each: getattr(learn, each) for each in learn.__all__})
+        return globals()[name]
     raise AttributeError(f"module 'wiberg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 __all__ = [

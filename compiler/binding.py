@@ -24,10 +24,12 @@ from .arrays import (
     INT64,
     Floats,
     address_of,
+    addressof,
     batch_size,
     convert,
     evaluate,
     extra_axes,
+    first_byte,
     is_batched,
     pack_rows,
     read_extents,
@@ -52,8 +54,11 @@ class Plan:
     weights_batched  whether any weight differs between instances
     m, p, q          numbers of unknowns, weights and real data of one instance
     family, members  extents of the axes of a family, and how many members an instance has (1 without)
+    numbers          for each weight and datum, how many numbers an instance has, 0 of index data; and 1 where all of
+                     them must be positive, else 0
     needs            for each kind of kernel (prepared numbers, scratch, numbers of output), by `Entry.needs`
     variables        for each set of shapes of the variables and batch size: which are batched, and how many rows
+    drivers          what drivers have worked out for these shapes, by keys of their own
     """
 
     distances: array[int]
@@ -67,16 +72,23 @@ class Plan:
     q: int
     family: tuple[int, ...] = ()
     members: int = 1
+    numbers: array[int] = field(default_factory=lambda: array("q"))
     needs: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     variables: dict[tuple[Shapes, int | None], tuple[tuple[bool, ...], int | None]] = field(default_factory=dict)
+    drivers: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
     def extents_address(self) -> int:
         return address_of(self.extents)
 
+    @cached_property
+    def numbers_address(self) -> int:
+        return self.numbers.buffer_info()[0]
+
     def __getstate__(self) -> dict[str, Any]:
-        """Without the address, which another process or a copy does not share."""
-        return {name: value for name, value in vars(self).items() if name != "extents_address"}
+        """Without addresses, which another process or a copy does not share."""
+        kept = {name: value for name, value in vars(self).items() if not name.endswith("_address")}
+        return {**kept, "drivers": {}}
 
 
 def _of_plan(name: str) -> Any:
@@ -99,10 +111,11 @@ class Inputs:
         plan: Plan,
         chosen: NDArray[np.int64] | None = None,
         kept: dict[str, Floats] | None = None,
+        addresses: Sequence[int] | None = None,
     ) -> None:
         table, row = plan.distances[:], 0
-        for one in arrays:  # a loop, because it is faster than slices and map
-            table[row] = address_of(one)
+        for place in map(address_of, arrays) if addresses is None else addresses:  # a loop is faster than a slice
+            table[row] = place
             row += 2
         self.arrays, self._table, self.plan, self.batch = arrays, table, plan, plan.batch
         self.table_address = table.buffer_info()[0]
@@ -117,6 +130,7 @@ class Inputs:
     extents_address, extents, sizes = _of_plan("extents_address"), _of_plan("extents"), _of_plan("sizes")
     batched, weights_batched = _of_plan("batched"), _of_plan("weights_batched")
     m, p, q = _of_plan("m"), _of_plan("p"), _of_plan("q")
+    numbers_address, drivers = _of_plan("numbers_address"), _of_plan("drivers")
     family, members = _of_plan("family"), _of_plan("members")
 
     def _place(self, what: str) -> int:
@@ -198,15 +212,14 @@ class Binder:
             Variables, for extents that only they have; `extra` axes (of candidates) stand before the declared ones.
         """
         declaration = self.declaration
-        weights, data = _plain(self._weights, w), _plain(self._data, x)
-        if weights is None or data is None:
+        arrays: list[NDArray[Any]] = []
+        places: list[int] = []
+        addresses: list[int] | None = places
+        if not (_plain(self._weights, w, arrays, places) and _plain(self._data, x, arrays, places)):
             values = select(declaration, "weight", declaration.weights, w)
             values += select(declaration, "data", declaration.data, x)
-            arrays = tuple(
-                [convert(declaration, r, s, v) for r, s, v in zip(self._roles, self._symbols, values, strict=True)]
-            )
-        else:
-            arrays = (*weights, *data)
+            roles = zip(self._roles, self._symbols, values, strict=True)
+            arrays, addresses = [convert(declaration, r, s, v) for r, s, v in roles], None
         shapes = tuple([a.shape for a in arrays])
         unknown: Any = ()
         if y is not None and self._variables_have_extents:
@@ -216,7 +229,7 @@ class Binder:
             if len(self._plans) > MOST_PLANS:
                 self._plans.clear()
             plan = self._plans[shapes, unknown, extra] = self._plan(shapes, unknown, y, extra)
-        inputs = Inputs(arrays, plan)
+        inputs = Inputs(tuple(arrays), plan, addresses=addresses)
         if declaration.gathered:
             self._check_gathers(inputs)
         return inputs
@@ -249,6 +262,9 @@ class Binder:
         if family:
             distances += [0] * len(FAMILY_ROWS)
             extents |= {index: size - 1 for (index, _), size in zip(declaration.family, family, strict=True)}
+        numbers: list[int] = []
+        for s, shape, b in zip(self._symbols, shapes, batched, strict=True):
+            numbers += (0 if s.integer else math.prod(shape[1:] if b else shape), int(s.positive))
         count = len(declaration.weights)
         weights_batched = any(b and shape[0] != 1 for b, shape in zip(batched[:count], shapes[:count], strict=True))
         plan = Plan(
@@ -258,7 +274,7 @@ class Binder:
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.variables),
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.weights),
             sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in declaration.data if not s.integer),
-            family, math.prod(family),
+            family, math.prod(family), array("q", numbers),
         )  # fmt: skip
         for access in declaration.accesses:
             check_access(declaration, access, extents, {})
@@ -273,8 +289,8 @@ class Binder:
     def packed(self, role: str, y: Mapping[str, Any] | None, inputs: Inputs) -> tuple[Floats, bool]:
         declaration = self.declaration
         symbols = declaration.variables
-        arrays = _plain(self._variables, y)
-        if arrays is None:
+        arrays: list[Floats] = []
+        if not _plain(self._variables, y, arrays, []):
             values = select(declaration, role, symbols, y)
             arrays = [convert(declaration, role, s, v) for s, v in zip(symbols, values, strict=True)]
         if inputs.plan.family:
@@ -354,17 +370,27 @@ class Binder:
             check_access(self.declaration, access, inputs.sizes, limits, values)
 
 
-def _plain(kinds: list[tuple[str, Any]], values: Any) -> list[NDArray[Any]] | None:
-    """The arrays, where each is given just as kernels read it; None where something needs a closer look."""
+def _plain(kinds: list[tuple[str, Any]], values: Any, arrays: list[Any], addresses: list[int]) -> bool:
+    """Whether every array is given just as kernels read it; then they and their addresses stand in the lists.
+
+    One pass over them, as short as can be: it is a good part of the time of a call for one small instance.
+    """
     if type(values) is not dict or len(values) != len(kinds):
-        return None
-    arrays = []
+        return False
     for name, kind in kinds:
         value = values.get(name)
-        if type(value) is np.ndarray and value.dtype is kind and value.flags.c_contiguous:
-            arrays.append(value)
-        elif type(value) is float and kind is FLOAT64:
-            arrays.append(np.array(value))
+        if type(value) is np.ndarray:
+            if value.dtype is not kind:
+                return False
+        elif (type(value) is float or type(value) is np.float64) and kind is FLOAT64:
+            value = np.array(value)
         else:
-            return None
-    return arrays
+            return False
+        try:
+            addresses.append(addressof(first_byte(value)))
+        except (TypeError, ValueError):  # not contiguous, or read-only, or empty
+            if not value.flags.c_contiguous:
+                return False
+            addresses.append(address_of(value))
+        arrays.append(value)
+    return True

@@ -174,7 +174,8 @@ def accumulate_blocks() -> Native:
 class Prepared:
     """What an entry computes from weights alone: once here where they are shared, else room for it in each workspace.
 
-    What the members of a family have in common is computed here, too.
+    What the members of a family have in common is computed here, too. A call for one row (`alone`) leaves everything
+    else to the driver, which saves a call.
 
     own          numbers of workspace that a thread needs for it, where every instance prepares its own
     fields       (evaluate, prepare, address, own): what every driver reads of a kernel
@@ -183,14 +184,14 @@ class Prepared:
 
     __slots__ = ("_memory", "before", "fields", "own")
 
-    def __init__(self, entry: Entry, inputs: Inputs, *, later: bool = False) -> None:
+    def __init__(self, entry: Entry, inputs: Inputs, *, later: bool = False, alone: bool = False) -> None:
         if entry.common is not None:
             ready(entry, inputs)
         size = entry.needs(inputs)[0]
         self.own, address = 0, 0
         self.before: Native | None = None
         if size != 0:
-            if inputs.weights_batched:
+            if alone or inputs.weights_batched:
                 self.own = size
             else:
                 self._memory = array("d", bytes(8 * size))
@@ -299,7 +300,7 @@ def _drive(
     count: int,
     width: int = BLOCK,
 ) -> None:
-    prepared = Prepared(entry, inputs, later=True)
+    prepared = Prepared(entry, inputs, later=True, alone=rows == 1)
     y_address, y_stride = _address_and_stride(y)
     v_address, v_stride = (y_address, y_stride) if v is None else _address_and_stride(v)
     problem = array(

@@ -152,7 +152,7 @@ class Kernel:
 
     def bind_variables(self, y: Values | None, inputs: Inputs) -> tuple[Floats, bool]:
         """Variables as (B or 1, m), and whether they are batched."""
-        return self._binder.variables(y, inputs)
+        return self._binder.packed("variable", y, inputs)
 
     def lead(self, inputs: Inputs, count: int | None) -> tuple[int, ...]:
         """The axes of results in front of their own: the batch axis, if there is one, and those of a family."""

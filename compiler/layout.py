@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,12 +36,14 @@ class Layout:
         self._declaration = declaration
         self._role = role
         self._extents: dict[str, int] = {}
+        self._extents_used = {str(n) for s in self._symbols for e in s.axes for n, _ in e.terms}
+        self._names = tuple(s.name for s in self._symbols)
         self._family = len(declaration.family) if role == "variable" else 0
 
     @property
     def names(self) -> tuple[str, ...]:
         """The user's names, in declared order."""
-        return tuple(s.name for s in self._symbols)
+        return self._names
 
     @property
     def shapes(self) -> dict[str, tuple[Any, ...]]:
@@ -110,9 +113,9 @@ class Layout:
                 f"(size,){each} or (B{members}, size), in the order {', '.join(self.names)}"
             )
         known = self._solved(packed.shape[-1]) if extents is None else extents
-        names = zip(self._declaration.extents, self._declaration.extent_names, strict=True)
-        unknown = [shown for generated, shown in names if generated in self._extents_used - set(known)]
-        if unknown:
+        if not self._extents_used <= known.keys():
+            names = zip(self._declaration.extents, self._declaration.extent_names, strict=True)
+            unknown = [shown for generated, shown in names if generated in self._extents_used - set(known)]
             raise InputError(
                 f"energy {self._declaration.name!r}: unpack cannot tell {' and '.join(unknown)} from one size; "
                 f"pack {plural(self._role)} of these shapes first"
@@ -125,8 +128,8 @@ class Layout:
         begin = 0
         lead = packed.shape[:-1]
         for s in self._symbols:
-            shape = tuple(evaluate(e, extents) for e in s.axes)
-            size = int(np.prod(shape)) if shape else 1
+            shape = tuple([evaluate(e, extents) for e in s.axes])
+            size = math.prod(shape)
             result[s.name] = packed[..., begin : begin + size].reshape(lead + shape)
             begin += size
         if begin != packed.shape[-1]:
@@ -136,10 +139,6 @@ class Layout:
             )
         return result
 
-    @property
-    def _extents_used(self) -> set[str]:
-        return {str(n) for s in self._symbols for e in s.axes for n, _ in e.terms}
-
     def _solved(self, size: int) -> Mapping[str, int]:
         if len(self._extents_used) != 1:
             return self._extents
@@ -148,4 +147,4 @@ class Layout:
 
     def size(self, extents: Mapping[str, int]) -> int:
         """How many numbers they are together, for given extents."""
-        return sum(int(np.prod([evaluate(e, extents) for e in s.axes])) for s in self._symbols)
+        return sum(math.prod([evaluate(e, extents) for e in s.axes]) for s in self._symbols)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite
+import llvmlite.binding as llvm
 import numba
 from numba import cfunc
 from numba.core.compiler_lock import global_compiler_lock
@@ -28,7 +29,7 @@ from numba.core.runtime import rtsys
 
 from .cache import digest, read_folder, write_folder
 from .signature import Signature, signature_of
-from .translate import translate
+from .translate import Instead, translate
 
 logger = logging.getLogger("wiberg")
 
@@ -46,20 +47,26 @@ class Native:
 
 
 @cache
-def native(function: Callable[..., Any]) -> Native:
+def native(function: Callable[..., Any], instead: Instead = ()) -> Native:
     """The machine code of a driver, an annotated function of this package; from the cache if no source has changed.
 
-    Its key is the hash of the sources of every module of the package that it can reach.
+    Its key is the hash of the sources of every module of the package that it can reach. `instead` leaves out what is
+    not needed: pairs of functions of the package, of which the second is called in place of the first.
     """
-    signature, name = signature_of(function), f"{function.__module__}.{function.__qualname__}"
+    signature = signature_of(function)
+    name = " ".join([_name_of(function), *(f"{_name_of(a)}={_name_of(b)}" for a, b in instead)])  # symbols must differ
     key = digest("driver", name, *reachable_sources(function), *platform_key())
     parts = read_folder(key, PARTS)
     loaded = None if parts is None else load(parts, signature)
     if loaded is not None:
         return loaded
-    compiled, parts = compile_driver(function, name)
+    compiled, parts = compile_driver(function, name, instead)
     write_folder(key, parts)
     return compiled
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 PARTS = ("object", "bitcode", "symbol")
@@ -80,12 +87,15 @@ def compile_function(
     return native, _parts(compiled._library, compiled.native_name)
 
 
-def compile_driver(function: Callable[..., Any], symbol: str) -> tuple[Native, dict[str, bytes]]:
+def compile_driver(function: Callable[..., Any], symbol: str, instead: Instead = ()) -> tuple[Native, dict[str, bytes]]:
     """Translate and compile an annotated function; the machine code, and the parts from which `load` makes it again."""
     with global_compiler_lock:
         library = _codegen().create_library(symbol)
         library.enable_object_caching()
-        library.add_ir_module(translate(function, symbol))
+        module = llvm.parse_assembly(str(translate(function, symbol, instead)))
+        module.verify()
+        # not add_ir_module, whose passes over each function are for numba's count of references: an eighth of the time
+        library._final_module.link_in(module)
         library.finalize()
         address = library.get_pointer_to_function(symbol)
     return Native(address, signature_of(function).c_type(address), library), _parts(library, symbol)

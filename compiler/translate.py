@@ -43,10 +43,14 @@ IR = {
 }
 
 
-def translate(function: Callable[..., Any], symbol: str) -> ir.Module:
+Instead = tuple[tuple[Callable[..., Any], Callable[..., Any]], ...]
+"""Pairs of functions: calls of the first become calls of the second, of the same signature."""
+
+
+def translate(function: Callable[..., Any], symbol: str, instead: Instead = ()) -> ir.Module:
     """The LLVM module of a function, under the name `symbol`, and of all that it calls."""
     module = ir.Module(symbol)
-    _Functions(module).declare(function, symbol)
+    _Functions(module, instead).declare(function, symbol)
     return module
 
 
@@ -57,10 +61,11 @@ def function_type(signature: Signature) -> ir.FunctionType:
 class _Functions:
     """The functions of a module, each translated when it is first called."""
 
-    def __init__(self, module: ir.Module) -> None:
-        self.module, self._declared = module, dict[Any, ir.Function]()
+    def __init__(self, module: ir.Module, instead: Instead) -> None:
+        self.module, self._declared, self._instead = module, dict[Any, ir.Function](), dict(instead)
 
     def declare(self, function: Callable[..., Any], symbol: str = "") -> ir.Function:
+        function = self._instead.get(function, function)
         if function not in self._declared:
             tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
             assert isinstance(tree, ast.FunctionDef)

@@ -358,7 +358,7 @@ def over_members(rows: Floats, inputs: Any) -> Floats:
 
 def weights_batched(kernel: Kernel, inputs: Any) -> bool:
     """Whether a weight was given with a batch axis, so that its gradient has one."""
-    return any(inputs.batched[: len(kernel.weights.names)])
+    return any(inputs.batched[: len(kernel.declaration.weights)])
 
 
 def unpacked(kernel: Kernel, inputs: Any, gradient: Floats) -> dict[str, Any]:
@@ -385,7 +385,7 @@ class _Pair:
         inputs, packed = solution.inputs, solution.y
         count = len(packed)
         self.inputs, self.each = inputs, weights_batched(solution.kernel, inputs)
-        self._prepared = Prepared(first, inputs), Prepared(second, inputs)
+        self._prepared = tuple([Prepared(entry, inputs, alone=count == 1) for entry in (first, second)])
         scratch = max(first.needs(inputs)[1], second.needs(inputs)[1])
         self._workspace = sum(p.own for p in self._prepared) + scratch + workspace_numbers(inputs.m, inputs.p)
         self._key = (second.evaluate.address, inputs.extents.tobytes())
@@ -550,6 +550,8 @@ def counted_slopes(
     slopes = packed_slopes(kernel, solution, loss_gradient, who)
     codes = np.full(len(slopes), USED, dtype=np.int64)
     codes[not_finite(solution) if unconverged == "use" else unusable(solution)] = LEFT_OUT
+    if np.isfinite(slopes).all():
+        return slopes, codes
     bad = ~np.isfinite(slopes).all(axis=1) & (codes != LEFT_OUT)
     if bad.any():
         where = f" at {solution.rows_text[:-1]} {solution.listed([_first(bad)])}" if solution.lead else ""

@@ -9,7 +9,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiler.calling import double_pointer_at
+from ..compiler.native import native
+from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from ..energies.errors import InputError
+
+
+@vectorised
+def _are_between(low: float, numbers: DoublePointer, count: int) -> bool:
+    """Whether every number is greater than `low` and less than infinity; NaN is neither."""
+    bad = 0
+    for i in range(count):
+        bad += 0 if low < numbers[i] < math.inf else 1
+    return bad == 0
+
+
+def _count_sound(table: IntegerPointer, asked: IntegerPointer, arrays: int, batch: int) -> int:
+    """How many arrays, from the first one on, are as they must be; `binding.Plan.numbers` is what is asked."""
+    for k in range(arrays):
+        numbers, count, low = double_pointer_at(table[2 * k]), asked[2 * k], -math.inf
+        if table[2 * k + 1] != 0:
+            count *= batch
+        if asked[2 * k + 1] != 0:
+            low = 0.0
+        if not _are_between(low, numbers, count):
+            return k
+    return arrays
+
+
+def are_sound(inputs: Any) -> bool:
+    """Whether bound weights and data are finite, and positive where they are declared so.
+
+    One pass of compiled code; the functions below say what is wrong, and where.
+    """
+    arrays, batch = len(inputs.arrays), inputs.batch
+    rows = 1 if batch is None else batch
+    sound: int = native(_count_sound).call(inputs.table_address, inputs.numbers_address, arrays, rows)
+    return sound == arrays
 
 
 def check_finite(kernel: Any, inputs: Any) -> None:
@@ -66,17 +102,9 @@ def check_positive(kernel: Any, inputs: Any) -> None:
 
 
 def _not_finite(kernel: Any, inputs: Any) -> Iterator[tuple[str, str, NDArray[Any], bool]]:
-    """Role, name, array and whether it is batched, of those that hold NaN or infinity.
-
-    A finite sum proves that all numbers are finite; only an infinite one, which may be overflow, needs a longer look.
-    """
-    with np.errstate(all="ignore"):
-        suspects = [
-            k
-            for k, array in enumerate(inputs.arrays)
-            if not math.isfinite(np.add.reduce(array, axis=None)) and not np.isfinite(array).all()
-        ]
+    """Role, name, array and whether it is batched, of those that hold NaN or infinity."""
     weights, data = kernel.declaration.weights, kernel.declaration.data
-    for k in suspects:
-        role, symbol = ("weight", weights[k]) if k < len(weights) else ("data", data[k - len(weights)])
-        yield role, symbol.name, inputs.arrays[k], inputs.batched[k]
+    for k, array in enumerate(inputs.arrays):
+        if not np.isfinite(array).all():
+            role, symbol = ("weight", weights[k]) if k < len(weights) else ("data", data[k - len(weights)])
+            yield role, symbol.name, array, inputs.batched[k]

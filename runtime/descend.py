@@ -25,7 +25,7 @@ import math
 from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer
-from .algebra import vectors
+from .algebra import trust_region, vectors
 from .algebra.factorisation import boundary_step, newton_step, spectrum
 from .algebra.linear_algebra import FLAT, dot, largest
 from .first_evaluation import evaluate_first
@@ -377,6 +377,12 @@ def _minimise_slice(
     return end
 
 
-def minimise_slice() -> Native:
-    """The compiled `_minimise_slice`."""
-    return native(_minimise_slice)
+CLOSED_FORMS = (
+    (trust_region.newton_step, trust_region.newton_step_of_few),
+    (trust_region.spectrum, trust_region.spectrum_of_few),
+)
+
+
+def minimise_slice(unknowns: int) -> Native:
+    """The compiled `_minimise_slice`; for few unknowns without factorisations, which take longer to compile."""
+    return native(_minimise_slice, CLOSED_FORMS) if unknowns <= trust_region.FEW else native(_minimise_slice)

@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +21,35 @@ from ..compiler.native import Native
 from ..compiler.slices import run_slices
 from ..energies.errors import InputError
 from .algebra.blocks import layout_of
-from .descend import GTOL, minimise_slice, workspace_size
+from .descend import (
+    CANDIDATES,
+    CANDIDATES_STRIDE,
+    COUNT,
+    DERIVATIVES,
+    ENERGIES,
+    EXTENTS,
+    GTOL,
+    INTEGERS,
+    LAYOUT,
+    MAX_ITERATIONS,
+    RANKING,
+    RANKING_EXTENTS,
+    REALS,
+    SCRATCH,
+    SEEDS,
+    TABLE,
+    UNKNOWNS,
+    VALUE,
+    VARIABLES,
+    minimise_slice,
+    workspace_size,
+)
 from .problem import Problem
 from .seeding import Seeds
 
-_PACKED = struct.Struct(f"={GTOL}qd")
+_DOUBLE = struct.Struct("=d")
+
+MOST_PLANS = 1000
 
 
 @dataclass(frozen=True)
@@ -34,35 +57,23 @@ class _Plan:
     """What a call of given shapes needs.
 
     kinds        the entries that are called
-    entries      for each of the four kinds (address of evaluate, of prepare, prepare itself, prepared numbers)
+    fields       the problem of `descend.minimise_slice`, without what differs between calls: every instance prepares
+                 what it needs of weights alone
+    preparing    where in it an entry stands that prepares something, how many numbers, and how
     failures     where the kernels put exceptions that cannot pass through machine code
-    counted      the extents, then the number of candidates
     prepared     prepared numbers of all entries together
-    layout       the blocks of the Hessian
+    kept         arrays whose addresses are in `fields`
+    key          what the time of an instance depends on
     """
 
     kinds: tuple[Any, ...]
-    entries: tuple[tuple[int, int, Callable[..., Any] | None, int], ...]
+    fields: array[int]
+    preparing: tuple[tuple[int, int, Callable[..., Any]], ...]
     failures: tuple[list[Exception], ...]
-    counted: NDArray[np.int64]
     prepared: int
     scratch: int
-    layout: NDArray[np.int64]
-
-
-_plans: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
-
-
-def _remembered(kernel: Any, key: Any, make: Callable[[], Any]) -> Any:
-    plans = _plans.get(kernel)
-    if plans is None:
-        plans = _plans[kernel] = {}
-    found = plans.get(key)
-    if found is None:
-        if len(plans) > 1000:
-            plans.clear()
-        found = plans[key] = make()
-    return found
+    kept: tuple[NDArray[np.int64], ...]
+    key: tuple[Any, ...]
 
 
 def declared_seeds(kernel: Any, inputs: Any) -> Seeds:
@@ -73,7 +84,10 @@ def declared_seeds(kernel: Any, inputs: Any) -> Seeds:
     InputError
         If there are none for these extents.
     """
-    number = _remembered(kernel, inputs.extents.tobytes(), lambda: kernel.candidate_count(inputs))
+    remembered = inputs.drivers
+    number = remembered.get("candidates")
+    if number is None:
+        number = remembered["candidates"] = kernel.candidate_count(inputs)
     if number < 1:
         raise InputError(
             f"minimise: energy {kernel.name!r}: its candidates= are none for these extents; give start= or candidates="
@@ -88,22 +102,28 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
         wanted[3], number = "many_values", seeds.number
         if seeds.points is None:
             wanted[2] = "candidates"
-    entries: list[tuple[int, int, Callable[..., Any] | None, int]] = []
-    failures: list[list[Exception]] = []
+    fields = array("q", bytes(8 * (GTOL + 1)))
+    preparing: list[tuple[int, int, Callable[..., Any]]] = []
     kinds: list[Any] = []
     scratch = 0
-    for kind in wanted:
+    for place, kind in zip((DERIVATIVES, VALUE, SEEDS, RANKING), wanted, strict=True):
         if kind is None:
-            entries.append((0, 0, None, 0))
             continue
         entry = kernel.entry(kind)
         kinds.append(entry)
         scratch = max(scratch, entry.scratch_size(inputs, number))
-        failures.append(entry.failures)
-        entries.append((entry.evaluate.address, entry.prepare.address, entry.prepare.call, entry.prepared_size(inputs)))
-    counted = np.append(inputs.extents, number)
-    own, layout = sum(e[3] for e in entries), layout_of(kernel, inputs)
-    return _Plan(tuple(kinds), tuple(entries), tuple(failures), counted, own, scratch, layout)
+        size = entry.prepared_size(inputs)
+        fields[place], fields[place + 1], fields[place + 3] = entry.evaluate.address, entry.prepare.address, size
+        if size > 0:
+            preparing.append((place, size, entry.prepare.call))
+    counted, layout = np.append(inputs.extents, number), layout_of(kernel, inputs)
+    fields[EXTENTS] = fields[RANKING_EXTENTS] = address_of(counted)  # the number of candidates comes after the extents
+    fields[UNKNOWNS], fields[SCRATCH], fields[COUNT] = inputs.m, scratch, number
+    fields[LAYOUT] = address_of(layout)
+    failures = tuple(entry.failures for entry in kinds)
+    prepared = sum(size for _, size, _ in preparing)
+    key = kinds[0].evaluate.address, counted.tobytes(), len(kinds)
+    return _Plan(tuple(kinds), fields, tuple(preparing), failures, prepared, scratch, (counted, layout), key)
 
 
 def run_driver(problem: Problem, drive: Native | None = None) -> None:
@@ -111,56 +131,40 @@ def run_driver(problem: Problem, drive: Native | None = None) -> None:
 
     `drive` is another driver that reads the same problem, for `descend.minimise_slice`.
     """
-    drive = drive or minimise_slice()
     kernel, inputs, seeds, y = problem.kernel, problem.inputs, problem.seeds, problem.y
-    number = 0 if seeds is None else seeds.number
-    points = None if seeds is None else seeds.points
-    key = (inputs.extents.tobytes(), number, points is None)
-    plan: _Plan = _remembered(kernel, key, lambda: _plan(kernel, inputs, seeds))
+    drive = drive or minimise_slice(inputs.m)
+    number, points = (0, None) if seeds is None else (seeds.number, seeds.points)
+    remembered = inputs.drivers
+    key = (kernel.entry("value_gradient_hessian").evaluate.address, number, points is None)
+    plan: _Plan | None = remembered.get(key)
+    if plan is None:
+        if len(remembered) > MOST_PLANS:
+            remembered.clear()
+        plan = remembered[key] = _plan(kernel, inputs, seeds)
     if inputs.family:
         for entry in plan.kinds:
             ready(entry, inputs)
-    table, extents, counted = inputs.table_address, inputs.extents_address, address_of(plan.counted)
-    fields: list[int] = []
-    shared = np.empty(plan.prepared)
-    place = address_of(shared)
-    for evaluate, prepare, call_prepare, size in plan.entries:
-        if inputs.weights_batched or size == 0:
-            fields += (evaluate, prepare, 0, size)
-        else:
-            assert call_prepare is not None
-            call_prepare(table, counted, 0, place)
-            fields += (evaluate, prepare, place, 0)
+    fields, own = plan.fields[:], plan.prepared
+    fields[TABLE] = inputs.table_address
+    if own and len(y) > 1 and not inputs.weights_batched:  # once for all; one instance does so itself
+        shared, own = np.empty(own), 0
+        place = address_of(shared)
+        for entry_place, size, prepare in plan.preparing:
+            prepare(inputs.table_address, fields[EXTENTS], 0, place)
+            fields[entry_place + 2], fields[entry_place + 3] = place, 0
             place += 8 * size
-    where, stride = 0, 0
     if points is not None:
         points = np.ascontiguousarray(points)
-        where, stride = address_of(points), points[0].size if points.ndim == 3 else 0
-    own = plan.prepared if inputs.weights_batched else 0
-    packed = _PACKED.pack(
-        *fields,
-        table,
-        extents,
-        counted,
-        inputs.m,
-        plan.scratch,
-        where,
-        stride,
-        number,
-        address_of(y),
-        address_of(problem.energies),
-        address_of(problem.reals),
-        address_of(problem.integers),
-        problem.max_iterations,
-        address_of(plan.layout),
-        problem.gtol,
-    )
-    memory = array("q", packed)
+        fields[CANDIDATES], fields[CANDIDATES_STRIDE] = address_of(points), points[0].size if points.ndim == 3 else 0
+    fields[VARIABLES], fields[ENERGIES] = address_of(y), address_of(problem.energies)
+    fields[REALS], fields[INTEGERS] = address_of(problem.reals), address_of(problem.integers)
+    fields[MAX_ITERATIONS] = problem.max_iterations
+    _DOUBLE.pack_into(fields, 8 * GTOL, problem.gtol)
     run_slices(
         drive,
-        memory.buffer_info()[0],
+        fields.buffer_info()[0],
         len(y),
-        key=(drive.address, plan.entries[0][0], *key),
+        key=(drive.address, *plan.key),
         workspace=workspace_size(inputs.m, number, plan.scratch, own),
     )
     for failures in plan.failures:

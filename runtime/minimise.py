@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..energies.errors import InputError, InputTypeError, nearest
 from .bounds.box import Box, box_of
-from .checks import check_finite, check_positive, finite_instances
+from .checks import are_sound, check_finite, check_positive, finite_instances
 from .driver import declared_seeds
 from .methods import BOUNDED_METHODS, METHODS
 from .problem import Problem
@@ -187,15 +187,19 @@ def minimise(
         from .eliminate import eliminated_names, with_zeros  # here: most minimisations need none of it
 
         eliminated = eliminated_names(kernel, eliminate, method, bounds is not None)
-    inputs = kernel.bind(w, x, given if isinstance(given, Mapping) else None, 0 if candidates is None else 1)
+    inputs = kernel.bind(
+        w, x, given if type(given) is dict or isinstance(given, Mapping) else None, 0 if candidates is None else 1
+    )
     if eliminated and start is not None:
         start = with_zeros(kernel, start, eliminated, inputs, counted=False)
     elif eliminated and candidates is not None:
         candidates = with_zeros(kernel, candidates, eliminated, inputs, counted=True)
-    check_positive(kernel, inputs)
-    if check:
-        check_finite(kernel, inputs)
-    finite = None if check else finite_instances(kernel, inputs)
+    finite = None
+    if not are_sound(inputs):
+        check_positive(kernel, inputs)
+        if check:
+            check_finite(kernel, inputs)
+        finite = finite_instances(kernel, inputs)
     seeds: Seeds | None = None
     packed: NDArray[np.float64] | None = None
     batch = inputs.batch
@@ -216,9 +220,12 @@ def minimise(
     if box is not None:
         box = box.over(rows)
         packed, seeds = within(box, kernel, inputs, packed, seeds, rows)
-    y = np.empty((rows, inputs.m))
-    if packed is not None:
-        y[:] = packed
+    if packed is not None and len(packed) == rows:
+        y = packed.copy()
+    else:
+        y = np.empty((rows, inputs.m))
+        if packed is not None:
+            y[:] = packed
     problem = Problem(
         kernel,
         inputs,
@@ -297,7 +304,7 @@ def _check_options(method: Any, gtol: Any, max_iterations: Any, unknown: Mapping
             f"minimise: unknown method {method!r}; one of {', '.join(map(repr, METHODS))}"
             f"{nearest(str(method), METHODS)}"
         )
-    if not (isinstance(gtol, Real) and 0.0 < float(gtol) < np.inf):
+    if not (isinstance(gtol, (float, Real)) and 0.0 < float(gtol) < np.inf):
         raise InputError(f"minimise: gtol must be a finite number > 0 (got {gtol!r})")
     try:
         fits = operator.index(max_iterations) >= 0

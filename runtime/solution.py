@@ -107,9 +107,11 @@ class Solution:
     def lead(self) -> tuple[int, ...]:
         """The axes in front of those of one minimisation: the batch axis, if there is one, and those of a family."""
         family: tuple[int, ...] = self.inputs.family
+        if not self.batched:
+            return family
         members = self.inputs.members
         count = len(self.y) // members if members else self.inputs.batch or 1
-        return (count, *family) if self.batched else family
+        return (count, *family)
 
     def each(self, rows: NDArray[Any]) -> Any:
         """One row, or all of them along `lead`."""

@@ -96,3 +96,17 @@ def run_examples_in_a_process_of_their_own(file: Path) -> None:
     code = f"import doctest, importlib; print(doctest.testmod(importlib.import_module({module_name(file)!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "failed=0" in done.stdout, done.stdout + done.stderr
+
+
+def test_learning_is_imported_when_it_is_asked_for() -> None:
+    """And then every public name is there; until then `import wiberg` takes a third less."""
+    code = """
+import sys, wiberg
+later = sorted(m for m in sys.modules if m.startswith("wiberg.learn"))
+listed, first = "Learner" in dir(wiberg), wiberg.Learner
+missing = [name for name in wiberg.__all__ if not hasattr(wiberg, name)]
+other = [name for name in wiberg.learn.__all__ if getattr(wiberg, name) is not getattr(wiberg.learn, name)]
+print(later, listed, first.__name__, missing, other)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "True", "Learner", "[]", "[]"]

@@ -37,17 +37,26 @@ CHANCE = 64.0 * EPSILON
 """A gradient along the lowest eigenvector below this part of its curvature is rounding: its sign is chance."""
 
 
-def newton_step(h: DoublePointer, g: DoublePointer, n: int, u: DoublePointer, p: DoublePointer) -> bool:
-    """p <- -H^-1 g where H is positive definite, else False; closed forms for one and two unknowns."""
+FEW = 2
+"""Up to so many unknowns there are closed forms for all but the step to the boundary."""
+
+
+def newton_step_of_few(h: DoublePointer, g: DoublePointer, n: int, u: DoublePointer, p: DoublePointer) -> bool:
+    """`newton_step` for one or two unknowns."""
     if n == 1:
         p[0] = -g[0] / h[0]
         return h[0] > 0.0
-    if n == 2:
-        ratio = h[1] / h[0]
-        rest = h[3] - ratio * h[1]
-        p[1] = -(g[1] - ratio * g[0]) / rest
-        p[0] = -g[0] / h[0] - ratio * p[1]
-        return h[0] > 0.0 and rest > 0.0
+    ratio = h[1] / h[0]
+    rest = h[3] - ratio * h[1]
+    p[1] = -(g[1] - ratio * g[0]) / rest
+    p[0] = -g[0] / h[0] - ratio * p[1]
+    return h[0] > 0.0 and rest > 0.0
+
+
+def newton_step(h: DoublePointer, g: DoublePointer, n: int, u: DoublePointer, p: DoublePointer) -> bool:
+    """p <- -H^-1 g where H is positive definite, else False; closed forms for up to three unknowns."""
+    if n <= FEW:
+        return newton_step_of_few(h, g, n, u, p)
     if n == 3:
         a, b = h[1] / h[0], h[2] / h[0]
         middle, side = h[4] - a * h[1], h[5] - a * h[2]
@@ -65,23 +74,29 @@ def newton_step(h: DoublePointer, g: DoublePointer, n: int, u: DoublePointer, p:
     return True
 
 
-def spectrum(h: DoublePointer, n: int, space: DoublePointer) -> tuple[float, float]:
-    """The lowest eigenvalue of H and a bound of all, leaving T and Q in `space` (n*n + 5n numbers) for a step."""
+def spectrum_of_few(h: DoublePointer, n: int, space: DoublePointer) -> tuple[float, float]:
+    """`spectrum` for one or two unknowns."""
     diagonal, off = shifted(space, n * n), shifted(space, n * n + n)
     if n == 1:
         diagonal[0] = h[0]
         return h[0], abs(h[0])
-    if n == 2:
-        diagonal[0], diagonal[1], off[0] = h[0], h[3], h[1]
-        mean, half = 0.5 * (h[0] + h[3]), 0.5 * (h[0] - h[3])
-        size = max(abs(half), abs(h[1]))
-        radius = 0.0
-        if size > 0.0:
-            radius = size * math.sqrt((half / size) * (half / size) + (h[1] / size) * (h[1] / size))
-        bound = abs(mean) + radius
-        if mean > 0.0:
-            return h[0] * (h[3] / bound) - h[1] * (h[1] / bound), bound
-        return mean - radius, bound
+    diagonal[0], diagonal[1], off[0] = h[0], h[3], h[1]
+    mean, half = 0.5 * (h[0] + h[3]), 0.5 * (h[0] - h[3])
+    size = max(abs(half), abs(h[1]))
+    radius = 0.0
+    if size > 0.0:
+        radius = size * math.sqrt((half / size) * (half / size) + (h[1] / size) * (h[1] / size))
+    bound = abs(mean) + radius
+    if mean > 0.0:
+        return h[0] * (h[3] / bound) - h[1] * (h[1] / bound), bound
+    return mean - radius, bound
+
+
+def spectrum(h: DoublePointer, n: int, space: DoublePointer) -> tuple[float, float]:
+    """The lowest eigenvalue of H and a bound of all, leaving T and Q in `space` (n*n + 5n numbers) for a step."""
+    if n <= FEW:
+        return spectrum_of_few(h, n, space)
+    diagonal, off = shifted(space, n * n), shifted(space, n * n + n)
     size = math.sqrt(dot(h, h, n * n))
     if not 1e-70 < size < 1e70:
         size = largest(h, n * n)

@@ -11,6 +11,7 @@ from drivers import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wiberg.compiler.calling import bits_of, of_bits, rough_inverse_root, shifted
+from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
 from wiberg.compiler.translate import translate
 from wiberg.learn import damped
@@ -267,3 +268,26 @@ def test_loops_over_long_vectors_get_what_they_promise():
     text = str(translate(vectors.dot, "dot"))
     assert "noalias" in text and "fadd reassoc" in text.replace("nsz ", "").replace("contract ", "")
     assert "noalias" not in str(translate(linear_algebra.dot, "dot"))
+
+
+def doubled(a: float) -> float:
+    return 2.0 * a
+
+
+def halved(a: float) -> float:
+    return 0.5 * a
+
+
+def halved_inside(a: float) -> float:
+    return halved(a)
+
+
+def thrice(a: float) -> float:
+    return 1.0 + doubled(a) + halved_inside(a)
+
+
+def test_calls_of_one_function_become_calls_of_another():
+    assert compile_driver(thrice, "thrice")[0].call(8.0) == 21.0
+    assert compile_driver(thrice, "thrice instead", ((doubled, halved),))[0].call(8.0) == 9.0
+    text = str(translate(thrice, "thrice", ((halved, doubled),)))
+    assert "halved_inside" in text and '.halved"' not in text

@@ -245,6 +245,12 @@ class Inputs:
     sizes: dict = dataclasses.field(default_factory=dict)
     family: tuple = ()
     members: int = 1
+    numbers: np.ndarray | None = None
+    drivers: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def numbers_address(self) -> int:
+        return self.numbers.ctypes.data
 
     @property
     def table_address(self) -> int:
@@ -303,7 +309,7 @@ class HandKernel:
         batched = tuple(a.ndim > rank for a, rank in zip(arrays, [*self.ranks.values(), 0], strict=True))
         batch = next((len(a) for a, b in zip(arrays, batched, strict=True) if b), None)
         table = [(a.ctypes.data, a[0].size if b and len(a) else 0) for a, b in zip(arrays, batched, strict=True)]
-        m = self.m or arrays[0].shape[-1]
+        m, rows = self.m or arrays[0].shape[-1], list(zip(arrays, batched, strict=True))
         return Inputs(
             (arrays[-1], *arrays[:-1]),
             (batched[-1], *batched[:-1]),
@@ -312,6 +318,7 @@ class HandKernel:
             batch,
             batched[-1],
             m,
+            numbers=np.array([(a[0].size if b and len(a) else a.size, a is arrays[-1]) for a, b in rows], np.int64),
         )
 
     def refuse_too_large(self, inputs):

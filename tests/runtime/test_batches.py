@@ -7,11 +7,14 @@ import sys
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from wiberg.compiler.native import native
 from wiberg.compiler.threads import set_threads
-from wiberg.runtime import minimise
+from wiberg.runtime import descend, minimise
+from wiberg.runtime.driver import run_driver
 
 NAMES = [
     "rosenbrock",
@@ -206,3 +209,19 @@ def test_interrupt_is_seen_soon(number):
     assert process.stdout.readline().strip() == "100"
     assert process.wait(timeout=30) == 0
     process.stdout.close()
+
+
+def test_the_driver_of_few_unknowns_gives_the_bits_of_the_one_of_many(plane):
+    """It differs in what is left out, and is another entry of the cache."""
+    random = np.random.default_rng(3)
+    x = plane.data_of(random.choice(["rosenbrock", "beale", "himmelblau", "saddle", "two wells", "nowhere"], 200))
+    start = {"y": random.uniform(-3, 3, (200, 2))}
+    found = minimise(plane, None, x, start=start)
+    general = native(descend._minimise_slice)
+    assert general.address != descend.minimise_slice(2).address
+    assert general.address == descend.minimise_slice(3).address
+    problem = replace(found.problem, y=start["y"].copy())
+    run_driver(problem, general)
+    for field in ("y", "energies", "reals", "integers"):
+        assert getattr(problem, field).tobytes() == getattr(found.problem, field).tobytes()
+    assert len(set(found.problem.integers[:, 2])) > 1

@@ -204,6 +204,22 @@ def test_workspace_is_as_large_as_asked():
     assert set(stopped) == {0}
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("count", [1, 30])
+def test_the_workspace_of_a_thread_begins_with_a_cache_line(workers, count):
+    set_threads(workers)
+    places, key = [], object()
+
+    def call(begin, end, workspace, stop):
+        places.append(workspace)
+        time.sleep(0.0005)
+
+    for size in (0, 1, 5, 8, 1001):
+        for _ in range(3):  # measured, then with a known time
+            run_slices(python_driver(call), 0, count, key=key, workspace=size)
+    assert {place % 64 for place in places} == {0}
+
+
 def _in_child(pipe):
     set_threads(2)
     pipe.send(bool((counted(1000, 200) == 1).all()))
