@@ -21,15 +21,14 @@ from functools import lru_cache
 from ..energies.energy import Energy
 from . import sizes
 from .common import PREFIX, split
-from .couplings import find_couplings
+from .couplings import couplings_by_data, couplings_by_extents
 from .declaration import ADJOINTS, CHOSEN, COMMON, COUNT, FAMILY_ROWS, KIND_NAMES
-from .dense_pattern import dense_pattern
 from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
 from .emit import Emitted, emit
 from .expression import Affine, constant, name
 from .function_text import Memory, Place
 from .irls import anchor, anchored_majoriser, fixed_majoriser
-from .landings import DENSE_PATTERN, Structure, Support
+from .landings import BY_DATA, Structure, Support
 from .lower import lower, lower_candidates
 from .prepare import hoist, prepare
 from .products import divide
@@ -234,7 +233,7 @@ assert tuple(_ALL) == KIND_NAMES
 def find_structure(energy: Energy, derivative: str) -> Structure:
     """The structure of the "hessian", of the "reweighted" one (irls.py), or of the "cross" derivative.
 
-    DENSE_PATTERN: see dense_pattern.py.
+    BY_DATA: see couplings.py.
     """
     if derivative == "reweighted":
         return Structure(find_structure(energy, "hessian").name, _sparse_reweighted(energy)[1])
@@ -245,11 +244,11 @@ def find_structure(energy: Energy, derivative: str) -> Structure:
     if derivative == "hessian":
         pieces = second_pieces(builder, variables, variables, "value")
         found = hessian_structure(program, builder.ranges, variables, pieces)
-        couplings = find_couplings(program, builder.ranges, variables, pieces)
-        arrays = tuple((name, program.arrays[name].axes) for name in variables)
-        return Structure(found, None if found == "dense" else _sparse_hessian(program)[1], couplings, arrays)
-    if derivative == DENSE_PATTERN:
-        return Structure(DENSE_PATTERN, dense_pattern(program, variables))
+        couplings = couplings_by_extents(program, builder.ranges, variables, pieces)
+        return Structure(found, None if found == "dense" else _sparse_hessian(program)[1], couplings)
+    if derivative == BY_DATA:
+        pieces = second_pieces(builder, variables, variables, "value")
+        return Structure(BY_DATA, couplings_by_data(program, builder.ranges, variables, pieces))
     weights = inputs_of(program, "weight")
     pieces = second_pieces(builder, variables, weights, "value")
     if cross_is_sparse(program, builder.ranges, weights, pieces):
@@ -259,7 +258,7 @@ def find_structure(energy: Energy, derivative: str) -> Structure:
 
 def _lands_by_member(program: Program, derivative: str) -> bool:
     """Whether where the numbers of a second derivative go depends on the member of a family: no pattern is shared."""
-    right = _variables(program) if derivative == "hessian" else inputs_of(program, "weight")
+    right = inputs_of(program, "weight") if derivative == "cross" else _variables(program)
     builder = Builder(program)
     pieces = [p for found in second_pieces(builder, _variables(program), right, "value").values() for p in found]
     names = {n for p in pieces for s in (*p.left, *p.right) for n in s.names}

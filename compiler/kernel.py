@@ -23,9 +23,9 @@ from .declaration import COMMON, Access, Declaration, Symbol
 from .entry import Entry, compiled_entry, compiler_sources, reference_entry
 from .evaluate import BLOCK, run, run_accumulated, run_one, sums_of_rows
 from .expression import Affine
-from .landings import DENSE_PATTERN, Structure
+from .landings import BY_DATA, Structure
 from .layout import Layout
-from .pattern import MOST_ENTRIES, Pattern, Patterns, entries
+from .pattern import MOST_ENTRIES, MOST_UNKNOWNS, Pattern, Patterns, entries, find_couplings
 from .program import Program
 from .stored import from_text, to_text
 
@@ -318,26 +318,30 @@ class Kernel:
         return self.declaration.quadratic
 
     def dense_patterns(self, inputs: Inputs, instances: range) -> list[tuple[Pattern | None, range]]:
-        """The patterns of the Hessian of some instances, also where its structure is "dense" (dense_pattern.py).
+        """The patterns of the Hessian of some instances, also where its structure is "dense" (couplings.py).
 
         None where the formula does not tell, or where there would be very many entries.
         """
-        support = self._structure(DENSE_PATTERN).support
+        support = self._structure(BY_DATA).support
         if support is None or entries(support, inputs.sizes) > MOST_ENTRIES:
             return [(None, instances)]
-        return list(self.patterns(DENSE_PATTERN, inputs, instances))
+        return list(self.patterns(BY_DATA, inputs, instances))
+
+    def couplings(self, inputs: Inputs) -> NDArray[np.bool_] | None:
+        """Which entries the Hessian can have for bound inputs, (m, m), whatever index data say (couplings.py).
+
+        None where the formula does not tell, or where there are many unknowns.
+        """
+        support = self._structure("hessian").couplings
+        if support is None or inputs.m > MOST_UNKNOWNS or entries(support, inputs.sizes) > MOST_ENTRIES:
+            return None
+        return find_couplings(support, inputs.sizes)
 
     def _structure(self, derivative: str) -> Structure:
         found = self._structures.get(derivative)
         if found is None:
             found = self._structures[derivative] = _structure(self.energy, derivative)
         return found
-
-    def couplings(self, inputs: Inputs) -> NDArray[np.bool_] | None:
-        """Which entries the Hessian can have for bound inputs, (m, m); None where that is not known (couplings.py)."""
-        from .couplings import coupled  # here: small energies never need it
-
-        return coupled(self._structure("hessian"), inputs.sizes)
 
     def pattern(self, derivative: str, inputs: Inputs, instance: int = 0) -> Pattern:
         """The entries of a sparse "hessian", "reweighted" or "cross" for bound inputs, worked out or remembered."""

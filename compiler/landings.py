@@ -13,7 +13,7 @@ from .program import Range
 ONCE, UPPER, MIRRORED = "once", "upper", "mirrored"
 """An entry counts once; once if it is not below the diagonal, and then for both halves; for both halves always."""
 
-DENSE_PATTERN = "dense pattern"
+BY_DATA = "couplings by data"
 """What is asked for as a derivative where only the places of entries are wanted, of a Hessian of any structure."""
 
 
@@ -48,25 +48,13 @@ class Support:
 
 
 @dataclass(frozen=True)
-class Coupling:
-    """Entries of a Hessian: for all loops, those of row[left] and column[right]."""
-
-    loops: tuple[tuple[str, Range], ...]
-    row: str
-    left: tuple[Affine, ...]
-    column: str
-    right: tuple[Affine, ...]
-
-
-@dataclass(frozen=True)
 class Structure:
     """What is known of a second derivative before any extent is: its name, and its entries where it is sparse.
 
-    couplings   of a Hessian, all entries that it can have, dense or not (couplings.py); None where that is not known
-    variables   the arrays that they are about, with their axes
+    couplings   of a Hessian, all entries that it can have, dense or not, whatever index data say (couplings.py); None
+                where that is not known
     """
 
     name: str
     support: Support | None
-    couplings: tuple[Coupling, ...] | None = None
-    variables: tuple[tuple[str, tuple[Range, ...]], ...] = ()
+    couplings: Support | None = None

@@ -37,6 +37,9 @@ MOST = 8
 MOST_ENTRIES = 2**24
 """Entries of couplings that are still worked out: a quarter of a gigabyte for as long as that takes."""
 
+MOST_UNKNOWNS = 4096
+"""A matrix of couplings of more would take as long."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
@@ -169,6 +172,17 @@ def find_pattern(support: Support, extents: Mapping[str, int], integers: Mapping
 def entries(support: Support, extents: Mapping[str, int]) -> int:
     """How many numbers a pattern is worked out from."""
     return sum(math.prod(_shape(axes, extents)) for _, axes in support.slots)
+
+
+def find_couplings(support: Support, extents: Mapping[str, int]) -> NDArray[np.bool_]:
+    """Which unknowns meet by extents alone, (n, n), symmetric, the diagonal included: no need to sort entries."""
+    places, n = _places(support.rows, extents)
+    met = np.eye(n, dtype=bool)
+    for x in support.landings:
+        count, scope = _grid(x.loops, extents, {})
+        rows = _flat(*places[x.row], x.left, count, scope, {})
+        met[rows, _flat(*places[x.column], x.right, count, scope, {})] = True
+    return met | met.T
 
 
 def _compressed(entries: Integers, sources: Integers, shape: tuple[int, int]) -> Pattern:

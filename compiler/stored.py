@@ -8,12 +8,11 @@ from typing import Any
 
 from .declaration import Access, Declaration, Extremum, Symbol
 from .expression import Affine, Gather
-from .landings import Coupling, Landing, Structure, Support
+from .landings import Landing, Structure, Support
 from .program import Range
 
 CLASSES = {
-    c.__name__: c
-    for c in (Access, Declaration, Extremum, Symbol, Affine, Gather, Range, Structure, Support, Landing, Coupling)
+    c.__name__: c for c in (Access, Declaration, Extremum, Symbol, Affine, Gather, Range, Structure, Support, Landing)
 }
 
 
