@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..energies.errors import InputTypeError, MissingPackageError
 from .batches import AnyBatch, Batch, BatchParts, is_lazy
 from .cut import cut, has_lazy_arrays, parts_here, read
-from .judge import Sums
+from .sharing import Scales
 
 if TYPE_CHECKING:
     from .learner import Learner
@@ -37,8 +37,9 @@ LOGGER = logging.getLogger(__name__)
 LOOK_AFTER = 2.0
 """Seconds of waiting after which it is asked whether there are workers at all."""
 
-JudgedParts = Callable[[AnyBatch, Floats, int], Sequence[Sums]]
-"""From a batch, the packed weights and the number of the step to the sums of the batch's parts, in order."""
+JudgedParts = Callable[[AnyBatch, Floats, int, Scales | None], Sequence[Any]]
+"""From a batch, the packed weights, the number of the step and what `Learner.judge_part` is told besides to the sums of
+the batch's parts, in order."""
 
 
 @contextmanager
@@ -56,8 +57,8 @@ def judged_by(client: Any, learner: Learner, interrupted: Callable[[], bool]) ->
         Without dask.distributed.
     """
     if client is None:
-        yield lambda batch, weights, step: [
-            learner.judge_part(part, weights, step) for part in parts_here(learner.model, batch)
+        yield lambda batch, weights, step, scales: [
+            learner.judge_part(part, weights, step, scales) for part in parts_here(learner.model, batch)
         ]
         return
     _check_client(client)
@@ -76,15 +77,16 @@ class _Workers:
         self._learner = self._kept(learner.for_workers())
         self._sent: dict[int, tuple[list[Any], Any]] = {}  # batches in memory by id: futures, and what forgets them
 
-    def judged(self, batch: AnyBatch, weights: Floats, step: int) -> Sequence[Sums]:
+    def judged(self, batch: AnyBatch, weights: Floats, step: int, scales: Scales | None) -> Sequence[Any]:
         """The sums of the parts of a batch, in order."""
-        parts, shared = self._parts_of(batch), {"learner": self._learner, "weights": weights, "step": step}
+        parts = self._parts_of(batch)
+        shared = {"learner": self._learner, "weights": weights, "step": step, "scales": scales}
         if any(is_lazy(part) for part in parts):
             sums = self._client.compute(_delayed_judgements(parts, shared))
         else:
             sums = self._client.map(_judge, parts, pure=False, **shared)
         self._wait(sums)
-        result: Sequence[Sums] = self._client.gather(sums)
+        result: Sequence[Any] = self._client.gather(sums)
         return result
 
     def _wait(self, futures: list[Any]) -> None:
@@ -158,8 +160,8 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _judge(part: Any, *, learner: Learner, weights: Floats, step: int) -> Sums:
-    return learner.judge_part(read(part), weights, step)
+def _judge(part: Any, *, learner: Learner, weights: Floats, step: int, scales: Scales | None) -> Any:
+    return learner.judge_part(read(part), weights, step, scales)
 
 
 def _check_client(client: Any) -> None:

@@ -217,14 +217,20 @@ def damped_gradient(kernel: Kernel, solution: Solution, slopes: Floats, damping:
 
 
 def damped_blocks(
-    kernel: Kernel, solution: Solution, slopes: Floats, damping: float, codes: Codes, largest: list[float]
+    kernel: Kernel,
+    solution: Solution,
+    slopes: Floats,
+    damping: float,
+    codes: Codes,
+    largest: list[float],
+    *,
+    members: int,
 ) -> Floats:
     """What each block of 64 instances adds to it (blocks.py), (K, p); weights are shared by all instances.
 
-    `largest` gets the largest norm of what one instance (of a family, one member) adds; what null spaces of
-    minimum-norm solutions add (minimum_norm.py) is not in it for dense Hessians.
+    An instance has so many `members`, one row after the other. `largest` gets the largest norm of what one of them
+    adds; what null spaces of minimum-norm solutions add (minimum_norm.py) is not in it for dense Hessians.
     """
-    members = max(1, solution.inputs.members)
     rows = _by_products(kernel, solution, slopes, damping, codes, each=True)
     if rows is not None:
         largest.append(math.sqrt(np.einsum("bp,bp->b", rows, rows).max(initial=0.0)))

@@ -146,7 +146,8 @@ def judge(
     slopes = to_minima(model, minima, judged, used, gradient, coordinates, who=who)
     largest: list[float] = []
     for kernel, part, slope, code in zip(model.kernels, parts, slopes, codes, strict=True):
-        own = damped_blocks(kernel, part, slope, damping, code, largest)
+        members = max(1, part.inputs.members)
+        own = damped_blocks(kernel, part, slope, damping, code, largest, members=members)
         if damping == 0.0:
             refuse_singular_step(kernel, part, code, who)
         _add(gradient, coordinates.places(kernel.weights.names), own)

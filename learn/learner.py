@@ -43,7 +43,8 @@ from .output import Output
 from .progress import progress_bar
 from .saving import saved
 from .schedule import Schedule
-from .selection import Averages, Selection, check_selection, judge_minima
+from .selection import Averages, Selection, check_selection, combined_shares
+from .sharing import Scales, SharedSums, judge_minima
 from .starting_weights import coordinates_from_user
 from .weight import from_description as weight_from_description
 from .zero_gradients import ZeroGradients
@@ -344,10 +345,6 @@ class Learner:
         """
         _refuse_options("fit", unknown, _FIT_OPTIONS)
         count = check_steps(steps)
-        if client is not None and self.selection is not None:
-            raise InputError(
-                "fit: client= does not go with selection= yet: its averages are of whole batches; leave one of them out"
-            )
         with (
             after_the_step() as interrupted,
             judged_by(client, self, interrupted) as judged,
@@ -400,40 +397,30 @@ class Learner:
         """The loss and its gradient at the weights, and what the selection remembers then."""
         state = self._state
         weights = self._coordinates.unpack(state.weights)
+        who = f"fit: {place(batch, state.steps)}"
         if self.selection is None:
-            sums, who = judged_parts(batch, state.weights, state.steps), f"fit: {place(batch, state.steps)}"
+            sums = judged_parts(batch, state.weights, state.steps, None)
             return combined(sums, self._model, self._coordinates, weights, who=who), state.averages
-        if not isinstance(batch, Batch):
-            raise InputError(
-                f"fit: {place(batch, state.steps)}: selection= needs the minima of a whole batch at once: "
-                "give it as one wb.Batch"
-            )
-        return judge_minima(
-            self._model,
-            batch,
-            self._minimise(batch),
-            self._coordinates,
-            weights,
-            step=state.steps,
-            damping=schedule.value_at(self.damping, state.steps),
-            unconverged=self.unconverged,
-            selection=self.selection,
-            averages=state.averages,
-        )
 
-    def judge_part(self, batch: Batch, packed: Floats, step: int) -> Sums:
+        def judged(scales: Scales) -> Sequence[SharedSums]:
+            return judged_parts(batch, state.weights, state.steps, scales)
+
+        known = self._model, self._coordinates, weights
+        return combined_shares(self.selection, state.averages, judged, *known, who=who)
+
+    def judge_part(self, batch: Batch, packed: Floats, step: int, scales: Scales | None = None) -> Sums | SharedSums:
         """Minimise and judge a batch, or a part of one, at these weights: all that a step does with data."""
         weights = self._coordinates.unpack(packed)
-        return judge(
-            self._model,
-            batch,
-            self._model.minimise(weights, batch, self.minimiser),
-            self._coordinates,
-            weights,
-            step=step,
-            damping=schedule.value_at(self.damping, step),
-            unconverged=self.unconverged,
-        )
+        minima = self._model.minimise(weights, batch, self._minimiser())
+        settings: dict[str, Any] = {
+            "step": step,
+            "damping": schedule.value_at(self.damping, step),
+            "unconverged": self.unconverged,
+        }
+        if self.selection is None:
+            return judge(self._model, batch, minima, self._coordinates, weights, **settings)
+        settings |= {"selection": self.selection, "scales": Scales() if scales is None else scales}
+        return judge_minima(self._model, batch, minima, self._coordinates, weights, **settings)
 
     def for_workers(self) -> Learner:
         """A copy without state and history: what `judge_part` needs in another process."""
@@ -462,10 +449,12 @@ class Learner:
         return math.nan
 
     def _minimise(self, batch: Batch) -> Minima:
+        return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, self._minimiser())
+
+    def _minimiser(self) -> dict[str, Any]:
+        """What `minimise` is asked for."""
         options = self.minimiser
-        if self.selection is not None:
-            options = {**options, **self.selection.options("eliminate" in options)}
-        return self._model.minimise(self._coordinates.unpack(self._state.weights), batch, options)
+        return options if self.selection is None else {**options, **self.selection.options("eliminate" in options)}
 
     def _refuse(self, batch: AnyBatch, gradient: Floats, weights: Floats) -> None:
         """Raise for a step to weights that are not finite, or along such a gradient."""

@@ -19,6 +19,9 @@ pay by making the choice harder, though it changes no minimum. With S the runnin
 All is divided by the running mean of lbar, so that a learning rate has no unit of the loss. It knows the present batch:
 g is made of shares of lbar, and where the lowest minima of a first few instances happen to be good, lbar can be many
 times their loss. A running mean begins as a plain mean, so that a first value does not count more than others.
+The first batch is judged twice, for m is not known before it. Members of a family share what each of them changes of
+the loss (sharing.py). All that is needed of a batch are sums over blocks of 64 instances: so it may be judged in parts,
+on many machines (distributed.py).
 Nothing is soft once learning is done: `Learner.predict` gives the lowest minimum.
 
 `Selection(direct=True)` is direct loss minimisation (McAllester, Hazan and Keshet 2010), two-sided, among minima:
@@ -29,7 +32,7 @@ Nothing is soft once learning is done: `Learner.predict` gives the lowest minimu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -37,30 +40,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import BLOCK
 from ..energies.errors import InputError, InputTypeError
-from ..runtime.solution import Solution
-from .batches import Batch, place
-from .blocks import in_order
 from .coordinates import Coordinates
-from .damped import NOT_FINITE, SHIFTED, USED
-from .implicit import damped_gradient, unusable
-from .judge import (
-    Judged,
-    Judgement,
-    add_regulariser,
-    bind_loss,
-    check_finite,
-    evaluate_loss,
-    leave_out,
-    refuse_singular_step,
-    to_minima,
-)
-from .model import Minima, Model
-from .output import OutputSolution
+from .judge import Judgement, combined
+from .model import Model
+from .sharing import Scales, SharedSums, totals
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 GAP, SENSITIVITY, LOSS = 50, 20, 100
 """Over how many steps each running mean runs: m, S and that of lbar; a value counts 1/50 of m."""
@@ -141,11 +127,6 @@ def check_selection(selection: Any, model: Model, who: str) -> None:
             f"{who}: selection= is for one kernel, or an output of one; this output is of "
             f"{', '.join(repr(kernel.name) for kernel in model.kernels)}, each with minima of its own to choose from"
         )
-    if model.kernels[0].energy.over:
-        raise InputError(
-            f"{who}: selection= is not for a family: its members choose among their minima each for itself, and a loss "
-            "of all members would have to be shared by all combinations"
-        )
 
 
 class Mean(NamedTuple):
@@ -186,184 +167,39 @@ class Averages(NamedTuple):
         return cls(*(Mean(*row) for row in rows.tolist()))
 
 
-def judge_minima(
+def combined_shares(
+    selection: Selection,
+    averages: Averages,
+    judged: Callable[[Scales], Sequence[SharedSums]],
     model: Model,
-    batch: Batch,
-    minima: Minima,
     coordinates: Coordinates,
     weights: Mapping[str, Floats],
     *,
-    step: int,
-    damping: float,
-    unconverged: str,
-    selection: Selection,
-    averages: Averages,
+    who: str,
 ) -> tuple[Judgement, Averages]:
-    """`judge.judge` of all the distinct minima of a batch; and the averages after the step.
+    """The judgement of a batch from the sums of its parts, and the averages after the step.
 
-    The loss is that of the lowest minima, and shares of instances are theirs, too. The gradient is divided by the
-    running mean of the loss.
+    `judged` gives the sums at some scales. They are the averages before the step; where these do not know one that is
+    needed, the batch is judged once for its own, and once more with that.
+
+    The gradient is divided by the running mean of the loss.
     """
-    who = f"fit: {place(batch, step)}"
-    (kernel,), (lowest,) = model.kernels, model.solutions(minima)
-    count = len(lowest.y)
-    if count == 0:
-        raise InputError(f"{who}: the batch has no instances")
-    codes = np.full(count, USED, dtype=np.int64)
-    marked = unusable(lowest)
-    used = np.ones(count, dtype=bool)
-    if marked.any():
-        used = leave_out([lowest], [marked], [codes], count, unconverged=unconverged, who=who, step=step)
-    instance, number = _pairs(lowest)
-    each = _flat(minima, lowest, instance, number, model)
-    row_codes, rows_used = codes[instance], None if used.all() else used[instance]
-    judged = evaluate_loss(model, bind_loss(model, batch, minima, weights, count, who=who).rows(instance), each)
-    check_finite(judged, rows_used, who=who, step=step, instances=instance)
-
-    first = number == 0
-    (flat,) = model.solutions(each)
-    energies, losses = (np.where(used[instance], rows, 0.0) for rows in (flat.energies, judged.values))
-    sharing, updated = _share(selection, averages, energies, losses, instance, number, count)
-    sums = np.zeros((-(-len(instance) // BLOCK), coordinates.start.size))
-    (slope,) = to_minima(model, each, _weighted(judged, sharing), rows_used, sums, coordinates, who=who)
-    own = damped_gradient(kernel, flat, slope, damping, row_codes)
-    if damping == 0.0:
-        refuse_singular_step(kernel, flat, row_codes, who)
-    gradient = in_order(sums, (coordinates.start.size,))
-    gradient[coordinates.places(kernel.weights.names)] += own
-
-    codes = row_codes[first]
-    counts = used & ((codes == USED) | (codes == SHIFTED))
-    values = judged.values[first][counts]
-    mean = float(np.add.reduce(values)) / len(values) if len(values) else math.nan
-    gradient /= count
-    mean = add_regulariser(model, weights, mean, gradient, coordinates)
-    if updated.loss.value > 0.0:
-        gradient /= updated.loss.value
-    failed = int(np.count_nonzero(marked | (codes == NOT_FINITE)))
-    shifted = int(np.count_nonzero(codes == SHIFTED))
-    dominated = int(np.count_nonzero(lowest.reals[:, 1] < damping))
-    return Judgement(mean, gradient, failed / count, shifted / count, dominated / count), updated
-
-
-class _Sharing(NamedTuple):
-    """For each row, a minimum of an instance: its share of the loss, and what multiplies its dE/dw; both (R,)."""
-
-    shares: Floats
-    by_energy: Floats
-
-
-def _share(
-    selection: Selection,
-    averages: Averages,
-    energies: Floats,
-    losses: Floats,
-    instance: Integers,
-    number: Integers,
-    count: int,
-) -> tuple[_Sharing, Averages]:
-    """Shares of all minima of `count` instances, and the averages after this batch."""
-    first, second = np.flatnonzero(number == 0), np.flatnonzero(number == 1)
-    above = energies - energies[first][instance]
-    gaps = averages.gap.after(float(above[second].mean()) if len(second) else math.nan, GAP)
-    gap = gaps.value if averages.gap.number == 0.0 else averages.gap.value
-    temperature = selection.tau * gap if selection.temperature is None else selection.temperature
-    shares, by_energy = np.where(number == 0, 1.0, 0.0), np.zeros(len(energies))
-    chosen = temperature > 0.0 and len(second) > 0
-    if chosen and not selection.direct:
-        shares = np.exp(-above / temperature)
-        shares /= np.bincount(instance, shares, count)[instance]
-    loss = averages.loss.after(float((shares * np.abs(losses)).sum()) / count, LOSS)
-    sensitivity = averages.sensitivity
-    if chosen and selection.direct and loss.value > 0.0:
-        tilt = temperature / loss.value
-        for sign in (1.0, -1.0):
-            by_energy[_lowest_rows(above + sign * tilt * losses, instance, first)] += sign / (2.0 * tilt)
-    elif chosen and not selection.direct:
-        excess = shares * (losses - np.bincount(instance, shares * losses, count)[instance])
-        by_energy = -excess / temperature
-        if selection.temperature is None:
-            sensitivity = sensitivity.after(float((excess * above).sum()) / (temperature * count), SENSITIVITY)
-            by_gap = sensitivity.value / gap * count / len(second)
-            by_energy[second] += by_gap
-            by_energy[second - 1] -= by_gap
-    return _Sharing(shares, by_energy), Averages(gaps, sensitivity, loss)
-
-
-def _lowest_rows(values: Floats, instance: Integers, first: Integers) -> Integers:
-    """The row of the least value of every instance, the first of equals; rows of an instance follow one another."""
-    least = np.minimum.reduceat(values, first)
-    rows = np.flatnonzero(values == least[instance])
-    return rows[np.unique(instance[rows], return_index=True)[1]]
-
-
-def _weighted(judged: Judged, sharing: _Sharing) -> Judged:
-    """The loss of all rows as what each adds to the gradient."""
-
-    def shared(rows: Floats) -> Floats:
-        return rows * sharing.shares.reshape(-1, *[1] * (rows.ndim - 1))
-
-    return Judged(
-        judged.values,
-        {name: shared(slope) for name, slope in judged.slopes.items()},
-        None if judged.direct is None else shared(judged.direct),
-        sharing.by_energy if judged.by_energy is None else sharing.by_energy + shared(judged.by_energy),
-    )
-
-
-def _pairs(lowest: Solution) -> tuple[Integers, Integers]:
-    """Instance and number of every minimum, (R,) each, instance by instance; one without any has its failed end."""
-    assert lowest.minima is not None
-    found = np.maximum(np.atleast_1d(lowest.minima.count), 1)
-    instance, number = np.nonzero(np.arange(len(lowest.minima)) < found[:, None])
-    return instance, number
-
-
-def _flat(minima: Minima, lowest: Solution, instance: Integers, number: Integers, model: Model) -> Minima:
-    """All minima of a batch as one batch, (R,)."""
-    assert lowest.minima is not None
-    parts = tuple(lowest.minima)
-
-    def rows(arrays: list[Any]) -> Any:
-        return np.stack(arrays)[number, instance]
-
-    problem = lowest.problem.part(instance)
-    problem.y = rows([part.y for part in parts])
-    problem.energies = rows([part.energies for part in parts])
-    problem.reals = rows([part.reals for part in parts])
-    problem.integers = rows([part.integers for part in parts])
-    if problem.active is not None:
-        problem.active = rows([part.problem.active for part in parts])
-    flat = Solution(
-        lowest.kernel,
-        lowest.w,
-        _gathered(lowest.x, lowest.kernel.energy.shapes, instance),
-        problem.inputs,
-        problem.y,
-        True,
-        lowest.gtol,
-        problem.energies,
-        problem.reals,
-        problem.integers,
-        problem,
-    )
-    if not isinstance(minima, OutputSolution):
-        return flat
-    output = minima.output
-    shapes = {**output.energy.shapes, **lowest.kernel.energy.shapes}
-    return OutputSolution(output, (flat,), minima.w, _gathered(minima.x, shapes, instance) or {})
-
-
-def _gathered(data: Mapping[str, Any] | None, shapes: Mapping[str, Any], instance: Integers) -> dict[str, Any] | None:
-    """The data of the instances that rows belong to; what is shared stays shared."""
-    if data is None:
-        return None
-    found = {}
-    for name, given in data.items():
-        array = np.asarray(given)
-        batched = array.ndim > len(shapes[name]) and len(array) != 1
-        found[name] = array[instance] if batched else array
-    return found
+    scales = Scales(averages.gap.value, averages.loss.value)
+    parts = judged(scales)
+    batch = totals(parts)
+    no_gap, no_loss = math.isnan(scales.gap), math.isnan(scales.loss)
+    if (no_gap and selection.temperature is None and not math.isnan(batch.gap)) or (no_loss and selection.direct):
+        scales = Scales(batch.gap if no_gap else scales.gap, batch.size if no_loss else scales.loss)
+        parts = judged(scales)
+        batch = totals(parts)
+    judgement = combined([part.sums for part in parts], model, coordinates, weights, who=who)
+    gradient, sensitivity = judgement.gradient, averages.sensitivity
+    if selection.temperature is None and not selection.direct and scales.gap > 0.0 and not math.isnan(batch.gap):
+        sensitivity = sensitivity.after(batch.sensitivity, SENSITIVITY)
+        gradient = gradient + sensitivity.value / scales.gap * batch.raised
+    after = Averages(averages.gap.after(batch.gap, GAP), sensitivity, averages.loss.after(batch.size, LOSS))
+    unit = after.loss.value if after.loss.value > 0.0 else 1.0
+    return judgement._replace(gradient=gradient / unit, largest=judgement.largest / unit), after
 
 
 def _positive(value: Any, name: str) -> float:

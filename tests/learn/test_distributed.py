@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import sympy as sp
 import wiberg as wb
 from wiberg.learn import distributed as ours
 
@@ -89,6 +90,66 @@ def test_any_number_of_workers(ransac, t_loss, client, alone, workers, monkeypat
     learner = learner_of(ransac, t_loss)
     learner.fit(lambda step: batch_of(step % 3), steps=6, client=client)
     same(learner, alone)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """A family of two, each with several minima, and the loss of both."""
+    n = sp.Symbol("n", integer=True, positive=True)
+    i, j = sp.Idx("i", n), sp.Idx("j", 2)
+    t, mu, sigma = sp.Symbol("t", real=True), sp.Symbol("mu", real=True), sp.Symbol("sigma", positive=True)
+    x, both = sp.IndexedBase("x", shape=(2, n)), sp.IndexedBase("t", shape=(2,))
+    formula = -sp.Sum(sp.exp(-(((x[j, i] - t) / sigma) ** 2)), i)
+    energy = wb.Energy(formula, variables=[t], weights=[sigma], data=[x], over=[j], candidates={t: x[j, i]})
+    return wb.compile(energy), wb.Loss((both[0] + both[1] - 2 * mu) ** 2, variables=[both], targets=[mu])
+
+
+@pytest.fixture(scope="module")
+def selections(ransac, t_loss, pairs):
+    """How learners that see all minima are made, and six steps of each in this process."""
+    found = {}
+    for name, (kernel, loss), shape in (("one", (ransac, t_loss), (300, 30)), ("family", pairs, (300, 2, 15))):
+        batches = [
+            wb.Batch(data={"x": x.reshape(shape)}, targets={"mu": mu}) for x, mu in (rows_of(step) for step in range(3))
+        ]
+        for direct in (False, True):
+            make = partial(
+                wb.Learner, kernel, loss, {"sigma": wb.Weight(8.0, scale="log")}, wb.SGD(1e-2, momentum=0.9),
+                selection=wb.Selection(direct=direct),
+            )  # fmt: skip
+            alone = make()
+            alone.fit(batches, steps=6)
+            assert abs(alone.weights["sigma"] - 8.0) > 0.05
+            found[name, direct] = make, batches, alone
+    return found
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["shares", "direct"])
+@pytest.mark.parametrize("of", ["one", "family"])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_jumps_between_minima(selections, client, of, direct, workers, monkeypatch):
+    monkeypatch.setattr(ours._Workers, "_threads", lambda self: workers)
+    make, batches, alone = selections[of, direct]
+    learner = make()
+    learner.fit(batches, steps=6, client=client)
+    same(learner, alone)
+    assert learner._state.averages == alone._state.averages
+
+
+def test_jumps_between_minima_in_parts(selections, client):
+    make, batches, alone = selections["one", False]
+
+    def part(step, begin, end):
+        whole = batches[step]
+        return wb.Batch({"x": whole.data["x"][begin:end]}, {"mu": whole.targets["mu"][begin:end]})
+
+    readers = [
+        wb.BatchParts([partial(part, step, *ends) for ends in ((0, 128), (128, 300))]) for step in range(3)
+    ]  # fmt: skip
+    for options in ({"client": client}, {}):
+        learner = make()
+        learner.fit(readers, steps=6, **options)
+        same(learner, alone)
 
 
 @pytest.mark.parametrize("rows", [100, 1000])

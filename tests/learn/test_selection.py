@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import sympy as sp
@@ -10,14 +12,21 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from wiberg.energies.errors import InputError, InputTypeError
 from wiberg.learn.judge import combined, judge
-from wiberg.learn.selection import Averages, Mean, judge_minima
+from wiberg.learn.minima_rows import in_blocks
+from wiberg.learn.selection import Averages, Mean, combined_shares
 
 n, k = sp.symbols("n k", integer=True, positive=True)
 i = sp.Idx("i", n)
 t, mu = sp.symbols("t mu", real=True)
 sigma, depth, sharpness = sp.symbols("sigma depth sharpness", positive=True)
 x = sp.IndexedBase("x", shape=(n,))
-WELLS = -depth * sp.Sum(sp.exp(-(((x[i] - t) / sigma) ** 2)), i)
+
+
+def wells_at(place):
+    return -depth * sp.Sum(sp.exp(-(((place - t) / sigma) ** 2)), i)
+
+
+WELLS = wells_at(x[i])
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +44,11 @@ def drawn(seed, instances=3, points=9):
 
 def judged(kernel, loss, weights, batch, selection, damping=0.0, averages=None):
     """The gradient of the mean shared loss at a batch, not divided by any mean; by weights as shown."""
-    learner = wb.Learner(kernel, loss, weights, damping=damping, selection=selection, gtol=1e-12)
-    result, after = judge_minima(
-        learner._model, batch, learner._minimise(batch), learner._coordinates,
-        learner._coordinates.unpack(learner._state.weights),
-        step=0, damping=damping, unconverged="raise", selection=selection, averages=averages or Averages(),
+    learner = wb.Learner(kernel, loss, weights, damping=damping, selection=selection, gtol=1e-12, unconverged="raise")
+    here = learner._model, learner._coordinates, learner._coordinates.unpack(learner._state.weights)
+    result, after = combined_shares(
+        selection, averages or Averages(),
+        lambda scales: [learner.judge_part(batch, learner._state.weights, 0, scales)], *here, who="fit",
     )  # fmt: skip
     return result, result.gradient * after.loss.value, after
 
@@ -332,11 +341,203 @@ def test_what_cannot_be_selected_is_refused(wells):
         learner.fit([wb.Batch(data={"x": [1.0, 2.0]}, targets={"mu": 1.0}, start={"t": 0.0})], progress=False)
 
 
-def test_a_family_is_refused():
-    j = sp.Idx("j", 2)
-    each = sp.IndexedBase("each", shape=(2, n))
-    energy = wb.Energy(sigma * sp.Sum((each[j, i] - t) ** 2, i), variables=[t], weights=[sigma], data=[each], over=[j])
-    both = sp.IndexedBase("t", shape=(2,))
-    loss = wb.Loss((both[0] + both[1] - mu) ** 2, variables=[both], targets=[mu])
-    with pytest.raises(InputError, match="selection= is not for a family"):
-        wb.Learner(wb.compile(energy), loss, {"sigma": 1.0}, selection=wb.Selection())
+# ---------------------------------------------------------------------------------------------- families
+
+j, f = sp.Idx("j", 3), sp.Idx("f", 3)
+each = sp.IndexedBase("each", shape=(3, n))
+members = sp.IndexedBase("t", shape=(3,))
+RELATED = (members[0] * members[1] / 10 + members[2] - members[0] - mu) ** 2 / 100
+
+
+@pytest.fixture(scope="module")
+def family():
+    """Three members of wells; narrower from one to the next."""
+    formula = -depth * (1 + j / 4) * sp.Sum(sp.exp(-((((1 + j / 5) * (each[j, i] - t)) / sigma) ** 2)), i)
+    energy = wb.Energy(formula, variables=[t], weights=[sigma, depth], data=[each], over=[j], name="family")
+    return wb.compile(energy)
+
+
+def drawn_families(seed, instances=3, points=9):
+    random = np.random.default_rng(seed)
+    places = random.uniform(0, 20, (instances, 3, points))
+    return wb.Batch(data={"each": places}, targets={"mu": random.uniform(0, 20, instances)}, candidates={"t": places})
+
+
+def soft_family(batch, minima, judge, share, weights):
+    """The soft objective in NumPy, one member and minimum after the other."""
+    width, deep, *_ = weights
+    points = np.asarray(batch.data["each"])
+    gaps, found = [], []
+    for b in range(len(points)):
+        found.append([])
+        for m in range(3):
+            narrow = Soft((1 + m / 5) * points[b], None, None, None)
+            row = minima.variables["t"][b, m]
+            ends = [narrow.follow(m, (1 + m / 5) * y, width) for y in row[np.isfinite(row)]]
+            found[b].append([(y / (1 + m / 5), deep * (1 + m / 4) * energy) for y, energy in ends])
+            gaps += [found[b][m][1][1] - found[b][m][0][1]] if len(ends) > 1 else []
+    temperature, total = share * np.mean(gaps), 0.0
+    for b, ends in enumerate(found):
+        lowest = [(m[0][0], m[0][1]) for m in ends]
+        base = judge(lowest, b, *weights)
+        total += base
+        for m, row in enumerate(ends):
+            p = np.exp(-np.array([energy - row[0][1] for _, energy in row]) / temperature)
+            for c in range(1, len(row)):
+                other = [*lowest[:m], row[c], *lowest[m + 1 :]]
+                total += p[c] / p.sum() * (judge(other, b, *weights) - base)
+    return total / len(points)
+
+
+def check_family(kernel, source, loss, batch, judge, at, tau):
+    """Compare the derivative with differences; `judge` is the loss of an instance in NumPy."""
+    names = "sigma", "depth", "b"
+    weights = dict(zip(names, at, strict=False))
+    found = wb.minimise(
+        kernel, {name: weights[name] for name in names[:2]}, batch.data, candidates=batch.candidates, minima=6,
+        starts="basins", gtol=1e-12,
+    ).minima  # fmt: skip
+    gaps = found.energy[..., 1:] - found.energy[..., :-1]
+    assume(np.isfinite(gaps[..., 0]).any())
+    assume(np.nanmin(found.curvature) > 1e-2 and np.nanmin(gaps) > 1e-3)
+
+    def objective(*weights):
+        return soft_family(batch, found, judge, tau, weights)
+
+    _, gradient, after = judged(source, loss, weights, batch, wb.Selection(tau=tau))
+    expected = [central(objective, place, at) for place in range(len(at))]
+    assert gradient == pytest.approx(expected, rel=1e-6, abs=1e-6 * after.loss.value)
+    assert expected[0] != 0.0 and expected[-1] != 0.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), width=st.floats(1.0, 4.0), deep=st.floats(0.3, 3.0), tau=st.floats(0.2, 2.0))
+def test_gradient_of_a_family_is_that_of_its_soft_objective(family, seed, width, deep, tau):
+    """With a loss that is no sum over members, and reads a weight and the energies."""
+    energies = sp.IndexedBase("energies", shape=(3,))
+    reading = energies[0] * energies[2] + energies[1] ** 2 + sigma * members[1]
+    loss = wb.Loss(RELATED + reading, variables=[members], targets=[mu], weights=[sigma], energy=energies)
+    batch = drawn_families(seed)
+    mus = np.asarray(batch.targets["mu"])
+
+    def judge(ends, b, sigma, _):
+        (y, e) = zip(*ends, strict=True)
+        own = (y[0] * y[1] / 10 + y[2] - y[0] - mus[b]) ** 2 / 100
+        return own + e[0] * e[2] + e[1] ** 2 + sigma * y[1]
+
+    check_family(family, family, loss, batch, judge, (width, deep), tau)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), width=st.floats(1.0, 4.0), factor=st.floats(0.2, 2.0))
+def test_an_output_of_a_family_is_differentiated_through_all_minima(family, seed, width, factor):
+    mean, b = sp.Symbol("mean", real=True), sp.Symbol("b", positive=True)
+    soft = sp.Sum(sp.exp(-b * members[j]) * members[j] * each[j, 0], j) / sp.Sum(sp.exp(-b * members[f]), f)
+    output = wb.Output({mean: soft}, minima=family, weights=[b], data=[each])
+    batch = drawn_families(seed)
+    first, mus = np.asarray(batch.data["each"])[:, :, 0], np.asarray(batch.targets["mu"])
+
+    def judge(ends, at, _, __, b):
+        y = np.array([y for y, _ in ends])
+        p = np.exp(-b * y)
+        return ((p * y * first[at]).sum() / p.sum() - mus[at]) ** 2
+
+    check_family(family, output, wb.squared_error(mean, mu), batch, judge, (width, 1.0, factor), 1.0)
+
+
+def test_a_family_whose_loss_is_a_sum_learns_like_so_many_instances(wells):
+    points, targets = drawn(8, instances=210)
+    three = sp.IndexedBase("mus", shape=(3,))
+    energy = wb.Energy(wells_at(each[j, i]), variables=[t], weights=[sigma, depth], data=[each], over=[j])
+    loss = wb.Loss(sp.Sum((members[f] - three[f]) ** 2, f), variables=[members], targets=[three])
+    weights = {"sigma": 1.5, "depth": 1.0}
+    _, alone, after = judged(
+        wells, wb.squared_error(t, mu), weights, wb.Batch({"x": points}, {"mu": targets}), wb.Selection(), damping=0.1
+    )
+    places = points.reshape(70, 3, -1)
+    batch = wb.Batch({"each": places}, {"mus": targets.reshape(70, 3)}, candidates={"t": places})
+    _, together, of_family = judged(wb.compile(energy), loss, weights, batch, wb.Selection(), damping=0.1)
+    assert of_family.gap.value == pytest.approx(after.gap.value)
+    assert of_family.sensitivity.value == pytest.approx(3 * after.sensitivity.value)
+    assert together == pytest.approx(3 * alone, rel=1e-9)
+
+
+def test_axes_of_a_family_are_members_in_order(family):
+    q, r = sp.symbols("q r", cls=sp.Idx, range=2)
+    grid, ends = sp.IndexedBase("grid", shape=(3, 2, n)), sp.IndexedBase("t", shape=(3, 2))
+    flat, six = sp.IndexedBase("flat", shape=(6, n)), sp.IndexedBase("t", shape=(6,))
+    a, b = sp.Idx("a", 6), sp.Idx("b", 6)
+    points = np.random.default_rng(5).uniform(0, 20, (70, 3, 2, 9))
+    found = []
+    for data, over, at, variables, place in (
+        (points, [j, q], grid[j, q, i], ends, sp.Sum(ends[f, r] * (1 + 2 * f + r), f, r)),
+        (points.reshape(70, 6, 9), [a], flat[a, i], six, sp.Sum(six[b] * (1 + b), b)),
+    ):
+        kernel = wb.compile(wb.Energy(wells_at(at), variables=[t], weights=[sigma, depth], data=[at.base], over=over))
+        loss = wb.Loss((place - mu) ** 2, variables=[variables], targets=[mu])
+        batch = wb.Batch({str(at.base): data}, {"mu": 150.0}, candidates={"t": data})
+        found.append(judged(kernel, loss, {"sigma": 1.5, "depth": 1.0}, batch, wb.Selection(), damping=0.1)[1])
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+    assert found[0].all()
+
+
+# ---------------------------------------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("selection", [wb.Selection(), wb.Selection(temperature=0.1), wb.Selection(direct=True)])
+@pytest.mark.parametrize("of", ["wells", "family"])
+def test_parts_of_whole_blocks_have_the_bits_of_the_batch(request, selection, of):
+    """One weight, the rest fixed, or two: sums over one column are added in another order than over several."""
+    kernel = request.getfixturevalue(of)
+    if of == "wells":
+        (points, targets), loss = drawn(8, instances=300), wb.squared_error(t, mu)
+        batch = wb.Batch({"x": points}, {"mu": targets})
+    else:
+        batch, loss = drawn_families(8, instances=300), wb.Loss(RELATED, variables=[members], targets=[mu])
+
+    def part(begin, end):
+        def rows(arrays):
+            return None if arrays is None else {name: array[begin:end] for name, array in arrays.items()}
+
+        return wb.Batch(rows(batch.data), rows(batch.targets), candidates=rows(batch.candidates))
+
+    ends = []
+    for cuts in ((0, 300), (0, 64, 300), (0, 128, 192, 300), (0, 64, 128, 192, 256, 300)):
+        learner = wb.Learner(
+            kernel, loss, {"sigma": wb.Weight(1.5, scale="log"), "depth": wb.Weight(1.0, scale="log")},
+            wb.SGD(1e-2, momentum=0.5), selection=selection,
+        )  # fmt: skip
+        parts = [part(*pair) for pair in pairwise(cuts)]
+        learner.fit([parts[0] if len(parts) == 1 else wb.BatchParts([lambda p=p: p for p in parts])], steps=4)
+        history = learner.history
+        ends.append((learner._state.averages, [array.tobytes() for array in (
+            learner._state.learnt, history.loss, history.gradient_norm, history.largest_contribution,
+        )]))  # fmt: skip
+    assert learner.weights["sigma"] != pytest.approx(1.5, rel=1e-3)
+    assert ends[1:] == ends[:1] * 3
+
+
+def test_blocks_of_rows_do_not_depend_on_other_blocks():
+    random = np.random.default_rng(1)
+    number_of = random.integers(1, 5, 2 * 150)
+    place, number = np.nonzero(np.arange(5) < number_of[:, None])
+    whole = in_blocks(place, number, 2, 150)
+    for begin, end in ((0, 64), (64, 128), (128, 150)):
+        here = (place >= 2 * begin) & (place < 2 * end)
+        one = in_blocks(place[here] - 2 * begin, number[here], 2, end - begin)
+        rows = np.flatnonzero(np.repeat(whole.owner, 64)[: len(whole.place)] == begin // 64)
+        for name in ("number", "counts"):
+            np.testing.assert_array_equal(getattr(whole, name)[rows], getattr(one, name))
+        np.testing.assert_array_equal(whole.place[rows] - 2 * begin, one.place)
+    assert whole.counts.sum() == len(place)
+
+
+def test_a_singular_minimum_is_named_by_its_instance():
+    """The third instance has two minima, of which the second is singular; rows of minima are not instances."""
+    z, h = sp.symbols("z h", real=True)
+    flat = sp.Piecewise(((t - 3) ** 2 * (1 + z) - h, t > 1), (z * (t + 1) ** 2 + (t + 1) ** 4, True))
+    kernel = wb.compile(wb.Energy(sigma * flat, variables=[t], weights=[sigma], data=[z, h]))
+    batch = wb.Batch({"z": [1.0, 1.0, 0.0], "h": 1.0}, {"mu": 0.0}, candidates={"t": [-1.0, 0.5, 3.0]})
+    learner = wb.Learner(kernel, wb.squared_error(t, mu), {"sigma": 1.0}, selection=wb.Selection(), damping=0.0)
+    with pytest.raises(wb.NumericalError, match=r"instance 2 has a singular Hessian \(smallest eigenvalue 0\)"):
+        learner.fit([batch], progress=False)
