@@ -1,12 +1,14 @@
 """Learning on Dask workers: instances a second for 1, 2 and 4 of them, what a task costs, and how large messages are.
 
-    python benchmarks/workers.py [--rounds 5] [--json FILE]
+    python benchmarks/workers.py [--rounds 5] [--json FILE] [--figure FILE]
+    python benchmarks/workers.py --drawn FILE --figure FILE     # of a JSON file written before
 
 Steps on one thread without Dask and on clusters of 1, 2 and 4 processes of one thread each are taken in turn, so that
 all meet the same neighbours; figures are the best of all rounds. Weights are compared: they have the same bits. Beside
 the time of a step stand the CPU times of this process, which is client and scheduler, and of the busiest worker: what
-they would take where nobody else wants their cores. The cost of a task is the slope over the number of parts of one
-batch. docs/scaling.md says what follows for more workers.
+they would take where nobody else wants their cores. By the clock, steps of several workers are fast only where they
+find as many idle cores, so that load averages are printed, too. The cost of a task is the slope over the number of
+parts of one batch. docs/scaling.md says what follows for more workers.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from workloads import workloads
 import energies
 
 WORKERS = (1, 2, 4)
-SIZES = {"W1": 16384, "W3": 8192}
+SIZES = {"W1": 65536, "W3": 8192}
+"""Instances of a step: half a second of work for one core, beside which Dask's 10 ms are little."""
+
 PARTS = (1, 8, 32, 128)
 
 
@@ -148,15 +152,63 @@ def show(found: dict[str, Seconds], count: int) -> None:
         print(f"{key:>8} {times} {count / seconds.step:12.0f} {ratio:14.2f}")
 
 
-def main() -> None:
-    from distributed import Client, LocalCluster
+def on_idle_cores(seconds: Seconds, workers: int, cores: int) -> float:
+    """What a step takes by its CPU times where nobody else wants the cores: this process, then the workers."""
+    return seconds.here + seconds.worker * -(-workers // cores)
 
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Instances a second by the clock and by CPU times, against as many times one process as there are cores."""
+    import matplotlib.pyplot as plt
+
+    names, cores = [name for name in SIZES if name in results], results["cores"]
+    figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 3.8), constrained_layout=True)
+    loads = f"load average {results['load before']:.1f} before, {results['load after']:.1f} at the end"
+    figure.suptitle(f"{cores} cores, {loads}", fontsize=9)
+    places = np.arange(len(WORKERS))
+    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
+        found, count = {key: Seconds(*seconds) for key, seconds in results[name].items()}, SIZES[name]
+        alone = min(found["alone"].step, found["alone"].here)
+        clock = np.array([count / found[f"{n}"].step for n in WORKERS])
+        idle = np.array([count / on_idle_cores(found[f"{n}"], n, cores) for n in WORKERS])
+        axis.bar(places - 0.2, clock, width=0.38, color="tab:blue", label="workers, by the clock")
+        axis.bar(places + 0.2, idle, width=0.38, color="lightsteelblue", label="by CPU times, if cores were idle")
+        axis.axhline(count / alone, color="tab:orange", ls="--", label="one process without Dask")
+        most = [count / alone * min(n, cores) for n in WORKERS]
+        axis.hlines(most, places - 0.42, places + 0.42, color="black", label="as many times that as cores are used")
+        ratios = [
+            f"{n}\n{a * alone / count:.2f}  {b * alone / count:.2f}"
+            for n, a, b in zip(WORKERS, clock, idle, strict=True)
+        ]
+        axis.set_xticks(places, ratios)
+        axis.set(title=f"{name}, {count:,} instances a step", ylabel="instances a second")
+        axis.set_xlabel("workers, and both as times one process")
+        axis.set_ylim(0, 1.6 * max(*clock, *idle, *most))
+        axis.legend(fontsize=8, loc="upper left")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path, help="draw the throughput to this file")
+    parser.add_argument("--drawn", type=Path, help="measure nothing; draw what this JSON file holds")
     given = parser.parse_args()
+    results = measured(given.rounds) if given.drawn is None else json.loads(given.drawn.read_text())
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1))
+    if given.figure:
+        draw(results, given.figure)
+
+
+def measured(rounds: int) -> dict[str, Any]:
+    """All figures, printed as they come."""
+    from distributed import Client, LocalCluster
+
     wb.set_threads(1)
-    results: dict[str, Any] = {"cores": os.cpu_count()}
+    results: dict[str, Any] = {"cores": os.cpu_count(), "load before": os.getloadavg()[0]}
     clusters = {
         n: LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL)
         for n in WORKERS
@@ -164,10 +216,10 @@ def main() -> None:
     clients = {n: Client(cluster) for n, cluster in clusters.items()}
     try:
         for name, count in SIZES.items():
-            results[name] = throughput(name, clients, given.rounds)
+            results[name] = throughput(name, clients, rounds)
             print(f"{name}, {count} instances a step, {os.cpu_count()} cores")
             show(results[name], count)
-        results["task"] = cost_of_a_task(clients[2], given.rounds)
+        results["task"] = cost_of_a_task(clients[2], rounds)
         print("a batch of 8,192 small instances in parts, two workers")
         show(results["task"], PARTS[-1] * 64)
         for name in SIZES:
@@ -178,8 +230,9 @@ def main() -> None:
             client.close()
         for cluster in clusters.values():
             cluster.close()
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1))
+    results["load after"] = os.getloadavg()[0]
+    print(f"load average of a minute: {results['load before']:.2f} before, {results['load after']:.2f} at the end")
+    return results
 
 
 if __name__ == "__main__":
