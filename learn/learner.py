@@ -536,7 +536,7 @@ class Learner:
                 for weight, start in zip(header["weights"], starts, strict=True)
             },
             from_description(header["optimiser"]),
-            selection=None if header.get("selection") is None else Selection(**header["selection"]),
+            selection=Selection.from_description(header["selection"]) if header.get("selection") else None,
             **{name: schedule.from_description(setting) for name, setting in header["settings"].items()},
         )
         memory = {

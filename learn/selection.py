@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -41,9 +41,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..energies.errors import InputError, InputTypeError
+from . import schedule
 from .coordinates import Coordinates
 from .judge import Judgement, combined
 from .model import Model
+from .schedule import Schedule
 from .sharing import Scales, SharedSums, totals
 
 Floats = NDArray[np.float64]
@@ -58,9 +60,10 @@ class Selection:
 
     Parameters
     ----------
-    tau : float
+    tau : float or schedule
         The temperature, in running mean gaps between the two lowest minima; > 0. 0.1 to 0.2 needed no tuning; larger
-        ones are biased, smaller ones noisier.
+        ones are biased, smaller ones noisier. A schedule such as `CosineDecay(1.0, steps, 0.1)` sees minima far above
+        the lowest at first, and has no bias at the end: for many weights, from far off.
     temperature : float, optional
         Fixed, in units of the energy, in the place of `tau`. It has to be found for each energy, and weights that
         scale the energy as a whole escape it.
@@ -93,13 +96,14 @@ class Selection:
     216.0 -> 0.0
     """
 
-    tau: float = 0.1
+    tau: float | Schedule = 0.1
     temperature: float | None = None
     direct: bool = False
     minima: int = 6
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tau", _positive(self.tau, "tau"))
+        if not schedule.is_schedule(self.tau):
+            object.__setattr__(self, "tau", _positive(self.tau, "tau"))
         if self.temperature is not None:
             object.__setattr__(self, "temperature", _positive(self.temperature, "temperature"))
         if not isinstance(self.direct, bool):
@@ -111,9 +115,19 @@ class Selection:
         """What `minimise` is asked for; where variables are solved out, candidates cannot be ranked as they are."""
         return {"minima": self.minima, "starts": "every" if eliminated else "basins"}
 
+    def temperature_at(self, step: int, gap: float) -> float:
+        """T at a step, where m is `gap`; NaN as long as it is not known."""
+        return schedule.value_at(self.tau, step) * gap if self.temperature is None else self.temperature
+
     def describe(self) -> dict[str, Any]:
-        """The settings as plain numbers: Selection(**settings) is equal."""
-        return asdict(self)
+        """The settings as plain numbers, of which `from_description` makes an equal selection."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**settings, "tau": schedule.describe(self.tau)}
+
+    @classmethod
+    def from_description(cls, settings: Mapping[str, Any]) -> Selection:
+        """What `describe` described."""
+        return cls(**{name: schedule.from_description(value) for name, value in settings.items()})
 
 
 def check_selection(selection: Any, model: Model, who: str) -> None:

@@ -146,7 +146,8 @@ def judge_minima(
     check_finite(judged, known, who=who, step=step, instances=instance)
     values = np.where(known, judged.values, 0.0)
     energies = np.where(rows.counts & used[rows.instance], flat.energies, 0.0)
-    sharing = _share(selection, scales, energies, values[cases.of_row], rows, count)
+    temperature = selection.temperature_at(step, scales.gap)
+    sharing = _share(temperature, selection, scales, energies, values[cases.of_row], rows)
     shares = np.where(known, cases.shares(sharing.shares, count), 0.0)
 
     direct = np.zeros((len(cases.rows.owner), coordinates.start.size))
@@ -257,14 +258,15 @@ class _Sharing(NamedTuple):
     pairs: Floats
 
 
-def _share(selection: Selection, scales: Scales, energies: Floats, losses: Floats, rows: Rows, count: int) -> _Sharing:
+def _share(
+    temperature: float, selection: Selection, scales: Scales, energies: Floats, losses: Floats, rows: Rows
+) -> _Sharing:
     """How the minima of each member share the loss."""
     whose, lowest, zeros = rows.place, (rows.number == 0) & rows.counts, np.zeros(len(energies))
     first, second = np.flatnonzero(lowest), np.flatnonzero((rows.number == 1) & rows.counts)
     above = energies - energies[first][whose]
     pairs = zeros.copy()
     pairs[second], pairs[second - 1] = 1.0, -1.0
-    temperature = selection.tau * scales.gap if selection.temperature is None else selection.temperature
     if not temperature > 0.0:  # not known yet, or all minima are as low as the lowest
         return _Sharing(lowest.astype(float), zeros, zeros, pairs)
     if selection.direct:

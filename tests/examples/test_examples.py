@@ -85,11 +85,11 @@ def test_ransac_compares_three_learners_and_draws_all_figures(tmp_path: Path) ->
 
 
 def test_selection_leaves_the_distractor(tmp_path: Path) -> None:
-    output = succeed(tmp_path, "distractor.py", "--steps", "250")
-    found = {row[:2]: float(row[2]) for row in re.findall(r"(\w+) +(\w+) +loss ([\d.]+)", output)}
-    assert found["damped", "narrow"] > 5.0
-    assert found["selection", "narrow"] < 1.5
-    assert found["selection", "wide"] < 0.6
+    output = succeed(tmp_path, "distractor.py", "--steps", "250", "--widths", "1", "0.15")
+    found = {row[:2]: float(row[2]) for row in re.findall(r"(\w+) +widths ([\d.]+) +loss ([\d.]+)", output)}
+    assert found["damped", "0.15"] > 5.0
+    assert found["selection", "0.15"] < 2.0
+    assert found["selection", "1"] < 0.8
 
 
 def test_claims_of_the_paper(tmp_path: Path) -> None:

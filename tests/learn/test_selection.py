@@ -221,11 +221,32 @@ def test_a_jump_is_learnt_that_no_derivative_of_one_minimum_sees():
     assert learner.predict({"a": depths}, candidates=batch.candidates)["t"] == pytest.approx(np.full(7, 9.0))
 
 
-def test_a_learner_that_was_saved_goes_on_bit_for_bit(wells, tmp_path):
+def test_tau_follows_its_schedule(wells):
+    """The running means apart, a step with a schedule is one with the number that it gives."""
+    ends = []
+    for tau in (wb.PiecewiseLinear({0: 1.0, 4: 0.2}), None):
+        learner = wb.Learner(
+            wells,
+            wb.squared_error(t, mu),
+            {"sigma": 3.0, "depth": 1.0},
+            wb.SGD(1e-2),
+            selection=wb.Selection(tau or 1.0),
+        )
+        for step, batch in enumerate(batches(5)):
+            if tau is None:
+                learner.selection = wb.Selection(1.0 - 0.2 * step)
+            learner.fit([batch], progress=False)
+        ends.append(learner.weights["sigma"])
+    assert ends[0] == pytest.approx(ends[1], rel=1e-12)
+    assert ends[0] != pytest.approx(3.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("tau", [0.2, wb.CosineDecay(1.0, 20, 0.1)], ids=["number", "schedule"])
+def test_a_learner_that_was_saved_goes_on_bit_for_bit(wells, tmp_path, tau):
     def begun():
         return wb.Learner(
             wells, wb.squared_error(t, mu), {"sigma": wb.Weight(3.0, scale="log"), "depth": 1.0}, wb.SGD(1e-3),
-            selection=wb.Selection(tau=0.2, minima=4),
+            selection=wb.Selection(tau=tau, minima=4),
         )  # fmt: skip
 
     whole, first = begun(), begun()
