@@ -34,7 +34,7 @@ from ..compiler.evaluate import BLOCK, Entry, Prepared
 from ..compiler.kernel import Kernel, unpack_adjoint
 from ..compiler.native import Native
 from ..compiler.slices import run_slices
-from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
+from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, UnsupportedError, nearest
 from ..runtime.algebra.blocks import NONE, layout_of
 from ..runtime.solution import Solution, Status
 from ..runtime.sparse import is_coupled, is_sparse
@@ -120,11 +120,15 @@ def implicit_gradient(
     if not isinstance(kernel, Kernel) and hasattr(kernel, "pull"):
         from .output_gradient import output_gradient  # here: most minima are wanted for themselves
 
-        return output_gradient(kernel, cast(Any, solution), loss_gradient, damping, unconverged)
+        def through(one: Kernel, minima: Solution, slopes: dict[str, Any]) -> dict[str, Any]:
+            return implicit_gradient(one, minima, slopes, damping, unconverged)
+
+        return output_gradient(kernel, cast(Any, solution), loss_gradient, through, "implicit_gradient")
     strength = check_damping(damping, "implicit_gradient")
     check_policy(unconverged, "implicit_gradient")
     check_owner(kernel, solution, "implicit_gradient")
     kernel, solution = cast(Kernel, kernel), cast(Solution, solution)
+    refuse_held(kernel, "implicit_gradient")
     slopes, codes = counted_slopes(kernel, solution, loss_gradient, unconverged, "implicit_gradient")
     if solution.inputs.p == 0:
         return {}
@@ -167,6 +171,7 @@ def implicit_jacobian(kernel: Kernel | Output, solution: Solution | OutputSoluti
     strength = check_damping(damping, "implicit_jacobian")
     check_owner(kernel, solution, "implicit_jacobian")
     kernel, solution = cast(Kernel, kernel), cast(Solution, solution)
+    refuse_held(kernel, "implicit_jacobian")
     inputs, packed = solution.inputs, solution.y
     count, n, p = len(packed), inputs.m, inputs.p
     out, codes = np.empty((count, n, p)), np.full(count, USED, dtype=np.int64)
@@ -501,6 +506,15 @@ def check_owner(kernel: Any, solution: Any, who: str) -> None:
             f"{who}: the solution belongs to energy {solution.kernel.name!r} "
             f"({solution.kernel.energy.formula_key[:8]}), the kernel is {kernel.name!r} "
             f"({kernel.energy.formula_key[:8]}); pass the kernel that was minimised"
+        )
+
+
+def refuse_held(kernel: Kernel, who: str) -> None:
+    """Raise for an energy with parts that are held: its gradient is that of no function."""
+    if kernel.holds:
+        raise UnsupportedError(
+            f"{who}: energy {kernel.name!r} has held parts (wb.held); where its steps end is no minimum of it: use "
+            "wb.unrolled_gradient, or declare the penalty itself, such as wb.pseudo_huber"
         )
 
 

@@ -17,6 +17,7 @@ J. C. Gilbert, "Automatic differentiation and iterative processes", Optimization
 
 from __future__ import annotations
 
+import math
 import operator
 import struct
 import warnings
@@ -54,7 +55,7 @@ Floats = NDArray[np.float64]
 
 
 def unrolled_gradient(
-    kernel: Kernel, solution: Solution, loss_gradient: Mapping[str, ArrayLike], *, reweightings: int | None = None
+    kernel: Any, solution: Any, loss_gradient: Mapping[str, ArrayLike], *, reweightings: int | None = None
 ) -> dict[str, Any]:
     """dl/dw through the reweightings that led to a solution of method 'irls', from dl/dy at its end.
 
@@ -63,9 +64,9 @@ def unrolled_gradient(
 
     Parameters
     ----------
-    kernel : Kernel
-        The kernel that was minimised.
-    solution : Solution
+    kernel : Kernel or Output
+        What was minimised. Where parts of the energy are held (`wb.held`), the first system is differentiated, too.
+    solution : Solution or OutputSolution
         From `minimise(..., method="irls")`.
     loss_gradient : dict of array_like
         As for `implicit_gradient`.
@@ -101,6 +102,13 @@ def unrolled_gradient(
     >>> round(float(wb.implicit_gradient(kernel, solution, {"t": 1.0}, damping=0.0, unconverged="use")["s"]), 4)
     0.5153
     """
+    if not isinstance(kernel, Kernel) and hasattr(kernel, "pull"):
+        from .output_gradient import output_gradient  # here: most minima are wanted for themselves
+
+        def through(one: Kernel, minima: Solution, slopes: Mapping[str, Any]) -> dict[str, Any]:
+            return unrolled_gradient(one, minima, slopes, reweightings=reweightings)
+
+        return output_gradient(kernel, solution, loss_gradient, through, "unrolled_gradient")
     rows, _ = _unrolled(kernel, solution, loss_gradient, reweightings, "unrolled_gradient")
     if weights_batched(kernel, solution.inputs):
         total = over_members(rows, solution.inputs)
@@ -183,7 +191,10 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
     """Walk every instance back; slopes becomes dl/dstart."""
     inputs, starts, count = solution.inputs, solution.problem.began, len(slopes)
     assert starts is not None
-    entries = [kernel.entry(kind) for kind in ("value_gradient_reweighted", "reweighting_adjoint")]
+    kinds = ["value_gradient_reweighted", "reweighting_adjoint"]
+    if kernel.holds:
+        kinds += ["value_gradient_first", "first_adjoint"]
+    entries = [kernel.entry(kind) for kind in kinds]
     prepared = [Prepared(entry, inputs) for entry in entries]
     scratch, layout = max(entry.needs(inputs)[1] for entry in entries), layout_of(kernel, inputs)
     blocks, each = -(-count // BLOCK), weights_batched(kernel, inputs)
@@ -193,6 +204,7 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
     packed = struct.pack(
         f"={FIELDS}q",
         *(number for p in prepared for number in p.fields),
+        *((0,) * (TABLE - 4 * len(prepared))),
         inputs.table_address,
         inputs.extents_address,
         inputs.m,
@@ -223,12 +235,12 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
 
 # ---------------------------------------------------------------------------------------------- compiled
 
-# What the driver reads from its problem: two kernels, each as (address of evaluate, of prepare, of shared prepared
-# numbers or 0, how many an instance needs of its own); addresses and counts.
-REWEIGHTED, ADJOINT = 0, 4
-TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH = range(8, 13)
-STARTS, STEPS, LONGEST, LAST, SLOPES, CODES, OUT, EACH_ROW, TOTAL, LAYOUT = range(13, 23)
-FIELDS = 23
+# What the driver reads from its problem: four kernels, each as (address of evaluate, of prepare, of shared prepared
+# numbers or 0, how many an instance needs of its own), the last two 0 where nothing is held; addresses and counts.
+REWEIGHTED, ADJOINT, FIRST, FIRST_ADJOINT = 0, 4, 8, 12
+TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH = range(16, 21)
+STARTS, STEPS, LONGEST, LAST, SLOPES, CODES, OUT, EACH_ROW, TOTAL, LAYOUT = range(21, 31)
+FIELDS = 31
 
 
 def make_steps(
@@ -241,6 +253,7 @@ def make_steps(
     n: int,
     layout: IntegerPointer,
     steps: int,
+    held: bool,
     path: DoublePointer,
     scales: DoublePointer,
     memory: DoublePointer,
@@ -253,6 +266,7 @@ def make_steps(
         y = shifted(path, (step + 1) * n)
         for i in range(n):
             y[i] = path[step * n + i]
+        energy = math.inf if held else energy
         energy, scale, _ = reweight(
             evaluate, table, extents, instance, prepared, scratch, n, layout, y, energy, here, there, space
         )
@@ -302,6 +316,32 @@ def walk_back(
             slope[i] = (1.0 - scale) * slope[i] + out[i] - added[i] * pair[i]
 
 
+def back_to_first(
+    first: int,
+    adjoint: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    prepared_adjoint: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    layout: IntegerPointer,
+    y: DoublePointer,
+    slope: DoublePointer,
+    out: DoublePointer,
+    memory: DoublePointer,
+) -> None:
+    """Add to `out` what dl/dy at y, the minimiser of the first system, is by the weights."""
+    space, u = shifted(memory, n + n * n), shifted(memory, 2 * (n + n * n) + 3 * n)
+    call_evaluate(first, y, y, table, extents, instance, prepared, scratch, memory)
+    solve_reweighted(layout, memory, n, space, u)
+    for i in range(n):
+        u[i] = -slope[i]
+    solve(layout, space, n, u)
+    call_evaluate(adjoint, y, u, table, extents, instance, prepared_adjoint, scratch, out)
+
+
 def _unrolled_blocks(
     problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
@@ -315,7 +355,10 @@ def _unrolled_blocks(
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
     n, p, longest = problem[UNKNOWNS], problem[WEIGHTS], problem[LONGEST]
     own_adjoint = shifted(workspace, problem[REWEIGHTED + 3])
-    scratch = shifted(own_adjoint, problem[ADJOINT + 3])
+    own_first = shifted(own_adjoint, problem[ADJOINT + 3])
+    own_first_adjoint = shifted(own_first, problem[FIRST + 3])
+    scratch = shifted(own_first_adjoint, problem[FIRST_ADJOINT + 3])
+    held = problem[FIRST] != 0
     path = shifted(scratch, problem[SCRATCH])
     scales = shifted(path, (longest + 1) * n)
     out = shifted(scales, longest)
@@ -346,6 +389,7 @@ def _unrolled_blocks(
                 n,
                 integer_pointer_at(problem[LAYOUT]),
                 made,
+                held,
                 path,
                 scales,
                 memory,
@@ -369,6 +413,27 @@ def _unrolled_blocks(
                 out,
                 memory,
             )
+            if held and made <= problem[LAST]:
+                prepared = prepared_for(shifted(problem, FIRST), table, extents, instance, own_first)
+                prepared_adjoint = prepared_for(
+                    shifted(problem, FIRST_ADJOINT), table, extents, instance, own_first_adjoint
+                )
+                back_to_first(
+                    problem[FIRST],
+                    problem[FIRST_ADJOINT],
+                    table,
+                    extents,
+                    instance,
+                    prepared,
+                    prepared_adjoint,
+                    scratch,
+                    n,
+                    integer_pointer_at(problem[LAYOUT]),
+                    path,
+                    slope,
+                    shifted(out, n),
+                    memory,
+                )
             if not (is_finite(shifted(out, n), p) and is_finite(slope, n)):
                 codes[instance] = NOT_FINITE
                 continue
