@@ -53,6 +53,7 @@ class Plan:
     m, p, q          numbers of unknowns, weights and real data of one instance
     family, members  extents of the axes of a family, and how many members an instance has (1 without)
     needs            for each kind of kernel (prepared numbers, scratch, numbers of output), by `Entry.needs`
+    safe             least and largest entries of index data, with which no read leaves its array
     variables        for each set of shapes of the variables and batch size: which are batched, and how many rows
     """
 
@@ -68,6 +69,7 @@ class Plan:
     family: tuple[int, ...] = ()
     members: int = 1
     needs: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    safe: set[Any] = field(default_factory=set)
     variables: dict[tuple[Shapes, int | None], tuple[tuple[bool, ...], int | None]] = field(default_factory=dict)
 
     @cached_property
@@ -350,8 +352,14 @@ class Binder:
             else:
                 limits[generated] = (0, -1)
             del symbol
-        for access in self.declaration.accesses:
-            check_access(self.declaration, access, inputs.sizes, limits, values)
+        safe, key = inputs.plan.safe, tuple(sorted(limits.items()))
+        if key in safe:
+            return
+        counted = [check_access(self.declaration, a, inputs.sizes, limits, values) for a in self.declaration.accesses]
+        if not any(counted):
+            if len(safe) > MOST_PLANS:
+                safe.clear()
+            safe.add(key)
 
 
 def _plain(kinds: list[tuple[str, Any]], values: Any) -> list[NDArray[Any]] | None:

@@ -52,6 +52,7 @@ from .damped import (
     solve_slice,
     workspace_numbers,
 )
+from .idle import idle_members
 from .minimum_norm import ill_posed, split, turn_jacobian
 
 if TYPE_CHECKING:
@@ -286,8 +287,31 @@ def _by_factors(
     rows = np.empty((count if weights_batched(kernel, inputs) else min(-(-count // BLOCK), _AT_ONCE), p))
     directions = -slopes
     sizes = np.zeros(len(rows)) if sized else None
+    idle = idle_members(slopes, inputs)
+    if idle is not None:
+        idle &= codes == USED
+        codes[idle] = LEFT_OUT
     pair = _Pair(hessian, adjoint, solution, damping, codes, rows, directions, sizes)
     pair.run(solve_slice(), count)
+    if idle is not None:
+        gradient = _with_null_spaces(kernel, solution, pair, damping, codes, collected, directions, rows)
+        codes[idle] = USED
+        return gradient
+    return _with_null_spaces(kernel, solution, pair, damping, codes, collected, directions, rows)
+
+
+def _with_null_spaces(
+    kernel: Kernel,
+    solution: Solution,
+    pair: _Pair,
+    damping: float,
+    codes: Codes,
+    collected: Callable[[_Pair, Floats, int], Floats],
+    directions: Floats,
+    rows: Floats,
+) -> Floats:
+    """What `collected` sums of solved directions, and of what null spaces add (minimum_norm.py)."""
+    hessian, adjoint, count = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint"), len(solution.y)
     some = ill_posed(solution, codes)
     if some is None:
         return collected(pair, rows, count)

@@ -51,6 +51,7 @@ from .judge import (
     add_regulariser,
     bind_loss,
     check_finite,
+    count_dominated,
     evaluate_loss,
     leave_out,
     refuse_singular_step,
@@ -242,7 +243,7 @@ def judge_minima(
         gradient /= updated.loss.value
     failed = int(np.count_nonzero(marked | (codes == NOT_FINITE)))
     shifted = int(np.count_nonzero(codes == SHIFTED))
-    dominated = int(np.count_nonzero(lowest.reals[:, 1] < damping))
+    dominated = count_dominated(lowest, damping)
     return Judgement(mean, gradient, failed / count, shifted / count, dominated / count), updated
 
 

@@ -40,7 +40,8 @@ from ..runtime.algebra.blocks import layout_of
 from ..runtime.algebra.factorisation import solve
 from ..runtime.irls import reweight, solve_reweighted, space_for
 from ..runtime.solution import Solution
-from .damped import NOT_FINITE, USED, is_finite
+from .damped import LEFT_OUT, NOT_FINITE, USED, is_finite
+from .idle import idle_members
 from .implicit import (
     UnconvergedWarning,
     check_owner,
@@ -157,6 +158,10 @@ def _unrolled(
     slopes = packed_slopes(kernel, solution, loss_gradient, who).copy()
     codes = np.full(len(slopes), USED, dtype=np.int64)
     codes[not_finite(solution) | ~np.isfinite(slopes).all(axis=1)] = NOT_FINITE
+    idle = idle_members(slopes, solution.inputs)
+    if idle is not None:
+        idle &= codes == USED
+        codes[idle], slopes[idle] = LEFT_OUT, 0.0
     rows = _run(kernel, solution, slopes, codes, last)
     dropped = codes == NOT_FINITE
     if dropped.any():
@@ -266,7 +271,15 @@ def make_steps(
         y = shifted(path, (step + 1) * n)
         for i in range(n):
             y[i] = path[step * n + i]
-        energy = math.inf if held else energy
+        if held:  # every step is whole, and nothing is asked of the last point
+            newton = shifted(space, n * n + n)
+            solve_reweighted(layout, here, n, space, newton)
+            for i in range(n):
+                y[i] += newton[i]
+            scales[step] = 1.0
+            if step + 1 < steps:
+                call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
+            continue
         energy, scale, _ = reweight(
             evaluate, table, extents, instance, prepared, scratch, n, layout, y, energy, here, there, space
         )
@@ -349,7 +362,7 @@ def _unrolled_blocks(
 
     STARTS, STEPS      (TOTAL, UNKNOWNS), and the number of reweightings, (TOTAL,), LONGEST at most; the LAST count
     SLOPES             (TOTAL, UNKNOWNS): dl/dy, becomes dl/dstart
-    CODES              (TOTAL,): those that are NOT_FINITE are left out, before and after
+    CODES              (TOTAL,): USED, or left out; NOT_FINITE where that comes out
     OUT                (blocks, WEIGHTS) or (TOTAL, WEIGHTS), zeros
     """
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
@@ -369,7 +382,7 @@ def _unrolled_blocks(
         for instance in range(block * BLOCK, min(problem[TOTAL], (block + 1) * BLOCK)):
             if stop[0] != 0:
                 return block
-            if codes[instance] == NOT_FINITE:
+            if codes[instance] != USED:
                 continue
             slope = shifted(double_pointer_at(problem[SLOPES]), instance * n)
             for i in range(n):

@@ -81,8 +81,8 @@ def declared_seeds(kernel: Any, inputs: Any) -> Seeds:
     return Seeds(None, number, None)
 
 
-def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
-    wanted = ["value_gradient_hessian", "value", None, None]
+def _plan(kernel: Any, inputs: Any, seeds: Seeds | None, third: str | None) -> _Plan:
+    wanted = ["value_gradient_hessian", "value", third, None]
     number = 0
     if seeds is not None:
         wanted[3], number = "many_values", seeds.number
@@ -106,17 +106,18 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
     return _Plan(tuple(kinds), tuple(entries), tuple(failures), counted, own, scratch, layout)
 
 
-def run_driver(problem: Problem, drive: Native | None = None) -> None:
+def run_driver(problem: Problem, drive: Native | None = None, third: str | None = None) -> None:
     """Minimise every instance of a batch, over slices on threads; `descend.descend` says what is written.
 
-    `drive` is another driver that reads the same problem, for `descend.minimise_slice`.
+    `drive` is another driver that reads the same problem, for `descend.minimise_slice`; the kernel that stands in the
+    place of declared candidates is then of the kind `third`.
     """
     drive = drive or minimise_slice()
     kernel, inputs, seeds, y = problem.kernel, problem.inputs, problem.seeds, problem.y
     number = 0 if seeds is None else seeds.number
     points = None if seeds is None else seeds.points
-    key = (inputs.extents.tobytes(), number, points is None)
-    plan: _Plan = _remembered(kernel, key, lambda: _plan(kernel, inputs, seeds))
+    key = (inputs.extents.tobytes(), number, points is None, third)
+    plan: _Plan = _remembered(kernel, key, lambda: _plan(kernel, inputs, seeds, third))
     if inputs.family:
         for entry in plan.kinds:
             ready(entry, inputs)

@@ -147,6 +147,35 @@ def reweight(
     return energy, 0.0, HOPELESS
 
 
+def step_whole(
+    evaluate: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    size: int,
+    layout: IntegerPointer,
+    y: DoublePointer,
+    here: DoublePointer,
+    there: DoublePointer,
+    space: DoublePointer,
+) -> tuple[float, float, int]:
+    """The same where parts are held: no energy is compared, and of the last point `size` derivatives are enough."""
+    step = shifted(space, n * n + n)
+    if not solve_reweighted(layout, here, n, space, step):
+        return math.nan, 0.0, 0
+    for i in range(n):
+        y[i] += step[i]
+    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, there)
+    if not (energy < math.inf and dot(there, there, size) < math.inf):
+        for i in range(n):
+            y[i] -= step[i]
+        return math.nan, 0.0, 1
+    return energy, 1.0, 1
+
+
 # ---------------------------------------------------------------------------------------------- one instance
 
 
@@ -165,6 +194,8 @@ def descend(
     least: int,
     limit: int,
     held: bool,
+    gradient: int,
+    prepared_gradient: DoublePointer,
     reals: DoublePointer,
     integers: IntegerPointer,
 ) -> bool:
@@ -184,10 +215,28 @@ def descend(
     gradient_size = largest(here, n)
     flattest = gradient_size
     while iterations < least or (iterations < limit and gradient_size > gtol):
-        before = math.inf if held else energy
-        energy, scale, calls = reweight(
-            evaluate, table, extents, instance, prepared, scratch, n, layout, y, before, here, there, space
-        )
+        before = energy
+        if held:
+            last = iterations + 1 == limit
+            energy, scale, calls = step_whole(
+                gradient if last else evaluate,
+                table,
+                extents,
+                instance,
+                prepared_gradient if last else prepared,
+                scratch,
+                n,
+                n if last else size,
+                layout,
+                y,
+                here,
+                there,
+                space,
+            )
+        else:
+            energy, scale, calls = reweight(
+                evaluate, table, extents, instance, prepared, scratch, n, layout, y, before, here, there, space
+            )
         evaluations += calls
         if scale == 0.0:
             status = STALLED
@@ -242,12 +291,13 @@ def solve_first(
 
 # ---------------------------------------------------------------------------------------------- the slice
 
-# What the driver reads from its problem; GTOL is a float64. Four kernels come first, each as (address of evaluate, of
-# prepare, of shared prepared numbers or 0, how many an instance needs of its own); FIRST is 0 where nothing is held.
-REWEIGHTED, DERIVATIVES, VALUE, FIRST = 0, 4, 8, 12
-TABLE, EXTENTS, UNKNOWNS, SCRATCH = 16, 17, 18, 19
-VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT, LAYOUT, BEGAN = 20, 21, 22, 23, 24, 25, 26, 27
-GTOL = 28
+# What the driver reads from its problem; GTOL is a float64. Five kernels come first, each as (address of evaluate, of
+# prepare, of shared prepared numbers or 0, how many an instance needs of its own); the last two are 0 where nothing is
+# held.
+REWEIGHTED, DERIVATIVES, VALUE, FIRST, GRADIENT = 0, 4, 8, 12, 16
+TABLE, EXTENTS, UNKNOWNS, SCRATCH = 20, 21, 22, 23
+VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT, LAYOUT, BEGAN = 24, 25, 26, 27, 28, 29, 30, 31
+GTOL = 32
 
 
 def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -256,7 +306,8 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
     own_derivatives = shifted(workspace, problem[REWEIGHTED + 3])
     own_value = shifted(own_derivatives, problem[DERIVATIVES + 3])
     own_first = shifted(own_value, problem[VALUE + 3])
-    scratch = shifted(own_first, problem[FIRST + 3])
+    own_gradient = shifted(own_first, problem[FIRST + 3])
+    scratch = shifted(own_gradient, problem[GRADIENT + 3])
     memory = shifted(scratch, problem[SCRATCH])
     held = problem[FIRST] != 0
     energies, gtol = double_pointer_at(problem[ENERGIES]), doubles(problem)[GTOL]
@@ -273,6 +324,9 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
             began = shifted(double_pointer_at(problem[BEGAN]), instance * n)
             for i in range(n):
                 began[i] = y[i]
+        prepared_gradient = own_gradient
+        if held:
+            prepared_gradient = prepared_for(shifted(problem, GRADIENT), table, extents, instance, own_gradient)
         prepared = prepared_for(shifted(problem, REWEIGHTED), table, extents, instance, workspace)
         least, made, calls, flatness = problem[LEAST], 0, 0, -1.0
         while True:
@@ -291,6 +345,8 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
                 least,
                 problem[LIMIT] - made,
                 held,
+                problem[GRADIENT],
+                prepared_gradient,
                 reals,
                 integers,
             )
@@ -335,7 +391,7 @@ def minimise_irls(problem: Problem) -> None:
         return
     kinds = ["value_gradient_reweighted", "value_gradient_hessian", "value"]
     if kernel.holds:
-        kinds.append("value_gradient_first")
+        kinds += ["value_gradient_first", "value_gradient"]
     entries = [kernel.entry(kind) for kind in kinds]
     kernel.refuse_too_large(inputs)
     if problem.seeds is not None:
@@ -369,7 +425,7 @@ def minimise_irls(problem: Problem) -> None:
     workspace = sum(p.own for p in prepared) + scratch + 2 * (n + n * n) + max(space_for(n), n * n + 5 * n)
     key = ("irls", entries[0].evaluate.address, inputs.extents.tobytes())
     run_slices(irls_slice(), numbers.buffer_info()[0], len(y), key=key, workspace=workspace)
-    if problem.seeds is not None:
+    if problem.seeds is not None and problem.seeds.number > 1:
         problem.integers[:, 1] += 1
     for entry in entries:
         if entry.failures:
