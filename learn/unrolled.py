@@ -17,7 +17,6 @@ J. C. Gilbert, "Automatic differentiation and iterative processes", Optimization
 
 from __future__ import annotations
 
-import math
 import operator
 import struct
 import warnings

@@ -155,21 +155,22 @@ def step_whole(
     prepared: DoublePointer,
     scratch: DoublePointer,
     n: int,
-    size: int,
     layout: IntegerPointer,
     y: DoublePointer,
     here: DoublePointer,
-    there: DoublePointer,
     space: DoublePointer,
 ) -> tuple[float, float, int]:
-    """The same where parts are held: no energy is compared, and of the last point `size` derivatives are enough."""
+    """The same where parts are held: no energy is compared, so that `here` is overwritten.
+
+    What is not finite in the Hessian makes the next step impossible, or not finite.
+    """
     step = shifted(space, n * n + n)
     if not solve_reweighted(layout, here, n, space, step):
         return math.nan, 0.0, 0
     for i in range(n):
         y[i] += step[i]
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, there)
-    if not (energy < math.inf and dot(there, there, size) < math.inf):
+    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
+    if not (energy < math.inf and dot(here, here, n) < math.inf):
         for i in range(n):
             y[i] -= step[i]
         return math.nan, 0.0, 1
@@ -207,7 +208,7 @@ def descend(
     size = n + n * n
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
     goes_on, energy, start_size = evaluate_first(
-        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+        evaluate, table, extents, instance, prepared, scratch, n, n if held else size, y, here, reals, integers
     )
     if not goes_on:
         return False
@@ -226,11 +227,9 @@ def descend(
                 prepared_gradient if last else prepared,
                 scratch,
                 n,
-                n if last else size,
                 layout,
                 y,
                 here,
-                there,
                 space,
             )
         else:
@@ -242,7 +241,8 @@ def descend(
             status = STALLED
             break
         iterations += 1
-        here, there = there, here
+        if not held:
+            here, there = there, here
         gradient_size = largest(here, n)
         if energy < ABYSS or largest(y, n) > FAR * (1.0 + start_size):
             status = UNBOUNDED
@@ -280,7 +280,7 @@ def solve_first(
     """
     space, step = shifted(memory, n + n * n), shifted(memory, n + n * n + space_for(n))
     energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, memory)
-    if not (energy < math.inf and dot(memory, memory, n + n * n) < math.inf):
+    if not (energy < math.inf and dot(memory, memory, n) < math.inf):
         return False
     if not solve_reweighted(layout, memory, n, space, step):
         return False

@@ -9,9 +9,9 @@ The proofs, and the derivatives that belong to these solutions, are in docs/mini
 energies (`Kernel.quadratic`); the trust region sends them here. A second step is taken only where rounding has left
 more of the gradient than gtol, and as long as steps make it smaller.
 
-More than three unknowns are factorised first: where all pivots are firm, H is positive definite, and its spectrum is not
-looked at. The curvature is then left NaN, and found when it is asked for (`curvature_slice`). The gradient at the new
-point needs no Hessian.
+More than three unknowns are factorised first: where all pivots are firm, H is finite and positive definite, and its
+spectrum is not looked at. The curvature is then left NaN, and found when it is asked for (`curvature_slice`). The
+gradient at the new point needs no Hessian.
 
 Of an instance that is UNBOUNDED the point is far along a direction in which E falls, as descend.py leaves it.
 """
@@ -120,7 +120,7 @@ def solve_quadratic(
     hessian, trial = shifted(here, n), shifted(space, n * n + 5 * n)
     coefficients, part = shifted(trial, n), shifted(trial, 2 * n)
     goes_on, energy, start_size = evaluate_first(
-        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+        evaluate, table, extents, instance, prepared, scratch, n, n, y, here, reals, integers
     )
     if not goes_on:
         return
@@ -129,6 +129,8 @@ def solve_quadratic(
     firm = n > CLOSED and is_firm(layout, hessian, n, space, part)
     lowest, bounded, regular, rank = math.nan, True, True, n
     if not firm:
+        if not dot(hessian, hessian, n * n) < math.inf:
+            return
         hessian_size = _row_sum(hessian, n)
         lowest, bound = spectrum(layout, hessian, n, space)
         bounded = lowest >= -FLAT * bound

@@ -3,7 +3,7 @@
 Section 5 of the paper. Declarations in SymPy and features in NumPy; who minimises and learns is docs/pose.md's.
 """
 
-from .body import BodyModels, fit_bodies
+from .body import MIXTURES, BodyModels, fit_bodies
 from .errors_mm import ERRORS, euclidean, procrustes
 from .features import detections, enough, normalise, rotations
 from .multi_camera import SOLVERS, MultiCamera
@@ -14,6 +14,7 @@ __all__ = [
     "EDGES",
     "ERRORS",
     "JOINTS",
+    "MIXTURES",
     "MPII",
     "NORMALISATION_EDGES",
     "SOLVERS",
