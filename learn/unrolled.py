@@ -228,7 +228,7 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
     numbers = array("q", packed)
     n, p = inputs.m, inputs.p
     workspace = sum(q.own for q in prepared) + scratch + 2 * (n + n * n) + space_for(n) + 5 * n + p
-    workspace += (longest + 1) * (n + 1)
+    workspace += (longest + 1) * (n + 1) + (longest * (n * n + n) if kernel.holds else 0)
     key = ("unrolled", entries[1].evaluate.address, inputs.extents.tobytes(), longest)
     run_slices(unrolled_blocks(), numbers.buffer_info()[0], blocks, key=key, workspace=workspace)
     for entry in entries:
@@ -260,9 +260,13 @@ def make_steps(
     held: bool,
     path: DoublePointer,
     scales: DoublePointer,
+    factors: DoublePointer,
     memory: DoublePointer,
 ) -> None:
-    """From path[0] make `steps` reweightings as the minimiser did: the points, and how long each step was."""
+    """From path[0] make `steps` reweightings as the minimiser did: the points, and how long each step was.
+
+    Where parts are held, the factors of each step are kept, too: n*n + n numbers each.
+    """
     size = n + n * n
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
     energy = call_evaluate(evaluate, path, path, table, extents, instance, prepared, scratch, here)
@@ -271,8 +275,8 @@ def make_steps(
         for i in range(n):
             y[i] = path[step * n + i]
         if held:  # every step is whole, and nothing is asked of the last point
-            newton = shifted(space, n * n + n)
-            solve_reweighted(layout, here, n, space, newton)
+            newton = space
+            solve_reweighted(layout, here, n, shifted(factors, step * (n * n + n)), newton)
             for i in range(n):
                 y[i] += newton[i]
             scales[step] = 1.0
@@ -300,8 +304,10 @@ def walk_back(
     layout: IntegerPointer,
     step: int,
     first: int,
+    held: bool,
     path: DoublePointer,
     scales: DoublePointer,
+    factors: DoublePointer,
     slope: DoublePointer,
     out: DoublePointer,
     memory: DoublePointer,
@@ -309,16 +315,20 @@ def walk_back(
     """From dl/dy after `step` steps in `slope` to that after `first`; dl/dw is added to out + n."""
     size = n + n * n
     here, space, newton = memory, shifted(memory, size), shifted(memory, size + space_for(n))
-    added, full, pair = shifted(space, n * n), shifted(newton, n), shifted(newton, 2 * n)
+    full, pair = shifted(newton, n), shifted(newton, 2 * n)
     while step > first:
         step -= 1
         y, scale = shifted(path, step * n), scales[step]
         if scale == 0.0:
             continue
-        call_evaluate(reweighted, y, y, table, extents, instance, prepared, scratch, here)
-        solve_reweighted(layout, here, n, space, newton)
+        if held:
+            space = shifted(factors, step * (n * n + n))
+        else:
+            call_evaluate(reweighted, y, y, table, extents, instance, prepared, scratch, here)
+            solve_reweighted(layout, here, n, space, newton)
+        added = shifted(space, n * n)
         for i in range(n):
-            full[i] = y[i] + newton[i]
+            full[i] = y[n + i] if held else y[i] + newton[i]
             pair[i] = -scale * slope[i]
             pair[n + i] = y[i]
             out[i] = 0.0
@@ -374,7 +384,8 @@ def _unrolled_blocks(
     path = shifted(scratch, problem[SCRATCH])
     scales = shifted(path, (longest + 1) * n)
     out = shifted(scales, longest)
-    memory = shifted(out, n + p)
+    factors = shifted(out, n + p)
+    memory = shifted(factors, longest * (n * n + n) if held else 0)
     starts, steps = double_pointer_at(problem[STARTS]), integer_pointer_at(problem[STEPS])
     codes = integer_pointer_at(problem[CODES])
     for block in range(begin, end):
@@ -404,6 +415,7 @@ def _unrolled_blocks(
                 held,
                 path,
                 scales,
+                factors,
                 memory,
             )
             walk_back(
@@ -419,8 +431,10 @@ def _unrolled_blocks(
                 integer_pointer_at(problem[LAYOUT]),
                 made,
                 max(0, made - problem[LAST]),
+                held,
                 path,
                 scales,
+                factors,
                 slope,
                 out,
                 memory,
