@@ -110,7 +110,7 @@ def _clusters(rows: Floats, count: int, random: np.random.Generator) -> NDArray[
         near = ((rows[:, None] - centres) ** 2).sum(axis=-1).min(axis=1)
         centres = np.concatenate([centres, rows[[int(random.choice(len(rows), p=near / near.sum()))]]])
     for _ in range(50):
-        nearest = ((rows[:, None] - centres) ** 2).sum(axis=-1).argmin(axis=1)
+        nearest: NDArray[np.intp] = ((rows[:, None] - centres) ** 2).sum(axis=-1).argmin(axis=1)
         centres = np.array(
             [rows[nearest == m].mean(axis=0) if (nearest == m).any() else centres[m] for m in range(count)]
         )

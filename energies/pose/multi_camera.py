@@ -105,8 +105,9 @@ EFFECTIVE = {
 }
 delta, rho = WIDTH * ir_reg[m], REGULARISER * hl_param[m]
 
-LINEAR_WEIGHTS = (mean_pose, base_vectors, sigma_variance, lambda_0, lambda_scale, scale_regularizer, joint_weights)
-LINEAR_WEIGHTS = (*LINEAR_WEIGHTS, cameras)
+LINEAR_WEIGHTS = (
+    *(mean_pose, base_vectors, sigma_variance, lambda_0, lambda_scale, scale_regularizer, joint_weights, cameras),
+)
 ROBUST_WEIGHTS = (ir_reg, hl_param)
 LINEAR_DATA = (pose_unit, shape_unit, variance_unit, average_cameras, rotation, reprojection, X, v)
 

@@ -74,7 +74,7 @@ def to_joints(points: ArrayLike, form: str, visible: ArrayLike | None = None) ->
     count = 16 if form == "mpii" else 17
     if given.ndim < 2 or given.shape[-2:] != (count, 2):
         raise InputError(f"to_joints: {form} has {count} joints: points must be (..., {count}, 2); got {given.shape}")
-    seen = np.isfinite(given).all(axis=-1)
+    seen: NDArray[np.bool_] = np.asarray(np.isfinite(given).all(axis=-1))
     if visible is not None:
         seen &= np.asarray(visible) > 0
     given = np.where(seen[..., None], given, 0.0)
