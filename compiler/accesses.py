@@ -29,16 +29,20 @@ def check_access(
     extents: Mapping[str, int],
     limits: Limits,
     values: Mapping[str, Any] | None = None,
-) -> None:
-    """Refuse a subscript that can leave its array; gathers are looked at only where their limits are known."""
+) -> bool:
+    """Refuse a subscript that can leave its array; gathers are looked at only where their limits are known.
+
+    Returns whether limits alone did not tell, so that values were counted out.
+    """
+    counted = False
     ranges = dict(access.loops)
     used = frozenset().union(*(s.names for s in access.subscripts)) & ranges.keys()
     if any(_is_empty(i, ranges, extents) for i in closed(sorted(used), ranges)):
-        return
+        return False
     for axis, (subscript, extent) in enumerate(zip(access.subscripts, access.extents, strict=True)):
         own = gathers(subscript)
         if not own <= limits.keys() or any(limits[array][0] > limits[array][1] for array in own):
-            return
+            return counted
         reached = (
             _end(subscript, ranges, extents, limits, upper=False),
             _end(subscript, ranges, extents, limits, upper=True),
@@ -49,9 +53,10 @@ def check_access(
         if values is None or not own:
             raise InputError(_reaches(declaration, access, axis, reached, size))
         if subscript.names & ranges.keys():
-            reached = _counted(subscript, ranges, extents, values)
+            reached, counted = _counted(subscript, ranges, extents, values), True
         if reached[0] < 0 or reached[1] >= size:
             raise InputError(_left(declaration, access, axis, reached, size, subscript, limits, values))
+    return counted
 
 
 def check_extremum(declaration: Declaration, extremum: Extremum, extents: Mapping[str, int]) -> None:

@@ -57,6 +57,7 @@ class Plan:
     numbers          for each weight and datum, how many numbers an instance has, 0 of index data; and 1 where all of
                      them must be positive, else 0
     needs            for each kind of kernel (prepared numbers, scratch, numbers of output), by `Entry.needs`
+    safe             least and largest entries of index data, with which no read leaves its array
     variables        for each set of shapes of the variables and batch size: which are batched, and how many rows
     drivers          what drivers have worked out for these shapes, by keys of their own
     """
@@ -74,6 +75,7 @@ class Plan:
     members: int = 1
     numbers: array[int] = field(default_factory=lambda: array("q"))
     needs: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    safe: set[Any] = field(default_factory=set)
     variables: dict[tuple[Shapes, int | None], tuple[tuple[bool, ...], int | None]] = field(default_factory=dict)
     drivers: dict[Any, Any] = field(default_factory=dict)
 
@@ -366,8 +368,14 @@ class Binder:
             else:
                 limits[generated] = (0, -1)
             del symbol
-        for access in self.declaration.accesses:
-            check_access(self.declaration, access, inputs.sizes, limits, values)
+        safe, key = inputs.plan.safe, tuple(sorted(limits.items()))
+        if key in safe:
+            return
+        counted = [check_access(self.declaration, a, inputs.sizes, limits, values) for a in self.declaration.accesses]
+        if not any(counted):
+            if len(safe) > MOST_PLANS:
+                safe.clear()
+            safe.add(key)
 
 
 def _plain(kinds: list[tuple[str, Any]], values: Any, arrays: list[Any], addresses: list[int]) -> bool:

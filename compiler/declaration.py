@@ -20,7 +20,7 @@ KIND_NAMES = (
     "value", "gradient", "hessian", "value_gradient", "value_gradient_hessian", "cross", "hvp", "cross_adjoint",
     "data_adjoint", "many_values", "sparse_hessian", "value_gradient_sparse_hessian", "sparse_cross", "sparse_hvp",
     "candidates", "weight_gradient", "value_gradient_reweighted", "reweighting_adjoint",
-    "value_gradient_sparse_reweighted", "sparse_reweighted_product",
+    "value_gradient_sparse_reweighted", "sparse_reweighted_product", "value_gradient_first", "first_adjoint",
 )  # fmt: skip
 """All kinds of kernels."""
 
@@ -30,7 +30,7 @@ FAMILY_ROWS = (CHOSEN, *KIND_NAMES)
 """What stands in the table of a family behind the inputs: which rows are meant where it is not all of them (an address
 of their numbers, or 0), and for each kind of kernel what its members have in common."""
 
-ADJOINTS = frozenset({"cross_adjoint", "data_adjoint", "reweighting_adjoint"})
+ADJOINTS = frozenset({"cross_adjoint", "data_adjoint", "reweighting_adjoint", "first_adjoint"})
 """Kinds of kernels that add to their output."""
 
 

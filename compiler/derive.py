@@ -27,7 +27,7 @@ from .differentiate import Builder, gradient, inputs_of, second, second_pieces, 
 from .emit import Emitted, emit
 from .expression import Affine, constant, name
 from .function_text import Memory, Place
-from .irls import anchor, anchored_majoriser, fixed_majoriser
+from .irls import anchor, anchored_majoriser, first_system, fixed_majoriser
 from .landings import BY_DATA, Structure, Support
 from .lower import lower, lower_candidates
 from .prepare import hoist, prepare
@@ -151,6 +151,22 @@ def _reweighting_adjoint(energy: Energy) -> Program:
     return gradient(program, roots, of="majoriser_dot", prefix="reweighting_adjoint")
 
 
+def _first_system(energy: Energy) -> Program:
+    fixed_majoriser(value(energy), energy)  # refuses what is no least squares
+    return first_system(value(energy))
+
+
+def _gradient_first(energy: Energy) -> Program:
+    program = _first_system(energy)
+    variables = _variables(program)
+    return second(gradient(program, variables), variables, variables, prefix="hessian")
+
+
+def _first_adjoint(energy: Energy) -> Program:
+    program = tangent(_first_system(energy))
+    return gradient(program, inputs_of(program, "weight"), of="value_dot", prefix="first_adjoint")
+
+
 def _sparse_cross(program: Program) -> tuple[Program, Support]:
     return sparse_second(program, _variables(program), inputs_of(program, "weight"))
 
@@ -220,6 +236,14 @@ REWEIGHTING: dict[str, Kind] = {
     ),
     "sparse_reweighted_product": Kind(
         lambda e: slot_product(*_sparse_reweighted(e)), ("hvp",), "that sparse Hessian times v, y being its numbers"
+    ),
+    "value_gradient_first": Kind(
+        _gradient_first,
+        ("value", "gradient", "hessian"),
+        "the energy of the first system (held.py), its gradient and its Hessian",
+    ),
+    "first_adjoint": Kind(
+        _first_adjoint, ("first_adjoint",), "d/dw (v . gradient of the first system)", accumulate=True
     ),
 }
 """The kinds that robust least squares have besides (irls.py); other energies have none of them: UnsupportedError."""
@@ -384,7 +408,8 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
             places[array.name] = Place(at_slot, ((len(array.axes), one),))
             at_slot = sizes.plus(at_slot, sizes.volume(array.axes))
     for b, other in weights_at.items():
-        places[f"cross_adjoint_{b}"] = places[f"weight_gradient_{b}"] = Place(other, ((ranks[b], one),))
+        for kind_of_weights in ("cross_adjoint", "weight_gradient", "first_adjoint"):
+            places[f"{kind_of_weights}_{b}"] = Place(other, ((ranks[b], one),))
     for b, other in data_at.items():
         places[f"data_adjoint_{b}"] = Place(other, ((ranks[b], one),))
     along = {a.replace("y", "v", 1): offset for a, offset in at.items()}

@@ -35,6 +35,7 @@ import numpy as np
 
 from ..energies.energy import Energy
 from ..energies.errors import UnsupportedError
+from ..energies.held import holds
 from .differentiate import depending, inputs_of, partials
 from .expression import (
     ONE,
@@ -67,7 +68,7 @@ TRIALS, MOST = 64, 0.75
 
 
 def fixed_majoriser(program: Program, energy: Energy) -> Program:
-    """Add the local scalar `majoriser`, its weights constants to differentiation."""
+    """Add the local scalar `majoriser`, its weights (and what is held) constants to differentiation."""
     return _Majoriser(program, energy, lambda weight: function("fixed", weight)).program()
 
 
@@ -87,9 +88,41 @@ def anchored_majoriser(program: Program, energy: Energy) -> Program:
     def move(array: str, subscripts: tuple[Affine, ...]) -> tuple[str, tuple[Affine, ...]]:
         return names.get(array, array), subscripts
 
-    copies = tuple(replace(moved(s, move), target=names[s.target]) for s in program.statements if s.target in names)
-    both = replace(program, arrays=arrays, statements=(*program.statements, *copies))
+    def at_anchors(node: Op) -> Op:
+        return relocated(node.args[0], move)
+
+    copies = {
+        s.target: replace(moved(s, move), target=names[s.target]) for s in program.statements if s.target in names
+    }
+    if not holds(energy):
+        statements = [*program.statements, *copies.values()]
+    else:
+        statements = []
+        for s in program.statements:
+            statements += [copies[s.target]] if s.target in copies else []
+            statements.append(replace(s, expression=_with_held(s.expression, at_anchors)))
+    both = replace(program, arrays=arrays, statements=tuple(statements))
     return _Majoriser(both, energy, lambda weight: relocated(weight, move)).program()
+
+
+def first_system(program: Program) -> Program:
+    """The program with the value in the first system in place of what is held."""
+
+    def first(node: Op) -> Op:
+        held: Op = node.args[1]
+        return held
+
+    return replace(
+        program, statements=tuple(replace(s, expression=_with_held(s.expression, first)) for s in program.statements)
+    )
+
+
+def _with_held(node: Op, change: Callable[[Op], Op]) -> Op:
+    """The expression with everything that is held replaced."""
+    if node.name == "held":
+        return change(node)
+    args = tuple(_with_held(a, change) if isinstance(a, Op) else a for a in node.args)
+    return node if args == node.args else rebuild(node, args)
 
 
 def anchor(variable: str) -> str:
@@ -116,7 +149,7 @@ class _Degrees:
         return self._memo[node]
 
     def _of(self, node: Op) -> int:
-        if not any(self.arrays.get(a) for a in node.arrays):
+        if node.name == "held" or not any(self.arrays.get(a) for a in node.arrays):
             return CONSTANT
         if node.name == "read":
             places = frozenset().union(*(gathers(s) for s in node.args[1]))
@@ -197,6 +230,8 @@ class _Majoriser:
 
     def robust(self, node: Op, factors: list[Op]) -> Op:
         """weight*s for a term rho(s)."""
+        if holds(self.energy):
+            self._refuse(node, "stands beside parts that are held: all but these must be quadratic in the variables")
         found: list[Op] = []
         rho = self._in_s(node, node, found)
         slope = _derivative(rho)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..energies.energy import Energy
 from ..energies.errors import InputError, InputTypeError, UnsupportedError
+from ..energies.held import holds
 from ..energies.user_function import is_hashable
 from .accesses import accesses_of, extrema_of
 from .arrays import convert, extra_axes, spread_rows
@@ -316,6 +318,11 @@ class Kernel:
         step (docs/minimisers.md).
         """
         return self.declaration.quadratic
+
+    @cached_property
+    def holds(self) -> bool:
+        """Whether the energy has parts that are held from step to step (`wb.held`)."""
+        return holds(self.energy)
 
     def dense_patterns(self, inputs: Inputs, instances: range) -> list[tuple[Pattern | None, range]]:
         """The patterns of the Hessian of some instances, also where its structure is "dense" (couplings.py).

@@ -28,6 +28,7 @@ import sympy as sp
 from ..energies.energy import Energy
 from ..energies.errors import DeclarationError, UnsupportedError
 from ..energies.extrema import Extreme
+from ..energies.held import held
 from .expression import (
     ONE,
     ZERO,
@@ -63,7 +64,7 @@ FUNCTIONS: dict[Any, str] = {
     sp.sinh: "sinh", sp.cosh: "cosh", sp.tanh: "tanh", sp.asinh: "asinh", sp.acosh: "acosh", sp.atanh: "atanh",
     sp.acot: "acot", sp.sech: "sech", sp.csch: "csch", sp.coth: "coth",
     sp.atan2: "atan2", sp.erf: "erf", sp.erfc: "erfc", sp.loggamma: "log_gamma", sp.gamma: "gamma",
-    sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceiling",
+    sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceiling", held: "held",
 }  # fmt: skip
 
 

@@ -258,6 +258,9 @@ PRIMITIVES: dict[str, Primitive] = {
     "fixed": Primitive(
         _zeros, lambda x: np.where(np.isfinite(x), x, 0.0), "finite({})", kink="a constant, 0 where it is not finite"
     ),
+    "held": Primitive(
+        _zeros, lambda x, first: x + 0.0 * first, "({0})", kink="the second argument is its value in the first system"
+    ),
     "pow": Primitive(
         _pow_partials,
         np.power,
@@ -281,4 +284,4 @@ PRIMITIVES: dict[str, Primitive] = {
 }
 
 CONDITIONS = frozenset({"less", "less_equal", "equal", "and", "or", "not"})
-CHEAP = frozenset({"fixed", "abs", "sign", "maximum", "minimum", "select", "floor", "ceiling"}) | CONDITIONS
+CHEAP = frozenset({"fixed", "held", "abs", "sign", "maximum", "minimum", "select", "floor", "ceiling"}) | CONDITIONS

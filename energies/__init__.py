@@ -15,6 +15,7 @@ from .errors import (
 )
 from .extrema import maximum, minimum
 from .functions import log_sum_exp, logistic, softplus
+from .held import held
 from .robust import cauchy, geman_mcclure, pseudo_huber, student_t, welsch
 from .user_function import function
 
@@ -33,6 +34,7 @@ __all__ = [
     "cauchy",
     "function",
     "geman_mcclure",
+    "held",
     "log_sum_exp",
     "logistic",
     "maximum",

@@ -10,6 +10,7 @@ whose matrix differs by at most n(3n + 1) u |A| (Higham, Accuracy and Stability 
 u = 2^-53). Let pad be three times that for |H|, |H| being its largest row sum.
  - If the Cholesky factorisation of H - 2 pad I succeeds, the lowest eigenvalue of H is at least pad, and s = 0: what
    the solve loses is made up by it. (Or the minimiser has computed a lowest eigenvalue far above pad.)
+ - With d = 0 nothing has to be made up for; firm pivots (block_factors.py) show that H is regular and positive.
  - Otherwise the lowest eigenvalue is computed, and s = max(0, -lowest) + pad: |A| is at most 2 |H| + d + pad, so that
    two thirds of pad make up for the solve, and the rest for the error of the eigenvalue, a few u |H|.
 The bound is then exceeded by less than the rounding of d itself: n(3n + 1) u of it.
@@ -41,8 +42,9 @@ from ..compiler.evaluate import BLOCK
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from ..runtime.algebra import vectors
+from ..runtime.algebra.block_factors import FIRM
 from ..runtime.algebra.bordered import COUNT
-from ..runtime.algebra.factorisation import factor_shifted, solve, spectrum
+from ..runtime.algebra.factorisation import factor_shifted, solve, spectrum, squared_pivots
 from ..runtime.algebra.factorisation import solve_rows as solve_rows_in_blocks
 from ..runtime.algebra.linear_algebra import EPSILON, TINY, cholesky, cholesky_solve
 from ..runtime.algebra.trust_region import spectrum as dense_spectrum
@@ -108,6 +110,18 @@ def factor_damped(h: DoublePointer, n: int, damping: float, size: float, curvatu
     return code
 
 
+def has_firm_pivots(layout: IntegerPointer, h: DoublePointer, n: int, space: DoublePointer) -> bool:
+    """Whether the pivots of the factors in `space` are far above the rounding of what they are left of.
+
+    Behind the factors n numbers of `space` are used.
+    """
+    pivots, firm = shifted(space, n * n), True
+    squared_pivots(layout, space, n, pivots)
+    for i in range(n):
+        firm = firm and pivots[i] > FIRM * h[i * n + i]
+    return firm
+
+
 def factor_in_blocks(
     layout: IntegerPointer,
     h: DoublePointer,
@@ -122,10 +136,11 @@ def factor_in_blocks(
     With d = 0 UNDECIDED where H is not shown to be regular and positive: that is for `factor_damped`.
     """
     pad = 1.5 * n * (3 * n + 1) * EPSILON * size
-    margin = 2.0 * pad if damping > 0.0 else n * SINGULAR_AT * size
-    definite = curvature > SAFE * size or factor_shifted(layout, h, n, -margin, space)
     if damping == 0.0:
-        return USED if definite and factor_shifted(layout, h, n, 0.0, space) else UNDECIDED
+        firm = factor_shifted(layout, h, n, 0.0, space) and has_firm_pivots(layout, h, n, space)
+        regular = firm or factor_shifted(layout, h, n, -n * SINGULAR_AT * size, space)
+        return USED if firm or (regular and factor_shifted(layout, h, n, 0.0, space)) else UNDECIDED
+    definite = curvature > SAFE * size or factor_shifted(layout, h, n, -2.0 * pad, space)
     shift, code = damping, USED
     if not definite:
         lowest, _ = spectrum(layout, h, n, space)

@@ -34,7 +34,7 @@ from ..compiler.evaluate import BLOCK, Entry, Prepared
 from ..compiler.kernel import Kernel, unpack_adjoint
 from ..compiler.native import Native
 from ..compiler.slices import run_slices
-from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
+from ..energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, UnsupportedError, nearest
 from ..runtime.algebra.blocks import NONE, layout_of
 from ..runtime.solution import Solution, Status
 from ..runtime.sparse import is_coupled, is_sparse
@@ -52,6 +52,7 @@ from .damped import (
     solve_slice,
     workspace_numbers,
 )
+from .idle import idle_members
 from .minimum_norm import ill_posed, split, turn_jacobian
 
 if TYPE_CHECKING:
@@ -120,11 +121,15 @@ def implicit_gradient(
     if not isinstance(kernel, Kernel) and hasattr(kernel, "pull"):
         from .output_gradient import output_gradient  # here: most minima are wanted for themselves
 
-        return output_gradient(kernel, cast(Any, solution), loss_gradient, damping, unconverged)
+        def through(one: Kernel, minima: Solution, slopes: dict[str, Any]) -> dict[str, Any]:
+            return implicit_gradient(one, minima, slopes, damping, unconverged)
+
+        return output_gradient(kernel, cast(Any, solution), loss_gradient, through, "implicit_gradient")
     strength = check_damping(damping, "implicit_gradient")
     check_policy(unconverged, "implicit_gradient")
     check_owner(kernel, solution, "implicit_gradient")
     kernel, solution = cast(Kernel, kernel), cast(Solution, solution)
+    refuse_held(kernel, "implicit_gradient")
     slopes, codes = counted_slopes(kernel, solution, loss_gradient, unconverged, "implicit_gradient")
     if solution.inputs.p == 0:
         return {}
@@ -167,6 +172,7 @@ def implicit_jacobian(kernel: Kernel | Output, solution: Solution | OutputSoluti
     strength = check_damping(damping, "implicit_jacobian")
     check_owner(kernel, solution, "implicit_jacobian")
     kernel, solution = cast(Kernel, kernel), cast(Solution, solution)
+    refuse_held(kernel, "implicit_jacobian")
     inputs, packed = solution.inputs, solution.y
     count, n, p = len(packed), inputs.m, inputs.p
     out, codes = np.empty((count, n, p)), np.full(count, USED, dtype=np.int64)
@@ -287,8 +293,31 @@ def _by_factors(
     rows = np.empty((count if weights_batched(kernel, inputs) else min(-(-count // BLOCK), _AT_ONCE), p))
     directions = -slopes
     sizes = np.zeros(len(rows)) if sized else None
+    idle = idle_members(slopes, inputs)
+    if idle is not None:
+        idle &= codes == USED
+        codes[idle] = LEFT_OUT
     pair = _Pair(hessian, adjoint, solution, damping, codes, rows, directions, sizes)
     pair.run(solve_slice(), count)
+    if idle is not None:
+        gradient = _with_null_spaces(kernel, solution, pair, damping, codes, collected, directions, rows)
+        codes[idle] = USED
+        return gradient
+    return _with_null_spaces(kernel, solution, pair, damping, codes, collected, directions, rows)
+
+
+def _with_null_spaces(
+    kernel: Kernel,
+    solution: Solution,
+    pair: _Pair,
+    damping: float,
+    codes: Codes,
+    collected: Callable[[_Pair, Floats, int], Floats],
+    directions: Floats,
+    rows: Floats,
+) -> Floats:
+    """What `collected` sums of solved directions, and of what null spaces add (minimum_norm.py)."""
+    hessian, adjoint, count = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint"), len(solution.y)
     some = ill_posed(solution, codes)
     if some is None:
         return collected(pair, rows, count)
@@ -507,6 +536,15 @@ def check_owner(kernel: Any, solution: Any, who: str) -> None:
             f"{who}: the solution belongs to energy {solution.kernel.name!r} "
             f"({solution.kernel.energy.formula_key[:8]}), the kernel is {kernel.name!r} "
             f"({kernel.energy.formula_key[:8]}); pass the kernel that was minimised"
+        )
+
+
+def refuse_held(kernel: Kernel, who: str) -> None:
+    """Raise for an energy with parts that are held: its gradient is that of no function."""
+    if kernel.holds:
+        raise UnsupportedError(
+            f"{who}: energy {kernel.name!r} has held parts (wb.held); where its steps end is no minimum of it: use "
+            "wb.unrolled_gradient, or declare the penalty itself, such as wb.pseudo_huber"
         )
 
 

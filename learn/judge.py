@@ -166,7 +166,7 @@ def judge(
         instances=count,
         unconverged=failed,
         shifted=shifted,
-        dominated=sum(int(np.count_nonzero(part.reals[:, 1] < damping)) for part in parts),
+        dominated=sum(count_dominated(part, damping) for part in parts),
         members=sum(len(code) for code in codes),
         largest=max(largest, default=0.0),
         shared=next((part.name for part in parts if instances_of(part) != count), None),
@@ -211,6 +211,12 @@ def _together(sums: Sequence[Sums]) -> Sums:
         largest=max(part.largest for part in sums),
         shared=sums[0].shared,
     )
+
+
+def count_dominated(part: Solution, damping: float) -> int:
+    """In how many minima damping is more than the curvature; one that is left to be found is above 0."""
+    curvatures = part.curvatures if damping > 0.0 else part.reals[:, 1]
+    return int(np.count_nonzero(curvatures < damping))
 
 
 def refuse_singular_step(kernel: Any, part: Solution, codes: Codes, who: str) -> None:

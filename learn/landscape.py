@@ -193,7 +193,7 @@ def _corners(found: Sequence[_Landscape], row: int, chosen: list[int], span: Any
         across = np.zeros((1, len(chosen)))
     low, high = window(across)
     flat = np.ptp(across, axis=0) <= 1e-6 * (1.0 + np.abs(across).max(axis=0))
-    curvature = min(float(one.solution.reals[row, 1]) for one in found)
+    curvature = min(float(one.solution.curvatures[row]) for one in found)
     reach = 3.0 / np.sqrt(curvature) if 0.0 < curvature < np.inf else 1.0 + np.abs(across).max(axis=0)
     low, high = np.where(flat, across.mean(axis=0) - reach, low), np.where(flat, across.mean(axis=0) + reach, high)
     if span is None:

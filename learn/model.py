@@ -17,6 +17,7 @@ from ..energies.errors import DeclarationError, InputError, InputTypeError, Name
 from ..runtime.minimise import minimise
 from ..runtime.solution import Solution
 from .batches import Batch
+from .implicit import refuse_held
 from .loss import Loss
 from .output import Output, OutputSolution
 
@@ -50,6 +51,8 @@ class Model:
         self.output = source if isinstance(source, Output) else None
         self.kernels: tuple[Kernel, ...] = (source,) if self.output is None else source.kernels
         self.name = source.name
+        for kernel in self.kernels:
+            refuse_held(kernel, who)
         _check_loss(self, who)
         several = len(self.kernels) > 1
         self.energies = {f"energy {k}" if several else "energy": kernel.energy for k, kernel in enumerate(self.kernels)}

@@ -262,12 +262,12 @@ class Output:
                     )
         solutions = []
         for kernel in self.kernels:
-            names, energy = kernel.variables.names, kernel.energy
+            names = kernel.variables.names
             solutions.append(
                 minimise(
                     kernel,
-                    _picked(w, [str(s) for s in energy.weights]),
-                    _picked(x, [str(s) for s in energy.data]),
+                    _picked(w, kernel.weights.names),
+                    _picked(x, [symbol.name for symbol in kernel.declaration.data]),
                     start=_picked(start, names) or None,
                     candidates=_picked(candidates, names) or None,
                     bounds=_picked(bounds, names) or None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,19 +69,20 @@ def masked(rows: Any, used: NDArray[np.bool_] | None) -> Any:
 
 
 def output_gradient(
-    output: Output, solution: OutputSolution, loss_gradient: Arrays, damping: float, unconverged: str
+    output: Output,
+    solution: OutputSolution,
+    loss_gradient: Arrays,
+    through: Callable[[Kernel, Solution, dict[str, Any]], dict[str, Any]],
+    who: str,
 ) -> dict[str, Any]:
-    """`implicit_gradient` of an output: dl/dw through all its minima, and directly."""
-    from .implicit import implicit_gradient  # here: it takes an Output, too
-
-    who = "implicit_gradient"
+    """dl/dw through all minima of an output, as `through` gives it for each kernel from dl/dy, and directly."""
     check_output(output, solution, who)
     each, direct = minima_slopes(solution, loss_gradient, who)
     total: dict[str, Any] = {
         name: np.zeros(np.shape(solution.w[name])) for name in output.weights if name in solution.w
     }
     for kernel, one, slopes in zip(output.kernels, solution.solutions, each, strict=True):
-        for name, gradient in implicit_gradient(kernel, one, slopes, damping, unconverged).items():
+        for name, gradient in through(kernel, one, slopes).items():
             total[name] = total[name] + gradient
     for name, rows in direct.items():
         total[name] = total[name] + (rows if np.ndim(rows) == np.ndim(solution.w[name]) else blocked_sum(rows))

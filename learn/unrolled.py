@@ -39,7 +39,8 @@ from ..runtime.algebra.blocks import layout_of
 from ..runtime.algebra.factorisation import solve
 from ..runtime.irls import reweight, solve_reweighted, space_for
 from ..runtime.solution import Solution
-from .damped import NOT_FINITE, USED, is_finite
+from .damped import LEFT_OUT, NOT_FINITE, USED, is_finite
+from .idle import idle_members
 from .implicit import (
     UnconvergedWarning,
     check_owner,
@@ -54,7 +55,7 @@ Floats = NDArray[np.float64]
 
 
 def unrolled_gradient(
-    kernel: Kernel, solution: Solution, loss_gradient: Mapping[str, ArrayLike], *, reweightings: int | None = None
+    kernel: Any, solution: Any, loss_gradient: Mapping[str, ArrayLike], *, reweightings: int | None = None
 ) -> dict[str, Any]:
     """dl/dw through the reweightings that led to a solution of method 'irls', from dl/dy at its end.
 
@@ -63,9 +64,9 @@ def unrolled_gradient(
 
     Parameters
     ----------
-    kernel : Kernel
-        The kernel that was minimised.
-    solution : Solution
+    kernel : Kernel or Output
+        What was minimised. Where parts of the energy are held (`wb.held`), the first system is differentiated, too.
+    solution : Solution or OutputSolution
         From `minimise(..., method="irls")`.
     loss_gradient : dict of array_like
         As for `implicit_gradient`.
@@ -101,6 +102,13 @@ def unrolled_gradient(
     >>> round(float(wb.implicit_gradient(kernel, solution, {"t": 1.0}, damping=0.0, unconverged="use")["s"]), 4)
     0.5153
     """
+    if not isinstance(kernel, Kernel) and hasattr(kernel, "pull"):
+        from .output_gradient import output_gradient  # here: most minima are wanted for themselves
+
+        def through(one: Kernel, minima: Solution, slopes: Mapping[str, Any]) -> dict[str, Any]:
+            return unrolled_gradient(one, minima, slopes, reweightings=reweightings)
+
+        return output_gradient(kernel, solution, loss_gradient, through, "unrolled_gradient")
     rows, _ = _unrolled(kernel, solution, loss_gradient, reweightings, "unrolled_gradient")
     if weights_batched(kernel, solution.inputs):
         total = over_members(rows, solution.inputs)
@@ -149,6 +157,10 @@ def _unrolled(
     slopes = packed_slopes(kernel, solution, loss_gradient, who).copy()
     codes = np.full(len(slopes), USED, dtype=np.int64)
     codes[not_finite(solution) | ~np.isfinite(slopes).all(axis=1)] = NOT_FINITE
+    idle = idle_members(slopes, solution.inputs)
+    if idle is not None:
+        idle &= codes == USED
+        codes[idle], slopes[idle] = LEFT_OUT, 0.0
     rows = _run(kernel, solution, slopes, codes, last)
     dropped = codes == NOT_FINITE
     if dropped.any():
@@ -183,7 +195,10 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
     """Walk every instance back; slopes becomes dl/dstart."""
     inputs, starts, count = solution.inputs, solution.problem.began, len(slopes)
     assert starts is not None
-    entries = [kernel.entry(kind) for kind in ("value_gradient_reweighted", "reweighting_adjoint")]
+    kinds = ["value_gradient_reweighted", "reweighting_adjoint"]
+    if kernel.holds:
+        kinds += ["value_gradient_first", "first_adjoint"]
+    entries = [kernel.entry(kind) for kind in kinds]
     prepared = [Prepared(entry, inputs) for entry in entries]
     scratch, layout = max(entry.needs(inputs)[1] for entry in entries), layout_of(kernel, inputs)
     blocks, each = -(-count // BLOCK), weights_batched(kernel, inputs)
@@ -193,6 +208,7 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
     packed = struct.pack(
         f"={FIELDS}q",
         *(number for p in prepared for number in p.fields),
+        *((0,) * (TABLE - 4 * len(prepared))),
         inputs.table_address,
         inputs.extents_address,
         inputs.m,
@@ -212,7 +228,7 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
     numbers = array("q", packed)
     n, p = inputs.m, inputs.p
     workspace = sum(q.own for q in prepared) + scratch + 2 * (n + n * n) + space_for(n) + 5 * n + p
-    workspace += (longest + 1) * (n + 1)
+    workspace += (longest + 1) * (n + 1) + (longest * (n * n + n) if kernel.holds else 0)
     key = ("unrolled", entries[1].evaluate.address, inputs.extents.tobytes(), longest)
     run_slices(unrolled_blocks(), numbers.buffer_info()[0], blocks, key=key, workspace=workspace)
     for entry in entries:
@@ -223,12 +239,12 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
 
 # ---------------------------------------------------------------------------------------------- compiled
 
-# What the driver reads from its problem: two kernels, each as (address of evaluate, of prepare, of shared prepared
-# numbers or 0, how many an instance needs of its own); addresses and counts.
-REWEIGHTED, ADJOINT = 0, 4
-TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH = range(8, 13)
-STARTS, STEPS, LONGEST, LAST, SLOPES, CODES, OUT, EACH_ROW, TOTAL, LAYOUT = range(13, 23)
-FIELDS = 23
+# What the driver reads from its problem: four kernels, each as (address of evaluate, of prepare, of shared prepared
+# numbers or 0, how many an instance needs of its own), the last two 0 where nothing is held; addresses and counts.
+REWEIGHTED, ADJOINT, FIRST, FIRST_ADJOINT = 0, 4, 8, 12
+TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH = range(16, 21)
+STARTS, STEPS, LONGEST, LAST, SLOPES, CODES, OUT, EACH_ROW, TOTAL, LAYOUT = range(21, 31)
+FIELDS = 31
 
 
 def make_steps(
@@ -241,11 +257,16 @@ def make_steps(
     n: int,
     layout: IntegerPointer,
     steps: int,
+    held: bool,
     path: DoublePointer,
     scales: DoublePointer,
+    factors: DoublePointer,
     memory: DoublePointer,
 ) -> None:
-    """From path[0] make `steps` reweightings as the minimiser did: the points, and how long each step was."""
+    """From path[0] make `steps` reweightings as the minimiser did: the points, and how long each step was.
+
+    Where parts are held, the factors of each step are kept, too: n*n + n numbers each.
+    """
     size = n + n * n
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
     energy = call_evaluate(evaluate, path, path, table, extents, instance, prepared, scratch, here)
@@ -253,6 +274,15 @@ def make_steps(
         y = shifted(path, (step + 1) * n)
         for i in range(n):
             y[i] = path[step * n + i]
+        if held:  # every step is whole, and nothing is asked of the last point
+            newton = space
+            solve_reweighted(layout, here, n, shifted(factors, step * (n * n + n)), newton)
+            for i in range(n):
+                y[i] += newton[i]
+            scales[step] = 1.0
+            if step + 1 < steps:
+                call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
+            continue
         energy, scale, _ = reweight(
             evaluate, table, extents, instance, prepared, scratch, n, layout, y, energy, here, there, space
         )
@@ -274,8 +304,10 @@ def walk_back(
     layout: IntegerPointer,
     step: int,
     first: int,
+    held: bool,
     path: DoublePointer,
     scales: DoublePointer,
+    factors: DoublePointer,
     slope: DoublePointer,
     out: DoublePointer,
     memory: DoublePointer,
@@ -283,16 +315,20 @@ def walk_back(
     """From dl/dy after `step` steps in `slope` to that after `first`; dl/dw is added to out + n."""
     size = n + n * n
     here, space, newton = memory, shifted(memory, size), shifted(memory, size + space_for(n))
-    added, full, pair = shifted(space, n * n), shifted(newton, n), shifted(newton, 2 * n)
+    full, pair = shifted(newton, n), shifted(newton, 2 * n)
     while step > first:
         step -= 1
         y, scale = shifted(path, step * n), scales[step]
         if scale == 0.0:
             continue
-        call_evaluate(reweighted, y, y, table, extents, instance, prepared, scratch, here)
-        solve_reweighted(layout, here, n, space, newton)
+        if held:
+            space = shifted(factors, step * (n * n + n))
+        else:
+            call_evaluate(reweighted, y, y, table, extents, instance, prepared, scratch, here)
+            solve_reweighted(layout, here, n, space, newton)
+        added = shifted(space, n * n)
         for i in range(n):
-            full[i] = y[i] + newton[i]
+            full[i] = y[n + i] if held else y[i] + newton[i]
             pair[i] = -scale * slope[i]
             pair[n + i] = y[i]
             out[i] = 0.0
@@ -302,6 +338,32 @@ def walk_back(
             slope[i] = (1.0 - scale) * slope[i] + out[i] - added[i] * pair[i]
 
 
+def back_to_first(
+    first: int,
+    adjoint: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    prepared_adjoint: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    layout: IntegerPointer,
+    y: DoublePointer,
+    slope: DoublePointer,
+    out: DoublePointer,
+    memory: DoublePointer,
+) -> None:
+    """Add to `out` what dl/dy at y, the minimiser of the first system, is by the weights."""
+    space, u = shifted(memory, n + n * n), shifted(memory, 2 * (n + n * n) + 3 * n)
+    call_evaluate(first, y, y, table, extents, instance, prepared, scratch, memory)
+    solve_reweighted(layout, memory, n, space, u)
+    for i in range(n):
+        u[i] = -slope[i]
+    solve(layout, space, n, u)
+    call_evaluate(adjoint, y, u, table, extents, instance, prepared_adjoint, scratch, out)
+
+
 def _unrolled_blocks(
     problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
@@ -309,24 +371,28 @@ def _unrolled_blocks(
 
     STARTS, STEPS      (TOTAL, UNKNOWNS), and the number of reweightings, (TOTAL,), LONGEST at most; the LAST count
     SLOPES             (TOTAL, UNKNOWNS): dl/dy, becomes dl/dstart
-    CODES              (TOTAL,): those that are NOT_FINITE are left out, before and after
+    CODES              (TOTAL,): USED, or left out; NOT_FINITE where that comes out
     OUT                (blocks, WEIGHTS) or (TOTAL, WEIGHTS), zeros
     """
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
     n, p, longest = problem[UNKNOWNS], problem[WEIGHTS], problem[LONGEST]
     own_adjoint = shifted(workspace, problem[REWEIGHTED + 3])
-    scratch = shifted(own_adjoint, problem[ADJOINT + 3])
+    own_first = shifted(own_adjoint, problem[ADJOINT + 3])
+    own_first_adjoint = shifted(own_first, problem[FIRST + 3])
+    scratch = shifted(own_first_adjoint, problem[FIRST_ADJOINT + 3])
+    held = problem[FIRST] != 0
     path = shifted(scratch, problem[SCRATCH])
     scales = shifted(path, (longest + 1) * n)
     out = shifted(scales, longest)
-    memory = shifted(out, n + p)
+    factors = shifted(out, n + p)
+    memory = shifted(factors, longest * (n * n + n) if held else 0)
     starts, steps = double_pointer_at(problem[STARTS]), integer_pointer_at(problem[STEPS])
     codes = integer_pointer_at(problem[CODES])
     for block in range(begin, end):
         for instance in range(block * BLOCK, min(problem[TOTAL], (block + 1) * BLOCK)):
             if stop[0] != 0:
                 return block
-            if codes[instance] == NOT_FINITE:
+            if codes[instance] != USED:
                 continue
             slope = shifted(double_pointer_at(problem[SLOPES]), instance * n)
             for i in range(n):
@@ -346,8 +412,10 @@ def _unrolled_blocks(
                 n,
                 integer_pointer_at(problem[LAYOUT]),
                 made,
+                held,
                 path,
                 scales,
+                factors,
                 memory,
             )
             walk_back(
@@ -363,12 +431,35 @@ def _unrolled_blocks(
                 integer_pointer_at(problem[LAYOUT]),
                 made,
                 max(0, made - problem[LAST]),
+                held,
                 path,
                 scales,
+                factors,
                 slope,
                 out,
                 memory,
             )
+            if held and made <= problem[LAST]:
+                prepared = prepared_for(shifted(problem, FIRST), table, extents, instance, own_first)
+                prepared_adjoint = prepared_for(
+                    shifted(problem, FIRST_ADJOINT), table, extents, instance, own_first_adjoint
+                )
+                back_to_first(
+                    problem[FIRST],
+                    problem[FIRST_ADJOINT],
+                    table,
+                    extents,
+                    instance,
+                    prepared,
+                    prepared_adjoint,
+                    scratch,
+                    n,
+                    integer_pointer_at(problem[LAYOUT]),
+                    path,
+                    slope,
+                    shifted(out, n),
+                    memory,
+                )
             if not (is_finite(shifted(out, n), p) and is_finite(slope, n)):
                 codes[instance] = NOT_FINITE
                 continue

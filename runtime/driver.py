@@ -95,8 +95,8 @@ def declared_seeds(kernel: Any, inputs: Any) -> Seeds:
     return Seeds(None, number, None)
 
 
-def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
-    wanted = ["value_gradient_hessian", "value", None, None]
+def _plan(kernel: Any, inputs: Any, seeds: Seeds | None, third: str | None) -> _Plan:
+    wanted = ["value_gradient_hessian", "value", third, None]
     number = 0
     if seeds is not None:
         wanted[3], number = "many_values", seeds.number
@@ -126,21 +126,22 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None) -> _Plan:
     return _Plan(tuple(kinds), fields, tuple(preparing), failures, prepared, scratch, (counted, layout), key)
 
 
-def run_driver(problem: Problem, drive: Native | None = None) -> None:
+def run_driver(problem: Problem, drive: Native | None = None, third: str | None = None) -> None:
     """Minimise every instance of a batch, over slices on threads; `descend.descend` says what is written.
 
-    `drive` is another driver that reads the same problem, for `descend.minimise_slice`.
+    `drive` is another driver that reads the same problem, for `descend.minimise_slice`; the kernel that stands in the
+    place of declared candidates is then of the kind `third`.
     """
     kernel, inputs, seeds, y = problem.kernel, problem.inputs, problem.seeds, problem.y
     drive = drive or minimise_slice(inputs.m)
     number, points = (0, None) if seeds is None else (seeds.number, seeds.points)
     remembered = inputs.drivers
-    key = (kernel.entry("value_gradient_hessian").evaluate.address, number, points is None)
+    key = (kernel.entry("value_gradient_hessian").evaluate.address, number, points is None, third)
     plan: _Plan | None = remembered.get(key)
     if plan is None:
         if len(remembered) > MOST_PLANS:
             remembered.clear()
-        plan = remembered[key] = _plan(kernel, inputs, seeds)
+        plan = remembered[key] = _plan(kernel, inputs, seeds, third)
     if inputs.family:
         for entry in plan.kinds:
             ready(entry, inputs)

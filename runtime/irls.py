@@ -13,6 +13,9 @@ what A does not see stays where it is.
 The number of reweightings is fixed, or they end where the gradient is within gtol and the Hessian of E has no negative
 eigenvalue. Far from all data the gradient of a redescending rho is nothing, and reweighting still finds the way; from a
 point where it is 0 no reweighting leads away, a saddle or not.
+
+Where an energy holds parts of itself (`wb.held`), the first system has no point before it: it is solved in one step
+from wherever the instance starts, is not counted, and every step from there is taken whole, since no energy falls.
 """
 
 from __future__ import annotations
@@ -144,6 +147,36 @@ def reweight(
     return energy, 0.0, HOPELESS
 
 
+def step_whole(
+    evaluate: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    layout: IntegerPointer,
+    y: DoublePointer,
+    here: DoublePointer,
+    space: DoublePointer,
+) -> tuple[float, float, int]:
+    """The same where parts are held: no energy is compared, so that `here` is overwritten.
+
+    What is not finite in the Hessian makes the next step impossible, or not finite.
+    """
+    step = shifted(space, n * n + n)
+    if not solve_reweighted(layout, here, n, space, step):
+        return math.nan, 0.0, 0
+    for i in range(n):
+        y[i] += step[i]
+    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, here)
+    if not (energy < math.inf and dot(here, here, n) < math.inf):
+        for i in range(n):
+            y[i] -= step[i]
+        return math.nan, 0.0, 1
+    return energy, 1.0, 1
+
+
 # ---------------------------------------------------------------------------------------------- one instance
 
 
@@ -161,6 +194,9 @@ def descend(
     gtol: float,
     least: int,
     limit: int,
+    held: bool,
+    gradient: int,
+    prepared_gradient: DoublePointer,
     reals: DoublePointer,
     integers: IntegerPointer,
 ) -> bool:
@@ -172,7 +208,7 @@ def descend(
     size = n + n * n
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
     goes_on, energy, start_size = evaluate_first(
-        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+        evaluate, table, extents, instance, prepared, scratch, n, n if held else size, y, here, reals, integers
     )
     if not goes_on:
         return False
@@ -181,15 +217,32 @@ def descend(
     flattest = gradient_size
     while iterations < least or (iterations < limit and gradient_size > gtol):
         before = energy
-        energy, scale, calls = reweight(
-            evaluate, table, extents, instance, prepared, scratch, n, layout, y, before, here, there, space
-        )
+        if held:
+            last = iterations + 1 == limit
+            energy, scale, calls = step_whole(
+                gradient if last else evaluate,
+                table,
+                extents,
+                instance,
+                prepared_gradient if last else prepared,
+                scratch,
+                n,
+                layout,
+                y,
+                here,
+                space,
+            )
+        else:
+            energy, scale, calls = reweight(
+                evaluate, table, extents, instance, prepared, scratch, n, layout, y, before, here, there, space
+            )
         evaluations += calls
         if scale == 0.0:
             status = STALLED
             break
         iterations += 1
-        here, there = there, here
+        if not held:
+            here, there = there, here
         gradient_size = largest(here, n)
         if energy < ABYSS or largest(y, n) > FAR * (1.0 + start_size):
             status = UNBOUNDED
@@ -208,14 +261,43 @@ def descend(
     return status != ITERATION_LIMIT and status != UNBOUNDED
 
 
+def solve_first(
+    evaluate: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    layout: IntegerPointer,
+    y: DoublePointer,
+    memory: DoublePointer,
+) -> bool:
+    """y <- the minimiser of the first system, of which the kernel gives gradient and Hessian; False: there is none.
+
+    The factors stay in `memory` + n + n*n, and behind them what was added to the diagonal. `memory` has 2 n*n + 5 n
+    numbers.
+    """
+    space, step = shifted(memory, n + n * n), shifted(memory, n + n * n + space_for(n))
+    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, memory)
+    if not (energy < math.inf and dot(memory, memory, n) < math.inf):
+        return False
+    if not solve_reweighted(layout, memory, n, space, step):
+        return False
+    for i in range(n):
+        y[i] += step[i]
+    return True
+
+
 # ---------------------------------------------------------------------------------------------- the slice
 
-# What the driver reads from its problem; GTOL is a float64. Three kernels come first, each as (address of evaluate, of
-# prepare, of shared prepared numbers or 0, how many an instance needs of its own).
-REWEIGHTED, DERIVATIVES, VALUE = 0, 4, 8
-TABLE, EXTENTS, UNKNOWNS, SCRATCH = 12, 13, 14, 15
-VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT, LAYOUT = 16, 17, 18, 19, 20, 21, 22
-GTOL = 23
+# What the driver reads from its problem; GTOL is a float64. Five kernels come first, each as (address of evaluate, of
+# prepare, of shared prepared numbers or 0, how many an instance needs of its own); the last two are 0 where nothing is
+# held.
+REWEIGHTED, DERIVATIVES, VALUE, FIRST, GRADIENT = 0, 4, 8, 12, 16
+TABLE, EXTENTS, UNKNOWNS, SCRATCH = 20, 21, 22, 23
+VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT, LAYOUT, BEGAN = 24, 25, 26, 27, 28, 29, 30, 31
+GTOL = 32
 
 
 def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -223,8 +305,11 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
     table, extents, n = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS]), problem[UNKNOWNS]
     own_derivatives = shifted(workspace, problem[REWEIGHTED + 3])
     own_value = shifted(own_derivatives, problem[DERIVATIVES + 3])
-    scratch = shifted(own_value, problem[VALUE + 3])
+    own_first = shifted(own_value, problem[VALUE + 3])
+    own_gradient = shifted(own_first, problem[FIRST + 3])
+    scratch = shifted(own_gradient, problem[GRADIENT + 3])
     memory = shifted(scratch, problem[SCRATCH])
+    held = problem[FIRST] != 0
     energies, gtol = double_pointer_at(problem[ENERGIES]), doubles(problem)[GTOL]
     layout = integer_pointer_at(problem[LAYOUT])
     for instance in range(begin, end):
@@ -233,6 +318,15 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
         y = shifted(double_pointer_at(problem[VARIABLES]), instance * n)
         reals = shifted(double_pointer_at(problem[REALS]), instance * 2)
         integers = shifted(integer_pointer_at(problem[INTEGERS]), instance * 3)
+        if held:
+            prepared = prepared_for(shifted(problem, FIRST), table, extents, instance, own_first)
+            solve_first(problem[FIRST], table, extents, instance, prepared, scratch, n, layout, y, memory)
+            began = shifted(double_pointer_at(problem[BEGAN]), instance * n)
+            for i in range(n):
+                began[i] = y[i]
+        prepared_gradient = own_gradient
+        if held:
+            prepared_gradient = prepared_for(shifted(problem, GRADIENT), table, extents, instance, own_gradient)
         prepared = prepared_for(shifted(problem, REWEIGHTED), table, extents, instance, workspace)
         least, made, calls, flatness = problem[LEAST], 0, 0, -1.0
         while True:
@@ -250,6 +344,9 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
                 gtol,
                 least,
                 problem[LIMIT] - made,
+                held,
+                problem[GRADIENT],
+                prepared_gradient,
                 reals,
                 integers,
             )
@@ -282,14 +379,19 @@ def irls_slice() -> Native:
 
 
 def minimise_irls(problem: Problem) -> None:
-    """Minimise every instance of a batch, as `problem.Problem` says; keeps where each began in `problem.began`."""
+    """Minimise every instance of a batch, as `problem.Problem` says; keeps where each began in `problem.began`.
+
+    Where parts are held, that is the minimiser of the first system.
+    """
     kernel, inputs, y = problem.kernel, problem.inputs, problem.y
-    if is_sparse(kernel, inputs):
+    if is_sparse(kernel, inputs) and not kernel.holds:
         from .sparse_irls import minimise_sparse_irls  # here: most energies have few unknowns
 
         minimise_sparse_irls(problem)
         return
-    kinds = ("value_gradient_reweighted", "value_gradient_hessian", "value")
+    kinds = ["value_gradient_reweighted", "value_gradient_hessian", "value"]
+    if kernel.holds:
+        kinds += ["value_gradient_first", "value_gradient"]
     entries = [kernel.entry(kind) for kind in kinds]
     kernel.refuse_too_large(inputs)
     if problem.seeds is not None:
@@ -303,6 +405,7 @@ def minimise_irls(problem: Problem) -> None:
     packed = struct.pack(
         f"={GTOL}qd",
         *(number for p in prepared for number in p.fields),
+        *((0,) * (TABLE - 4 * len(prepared))),
         inputs.table_address,
         inputs.extents_address,
         inputs.m,
@@ -314,6 +417,7 @@ def minimise_irls(problem: Problem) -> None:
         least,
         limit,
         address_of(layout),
+        address_of(problem.began),
         problem.gtol,
     )
     numbers = array("q", packed)
@@ -321,7 +425,7 @@ def minimise_irls(problem: Problem) -> None:
     workspace = sum(p.own for p in prepared) + scratch + 2 * (n + n * n) + max(space_for(n), n * n + 5 * n)
     key = ("irls", entries[0].evaluate.address, inputs.extents.tobytes())
     run_slices(irls_slice(), numbers.buffer_info()[0], len(y), key=key, workspace=workspace)
-    if problem.seeds is not None:
+    if problem.seeds is not None and problem.seeds.number > 1:
         problem.integers[:, 1] += 1
     for entry in entries:
         if entry.failures:

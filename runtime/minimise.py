@@ -176,6 +176,11 @@ def minimise(
     if starts != "every":
         _check_choice(kernel, starts, minima, start, eliminate)
     _check_reweightings(reweightings, method)
+    if method != "irls" and getattr(kernel, "holds", False):
+        raise InputError(
+            f"minimise: energy {kernel.name!r} has held parts (wb.held), which change from step to step: use "
+            f"method='irls' (got {method!r})"
+        )
     _check_start(kernel, start, candidates)
     if bounds is not None and method not in BOUNDED_METHODS:
         raise InputError(f"minimise: method {method!r} takes no bounds=; use method='{BOUNDED_METHODS[0]}'")

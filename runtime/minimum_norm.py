@@ -9,6 +9,10 @@ The proofs, and the derivatives that belong to these solutions, are in docs/mini
 energies (`Kernel.quadratic`); the trust region sends them here. A second step is taken only where rounding has left
 more of the gradient than gtol, and as long as steps make it smaller.
 
+More than three unknowns are factorised first: where all pivots are firm, H is finite and positive definite, and its
+spectrum is not looked at. The curvature is then left NaN, and found when it is asked for (`curvature_slice`). The
+gradient at the new point needs no Hessian.
+
 Of an instance that is UNBOUNDED the point is far along a direction in which E falls, as descend.py leaves it.
 """
 
@@ -20,7 +24,8 @@ from ..compiler.calling import call_evaluate, double_pointer_at, doubles, intege
 from ..compiler.native import Native, native
 from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
 from .algebra import trust_region
-from .algebra.factorisation import newton_step, spectrum
+from .algebra.block_factors import FIRM
+from .algebra.factorisation import factor, newton_step, solve, spectrum, squared_pivots
 from .algebra.linear_algebra import FLAT, dot, largest, lowest_eigenvector, rotate_back
 from .algebra.semidefinite import combine, null_part, project, row_space, solve_in_range
 from .descend import (
@@ -34,6 +39,7 @@ from .descend import (
     REALS,
     ROUNDING,
     SCRATCH,
+    SEEDS,
     TABLE,
     UNKNOWNS,
     VALUE,
@@ -65,12 +71,32 @@ def _row_sum(h: DoublePointer, n: int) -> float:
     return size
 
 
+GRADIENT = SEEDS
+"""Where in the problem the kernel of value and gradient stands: no driver of this file ranks candidates."""
+
+CLOSED = 3
+"""So many unknowns have a spectrum in closed form, or nearly."""
+
+
+def is_firm(layout: IntegerPointer, h: DoublePointer, n: int, u: DoublePointer, pivots: DoublePointer) -> bool:
+    """Write U with U'U = H to u; whether all pivots are far above the rounding of what they are left of."""
+    if not factor(layout, h, n, u):
+        return False
+    squared_pivots(layout, u, n, pivots)
+    firm = True
+    for i in range(n):
+        firm = firm and pivots[i] > FIRM * h[i * n + i]
+    return firm
+
+
 def solve_quadratic(
     evaluate: int,
+    gradient: int,
     table: IntegerPointer,
     extents: IntegerPointer,
     instance: int,
     prepared: DoublePointer,
+    prepared_gradient: DoublePointer,
     scratch: DoublePointer,
     n: int,
     layout: IntegerPointer,
@@ -84,8 +110,9 @@ def solve_quadratic(
     """Minimise one instance from y, which becomes the minimiser; `memory` has 3 n*n + 14 n numbers.
 
     evaluate   writes the gradient and the Hessian
+    gradient   the gradient alone
     layout     the blocks of the Hessian (factorisation.py)
-    reals      <- gradient norm, lowest eigenvalue of the Hessian (0 where its rank is not full)
+    reals      <- gradient norm; lowest eigenvalue of the Hessian, 0 where its rank is not full, NaN where firm
     integers   <- iterations, evaluations, status
     """
     size = n + n * n
@@ -93,17 +120,24 @@ def solve_quadratic(
     hessian, trial = shifted(here, n), shifted(space, n * n + 5 * n)
     coefficients, part = shifted(trial, n), shifted(trial, 2 * n)
     goes_on, energy, start_size = evaluate_first(
-        evaluate, table, extents, instance, prepared, scratch, n, size, y, here, reals, integers
+        evaluate, table, extents, instance, prepared, scratch, n, n, y, here, reals, integers
     )
     if not goes_on:
         return
 
-    gradient_size, hessian_size = largest(here, n), _row_sum(hessian, n)
-    lowest, bound = spectrum(layout, hessian, n, space)
-    bounded = lowest >= -FLAT * bound
-    regular = lowest > FLAT * bound and newton_step(layout, hessian, here, n, space, part)
-    rank = n
-    if not bounded:
+    gradient_size, hessian_size = largest(here, n), 0.0
+    firm = n > CLOSED and is_firm(layout, hessian, n, space, part)
+    lowest, bounded, regular, rank = math.nan, True, True, n
+    if not firm:
+        if not dot(hessian, hessian, n * n) < math.inf:
+            return
+        hessian_size = _row_sum(hessian, n)
+        lowest, bound = spectrum(layout, hessian, n, space)
+        bounded = lowest >= -FLAT * bound
+        regular = lowest > FLAT * bound and newton_step(layout, hessian, here, n, space, part)
+    if firm:
+        pass
+    elif not bounded:
         _downwards(hessian, here, n, space, part)
     elif not regular:
         triangle = shifted(there, n)
@@ -135,7 +169,11 @@ def solve_quadratic(
             for i in range(n):
                 trial[i] = y[i] - length * part[i]
         elif regular:
-            if iterations > 0:
+            if firm:
+                for i in range(n):
+                    part[i] = -here[i]
+                solve(layout, space, n, part)
+            elif iterations > 0:
                 newton_step(layout, hessian, here, n, space, part)
             for i in range(n):
                 trial[i] = y[i] + part[i]
@@ -151,7 +189,9 @@ def solve_quadratic(
             moved = moved or trial[i] != y[i]
         better = False
         if moved:
-            trial_energy = call_evaluate(evaluate, trial, trial, table, extents, instance, prepared, scratch, there)
+            trial_energy = call_evaluate(
+                gradient, trial, trial, table, extents, instance, prepared_gradient, scratch, there
+            )
             evaluations += 1
             iterations += 1
             size_there, change = largest(there, n), trial_energy - energy
@@ -178,7 +218,8 @@ def _quadratic_slice(
     """Minimise the instances [begin, end) from VARIABLES; the problem is that of `descend.minimise_slice`."""
     table, extents, n = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS]), problem[UNKNOWNS]
     own_value = shifted(workspace, problem[DERIVATIVES + 3])
-    scratch = shifted(own_value, problem[VALUE + 3])
+    own_gradient = shifted(own_value, problem[VALUE + 3])
+    scratch = shifted(own_gradient, problem[GRADIENT + 3])
     memory = shifted(scratch, problem[SCRATCH])
     energies = double_pointer_at(problem[ENERGIES])
     for instance in range(begin, end):
@@ -187,10 +228,12 @@ def _quadratic_slice(
         y = shifted(double_pointer_at(problem[VARIABLES]), instance * n)
         solve_quadratic(
             problem[DERIVATIVES],
+            problem[GRADIENT],
             table,
             extents,
             instance,
             prepared_for(shifted(problem, DERIVATIVES), table, extents, instance, workspace),
+            prepared_for(shifted(problem, GRADIENT), table, extents, instance, own_gradient),
             scratch,
             n,
             integer_pointer_at(problem[LAYOUT]),
@@ -209,3 +252,26 @@ def _quadratic_slice(
 def quadratic_slice() -> Native:
     """The compiled `_quadratic_slice`."""
     return native(_quadratic_slice)
+
+
+def _curvature_slice(
+    problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
+) -> int:
+    """The lowest eigenvalue of the Hessians of the instances [begin, end), to REALS; the rest as above."""
+    table, extents, n = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS]), problem[UNKNOWNS]
+    scratch = shifted(workspace, problem[DERIVATIVES + 3] + problem[VALUE + 3] + problem[GRADIENT + 3])
+    memory = shifted(scratch, problem[SCRATCH])
+    for instance in range(begin, end):
+        if stop[0] != 0:
+            return instance
+        y = shifted(double_pointer_at(problem[VARIABLES]), instance * n)
+        prepared = prepared_for(shifted(problem, DERIVATIVES), table, extents, instance, workspace)
+        call_evaluate(problem[DERIVATIVES], y, y, table, extents, instance, prepared, scratch, memory)
+        lowest, _ = spectrum(integer_pointer_at(problem[LAYOUT]), shifted(memory, n), n, shifted(memory, n + n * n))
+        shifted(double_pointer_at(problem[REALS]), instance * 2)[1] = lowest
+    return end
+
+
+def curvature_slice() -> Native:
+    """The compiled `_curvature_slice`."""
+    return native(_curvature_slice)

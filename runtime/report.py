@@ -94,7 +94,7 @@ def explain(solution: Solution, row: int) -> Report:
     numbers = {
         "energy": float(solution.energies[row]),
         "gradient_norm": float(solution.reals[row, 0]),
-        "curvature": float(solution.reals[row, 1]),
+        "curvature": float(solution.curvatures[row]),
         "iterations": int(solution.integers[row, 0]),
         "evaluations": int(solution.integers[row, 1]),
     }
@@ -114,7 +114,7 @@ class _Instance:
         self.kernel, self.gtol, self.row = solution.kernel, solution.gtol, row
         self.y = solution.y[row]
         self.energy, self.noise = float(solution.energies[row]), ROUNDING * abs(solution.energies[row])
-        self.norm, self.curvature = map(float, solution.reals[row])
+        self.norm, self.curvature = float(solution.reals[row, 0]), float(solution.curvatures[row])
         self.iterations = int(solution.integers[row, 0])
         self.problem: Problem = solution.problem
         self.inputs = solution.inputs
@@ -365,7 +365,7 @@ def summary(solution: Solution) -> str:
     columns = {
         "energy": solution.energies,
         "gradient norm": solution.reals[:, 0],
-        "curvature": solution.reals[:, 1],
+        "curvature": solution.curvatures,
         "iterations": solution.integers[:, 0],
         "evaluations": solution.integers[:, 1],
     }

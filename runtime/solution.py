@@ -134,7 +134,15 @@ class Solution:
         With bounds, of the block of the variables that are not `active`: infinite where there are none.
         Exactly 0 for the minimum-norm solution of a quadratic energy whose Hessian is singular.
         """
-        return self.each(self.reals[:, 1]) if self.lead else float(self.reals[0, 1])
+        return self.each(self.curvatures) if self.lead else float(self.curvatures[0])
+
+    @property
+    def curvatures(self) -> NDArray[np.float64]:
+        """`curvature`, packed: (B,). Of a quadratic energy it is found now, where the minimisation did without it."""
+        from .quadratic import find_curvatures  # here: most solutions are never asked
+
+        find_curvatures(self.problem)
+        return self.reals[:, 1]
 
     @property
     def iterations(self) -> Any:

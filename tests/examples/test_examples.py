@@ -160,3 +160,29 @@ def test_confidences_are_learnt_through_the_minimum(tmp_path: Path, file: str) -
     found = {name: float(value) for name, value in re.findall(r"^  (\D+?) +(0\.\d+)$", output, re.MULTILINE)}
     assert found["learnt confidences"] > found["all trusted alike"] + 0.02
     assert found["learnt confidences"] > found["median of the boxes"] > found["mean of the boxes"]
+
+
+def test_pose_reconstructs_a_frame_of_the_cmu_sample(tmp_path: Path) -> None:
+    output = succeed(tmp_path, "pose.py", "sample", "--solver", "l2", "--json", "--out", "out.npz")
+    errors = json.loads(output.splitlines()[-1])["errors_mm"]
+    assert len(errors) == 3 and max(errors) < 100
+    with np.load(tmp_path / "out.npz") as file:
+        assert file["pose_mm"].shape == (17, 3) and file["energies"].shape == file["weights"].shape == (3, 100)
+        assert np.isclose(file["weights"].sum(), 1.0)
+        assert file["base_vectors"].shape == (3, 25, 3, 17) and np.abs(file["base_vectors"]).max() > 0
+        assert file["sigma_variance"].shape == (3, 29, 29) and file["hl_param"].tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("sample", "--parameters", "trained"), "give POSE_DATA.npz"),
+        (("sample", "nothing.npz"), "nothing.npz: no such file"),
+        (("evaluate", "--model", "trained"), "give --bodies"),
+        (("evaluate", "--subject", "S8"), "no subject 'S8' in CMU; it has S1, S2, S3"),
+        (("evaluate", "--model", "nothing.npz"), "nothing.npz: no such file"),
+    ],
+)
+def test_pose_says_what_it_needs(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = run(tmp_path, "pose.py", *arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,32 @@
+"""Human pose from 2D detections: skeleton and body models, features of detections, the multi-camera energies, errors.
+
+Section 5 of the paper. Declarations in SymPy and features in NumPy; who minimises and learns is docs/pose.md's.
+"""
+
+from .body import MIXTURES, BodyModels, fit_bodies
+from .errors_mm import ERRORS, euclidean, procrustes
+from .features import detections, enough, normalise, rotations
+from .multi_camera import SOLVERS, MultiCamera
+from .skeleton import COCO, EDGES, JOINTS, MPII, NORMALISATION_EDGES, limb_norm, to_joints
+
+__all__ = [
+    "COCO",
+    "EDGES",
+    "ERRORS",
+    "JOINTS",
+    "MIXTURES",
+    "MPII",
+    "NORMALISATION_EDGES",
+    "SOLVERS",
+    "BodyModels",
+    "MultiCamera",
+    "detections",
+    "enough",
+    "euclidean",
+    "fit_bodies",
+    "limb_norm",
+    "normalise",
+    "procrustes",
+    "rotations",
+    "to_joints",
+]

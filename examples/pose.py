@@ -1,0 +1,293 @@
+"""Human poses from 2D detections in several cameras: section 5 of the paper (docs/pose.md).
+
+    python examples/pose.py sample [POSE_DATA.npz] --parameters untrained --solver huber
+    python examples/pose.py evaluate [DATA.npz] --subject S9 --model trained --bodies POSE_DATA.npz
+
+Without a file, both use poses of the CMU motion capture database (examples/data), seen by made-up cameras.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sympy as sp
+import wiberg as wb
+from numpy.typing import NDArray
+from wiberg.energies import pose
+from wiberg.energies.pose import synthetic
+from wiberg.runtime.progress import reporter
+
+Floats = NDArray[np.float64]
+
+CMU = Path(__file__).parent / "data" / "cmu_poses.npz"
+TEST_SUBJECT = {"CMU": "S2", "Human3.6M": "S9"}
+
+SOLVERS = {"l2": "l2", "huber": "steps", "huber-minimum": "huber"}
+"""What a solver is called here, and the energy that it minimises: "huber" is as the authors do it."""
+
+FRAMES = 32
+"""So many at once: what is shared by them is computed once, and members of a family are many."""
+
+
+# ---------------------------------------------------------------------------------------------- what is reconstructed
+
+
+@dataclass(frozen=True)
+class Frames:
+    """N frames of several people.
+
+    points     (N, C, 17, 2) detections in pixels; visible (N, C, 17) which there are
+    truth      (N, 17, 3) in mm
+    subject    (N,) and action (N,), as texts
+    """
+
+    name: str
+    points: Floats
+    visible: Floats
+    truth: Floats
+    subject: NDArray[np.str_]
+    action: NDArray[np.str_]
+    average: Floats
+
+    def of(self, subject: str) -> Frames:
+        found = self.subject == subject
+        if not found.any():
+            raise wb.InputError(f"no subject {subject!r} in {self.name}; it has {', '.join(sorted(set(self.subject)))}")
+        return self.chosen(np.flatnonzero(found))
+
+    def without(self, subject: str) -> Frames:
+        return self.chosen(np.flatnonzero(self.subject != subject))
+
+    def chosen(self, rows: NDArray[np.int64]) -> Frames:
+        arrays = ("points", "visible", "truth", "subject", "action")
+        return replace(self, **{name: getattr(self, name)[rows] for name in arrays})
+
+    def parts(self) -> Iterator[NDArray[np.int64]]:
+        for begin in range(0, len(self.truth), FRAMES):
+            yield np.arange(begin, min(begin + FRAMES, len(self.truth)))
+
+
+def cmu_frames(seed: int = 0) -> Frames:
+    """The poses that come with the example, each turned by a random angle, and what four cameras see of them."""
+    with np.load(CMU) as file:
+        truth = file["joints"] / 10.0
+        subject = np.array([f"S{k}" for k in file["subject"]])[file["sequence"]]
+        action = file["action"][file["sequence"]]
+    angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, len(truth))
+    cos, sin, zero = np.cos(angle), np.sin(angle), np.zeros(len(truth))
+    turn = np.stack([cos, -sin, zero, sin, cos, zero, zero, zero, zero + 1], axis=1).reshape(-1, 3, 3)
+    truth = np.einsum("npr,njr->njp", turn, truth)
+    ring = synthetic.Ring.around()
+    points, visible = synthetic.detect(truth, ring, seed=seed)
+    return Frames("CMU", points, visible, truth, subject, action, ring.rotation)
+
+
+def mocap_frames(path: Path) -> Frames:
+    """Frames of a file with joints3d, det2d (MPII), seq, seq_subject, seq_action and cam_R."""
+    file = _load(path, ("joints3d", "det2d", "seq", "seq_subject", "seq_action", "cam_R"))
+    points, visible = pose.to_joints(file["det2d"], "mpii")
+    turn = file["cam_R"].reshape(-1, *file["cam_R"].shape[-3:]).mean(axis=0)
+    subject = np.array([f"S{k}" for k in file["seq_subject"]])[file["seq"]]
+    truth = file["joints3d"].astype(np.float64)
+    return Frames("Human3.6M", points, visible, truth, subject, file["seq_action"][file["seq"]], turn)
+
+
+def _load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        with np.load(path) as file:
+            missing = [name for name in names if name not in file]
+            if missing:
+                raise wb.InputError(f"{path}: has no array {', '.join(missing)}; see docs/pose.md for what is needed")
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise wb.InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise wb.InputError(f"{path}: is no npz file of arrays ({error})") from None
+
+
+# ---------------------------------------------------------------------------------------------- the model
+
+
+class Reconstruction:
+    """A model with its weights: from detections to poses."""
+
+    def __init__(self, model: pose.MultiCamera, weights: Mapping[str, Any]) -> None:
+        self.model, self.weights = model, dict(weights)
+        self.output = wb.Output(minima=wb.compile(model.energy), **model.output)
+
+    def minimise(self, frames: Frames, rows: Any) -> Any:
+        """The minima of all members of some frames, of which the output is `pose`."""
+        data = self.model.data(frames.points[rows], frames.visible[rows], frames.truth[rows])
+        return wb.minimise(self.output, self.weights, data, **self.model.options)
+
+    def poses(self, frames: Frames, *, progress: bool = False) -> Floats:
+        """Poses (N, 17, 3) in mm, as large as the truth; NaN where there are too few detections."""
+        found = np.full(frames.truth.shape, np.nan)
+        usable = pose.enough(pose.normalise(frames.points, frames.visible)[1])
+        with reporter(progress, None, len(found), who="poses", unit="frame") as report:
+            for rows in frames.parts():
+                some = rows[usable[rows]]
+                if len(some):
+                    found[some] = self.minimise(frames, some).outputs["pose"]
+                if report is not None:
+                    report(len(rows))
+        return found
+
+    def gradient(self, solution: Any, truth: Floats) -> dict[str, Any]:
+        """Of the Euclidean error, by every weight: through all steps that were made, or of the minimum."""
+        variable, target = (sp.IndexedBase(name, shape=(17, 3)) for name in ("pose", "truth"))
+        loss = wb.mean_joint_distance(variable, target)
+        slope = loss.gradient({"pose": solution.outputs["pose"]}, {"truth": truth})
+        if self.model.solver == "steps":
+            return wb.unrolled_gradient(self.output, solution, slope)
+        return wb.implicit_gradient(self.output, solution, slope, damping=0.0, unconverged="use")
+
+    def report(self, solution: Any) -> dict[str, Any]:
+        """Scores and shares of all members."""
+        report = wb.Output(minima=self.output.kernels[0], **self.model.report)
+        found = report.value(solution.minima, self.weights, solution.x)
+        each, model = found["share"], found["model_share"]
+        return {
+            "energies": found["score"],
+            "weights": each * model[..., None],
+            "rotation_weights": each,
+            "model_weights": model,
+        }
+
+
+def centred(truth: Floats) -> Floats:
+    return np.asarray(truth - truth.mean(axis=-2, keepdims=True))
+
+
+def save_model(path: Path, model: pose.MultiCamera, weights: Mapping[str, Any]) -> None:
+    """Body models, cameras, solver and weights, as arrays without pickles."""
+    bodies = {f"bodies_{name}": getattr(model.bodies, name) for name in ("mean", "shapes", "sigma")}
+    arrays = {f"weight_{name}": np.asarray(weight) for name, weight in weights.items()}
+    np.savez(path, solver=model.solver, average=model.average, **bodies, **arrays)
+
+
+def load_model(path: Path) -> Reconstruction:
+    file = _load(path, ("solver", "average", "bodies_mean", "bodies_shapes", "bodies_sigma"))
+    bodies = pose.BodyModels(*(file[f"bodies_{name}"] for name in ("mean", "shapes", "sigma")))
+    model = pose.MultiCamera(bodies, file["average"], solver=str(file["solver"]))
+    start = model.weights()
+    wrong = [name for name in start if np.shape(file.get(f"weight_{name}")) != np.shape(start[name])]
+    if wrong:
+        raise wb.InputError(f"{path}: weights {', '.join(wrong)} are missing or of another shape")
+    return Reconstruction(model, {name: file[f"weight_{name}"] for name in start})
+
+
+def _of_authors(path: Path, parameters: str, solver: str, mixture: int) -> Reconstruction:
+    """Models and weights of the authors' file."""
+    file = _load(path, ("cameras", *(f"{letter}_{mixture}" for letter in ("mu", "e", "sigma"))))
+    model = pose.MultiCamera(pose.BodyModels.of_file(file, mixture), file["cameras"], solver=SOLVERS[solver])
+    if parameters == "untrained":
+        return Reconstruction(model, model.weights())
+    if mixture != 3:
+        raise wb.InputError(f"trained parameters are of a mixture of 3 models; --mixture {mixture} is for untrained")
+    return Reconstruction(model, model.weights_of_file(file, robust=parameters == "trained-loaded"))
+
+
+def _of_poses(frames: Frames, subject: str, solver: str, mixture: int) -> Reconstruction:
+    """An untrained model of the poses of everyone else."""
+    bodies = pose.fit_bodies(frames.without(subject).truth, mixture)
+    model = pose.MultiCamera(bodies, frames.average, solver=SOLVERS[solver])
+    return Reconstruction(model, model.weights())
+
+
+# ---------------------------------------------------------------------------------------------- commands
+
+
+def sample(options: argparse.Namespace) -> dict[str, Any]:
+    if options.file is None:
+        if options.parameters != "untrained":
+            raise wb.InputError(f"--parameters {options.parameters} are in the authors' file: give POSE_DATA.npz")
+        every = cmu_frames()
+        frames = every.of(TEST_SUBJECT["CMU"]).chosen(np.array([0]))
+        model = _of_poses(every, TEST_SUBJECT["CMU"], options.solver, options.mixture)
+    else:
+        file = _load(options.file, ("sample_poses2d", "sample_pose3d", "sample_joint_visible"))
+        visible = np.broadcast_to(file["sample_joint_visible"].astype(float), file["sample_poses2d"].shape[:2])
+        one = (file["sample_poses2d"][None], visible[None], file["sample_pose3d"][None])
+        frames = Frames("sample", *one, np.array(["-"]), np.array(["-"]), file["cameras"])
+        model = _of_authors(options.file, options.parameters, options.solver, options.mixture)
+    solution = model.minimise(frames, 0)
+    truth, found = centred(frames.truth[0]), solution.outputs["pose"]
+    errors = [float(e) for e in (*pose.procrustes(found, truth), pose.euclidean(found, truth))]
+    for name, error in zip(pose.ERRORS, errors, strict=True):
+        print(f"{name:<14} {error:8.3f} mm")
+    if options.out is not None:
+        gradient = model.gradient(solution, truth)
+        names = pose.MultiCamera(model.model.bodies, model.model.average, solver="steps").weights()
+        gradients = {name: np.asarray(gradient.get(name, np.zeros(np.shape(w)))) for name, w in names.items()}
+        np.savez(options.out, pose_mm=found, **model.report(solution), **gradients)
+        print(f"pose, energies, weights and gradients: {options.out}")
+    return {"errors_mm": errors}
+
+
+def evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    every = cmu_frames() if options.file is None else mocap_frames(options.file)
+    subject = options.subject or TEST_SUBJECT[every.name]
+    frames = every.of(subject)
+    if options.model not in ("untrained", "trained", "trained-loaded"):
+        model = load_model(Path(options.model))
+    elif options.bodies is not None:
+        model = _of_authors(options.bodies, options.model, options.solver, options.mixture)
+    elif options.model == "untrained":
+        model = _of_poses(every, subject, options.solver, options.mixture)
+    else:
+        raise wb.InputError(f"--model {options.model} is in the authors' file: give --bodies POSE_DATA.npz")
+    found = model.poses(frames, progress=True)
+    error = pose.euclidean(found, centred(frames.truth))
+    used = np.isfinite(error)
+    if not used.any():
+        raise wb.InputError(f"no frame of {subject} has six joints in two cameras")
+    print(f"{subject}: {used.sum():,} of {len(used):,} frames have enough detections; Euclidean error in mm, frames")
+    by_action = {}
+    for action in sorted(set(frames.action)):
+        own = error[used & (frames.action == action)]
+        if len(own):
+            by_action[str(action)] = float(own.mean())
+            print(f"  {action:<40} {own.mean():7.1f} {len(own):6,}")
+    print(f"  {'all frames':<40} {error[used].mean():7.1f} {used.sum():6,}")
+    return {"euclidean_mm": float(error[used].mean()), "by_action": by_action, "frames": int(used.sum())}
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("sample", help="the sample frame of the authors' file, or a CMU frame")
+    one.add_argument("file", type=Path, nargs="?", metavar="POSE_DATA.npz")
+    one.add_argument("--parameters", choices=("untrained", "trained", "trained-loaded"), default="untrained")
+    one.add_argument("--out", type=Path, metavar="OUT.npz", help="pose, energies, weights, gradients")
+    one.set_defaults(run=sample)
+    many = commands.add_parser("evaluate", help="the mean error of a subject's frames")
+    many.add_argument("file", type=Path, nargs="?", metavar="DATA.npz")
+    many.add_argument("--subject", help="S9 by default (S2 of CMU)")
+    many.add_argument("--model", default="untrained", help="a file, untrained, trained or trained-loaded")
+    many.add_argument("--bodies", type=Path, metavar="POSE_DATA.npz", help="body models and parameters of the authors")
+    many.set_defaults(run=evaluate)
+    for command in (one, many):
+        command.add_argument("--solver", choices=tuple(SOLVERS), default="huber")
+        command.add_argument("--mixture", type=int, choices=pose.MIXTURES, default=3)
+        command.add_argument("--json", action="store_true", help="the result as the last line")
+    options = parser.parse_args(arguments)
+    try:
+        result: dict[str, Any] = options.run(options)
+    except wb.WibergError as error:
+        print(f"pose.py {options.command}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if options.json:
+        print(json.dumps(result))
+    return result
+
+
+if __name__ == "__main__":
+    main()
