@@ -19,6 +19,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -75,30 +77,52 @@ def compiled(kind: Any) -> tuple[Any, wb.Loss]:
     return source, wb.Loss(**kind.loss)
 
 
+def optimiser_of(kind: Any) -> Any:
+    settings = kind.settings
+    rates = {name: wb.CosineDecay(rate, settings.steps) for name, rate in kind.rates.items()}
+    if settings.optimiser == "Adam":
+        return wb.Adam(rates, clip=settings.clip)
+    return wb.SGD(rates, momentum=settings.momentum, clip=settings.clip)
+
+
+def model_of(kind: Any, notes: dict[str, Any], fixed: Sequence[str] = (), loss: wb.Loss | None = None) -> Model:
+    """A model before its first step; `fixed` are weights that stay where they are."""
+    source, own = compiled(kind)
+    weights = {name: wb.Weight(start, fixed=True) if name in fixed else start for name, start in kind.weights().items()}
+    learner = wb.Learner(
+        source,
+        loss or own,
+        weights,
+        optimiser_of(kind),
+        damping=kind.settings.damping,
+        selection=wb.Selection() if kind.settings.minima else None,
+        notes=notes,
+    )
+    return Model(kind, source, learner)
+
+
 def new_model(train: fusion.Tracks, energy: str, partition: str, seed: int, changes: dict[str, Any]) -> Model:
-    preset = PRESETS[partition] if energy == "box" else "paper"
-    made = ENERGIES[energy](train, preset, **changes)
-    source, loss = compiled(made)
-    settings = made.settings
+    """The model of a preset, with what tells it from others in its notes."""
+    made = ENERGIES[energy](train, PRESETS[partition] if energy == "box" else "paper", **changes)
     notes = {
         "energy": energy,
         "partition": partition,
         "seed": seed,
-        "settings": asdict(settings),
+        "settings": asdict(made.settings),
         "trackers": list(made.names),
         "accuracy": made.accuracy.tolist(),
         "ranking": fusion.ranking(train),
     }
-    learner = wb.Learner(
-        source,
-        loss,
-        made.weights(),
-        wb.SGD(**made.optimiser),
-        damping=settings.damping,
-        selection=wb.Selection() if settings.minima else None,
-        notes=notes,
-    )
-    return Model(made, source, learner)
+    return model_of(made, notes)
+
+
+def fit(model: Model, tracks: fusion.Tracks, seed: int, **options: Any) -> None:
+    """Take the steps of the model's settings that are not taken yet."""
+    steps = model.fusion.settings.steps - model.learner.steps
+    if steps > 0:
+        with warnings.catch_warnings():  # a tracker that never changes its scale says nothing about how to trust that
+            warnings.simplefilter("ignore", wb.ZeroGradientWarning)
+            model.learner.fit(lambda step: wb.Batch(**model.fusion.batch(tracks, step, seed)), steps=steps, **options)
 
 
 def load(path: Path) -> Model:
@@ -131,13 +155,7 @@ def train(options: argparse.Namespace) -> None:
     print(f"{len(tracks.names)} trackers, {len(tracks):,} frames of {len(set(tracks.sequence.tolist()))} sequences")
     if model.learner.steps:
         print(f"goes on from step {model.learner.steps}")
-    if model.learner.steps < steps:
-        model.learner.fit(
-            lambda step: wb.Batch(**model.fusion.batch(tracks, step, options.seed)),
-            steps=steps - model.learner.steps,
-            checkpoint=options.save,
-            every_seconds=10,
-        )
+    fit(model, tracks, options.seed, checkpoint=options.save, every_seconds=10)
     overlap = fusion.overlap(model.fuse(tracks)[0], tracks.known).mean()
     print(f"{options.save}: {steps} steps in {perf_counter() - began:.1f} s; mean overlap in training {overlap:.4f}")
 

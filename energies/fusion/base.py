@@ -61,17 +61,13 @@ class Fusion:
         raise NotImplementedError
 
     @property
-    def optimiser(self) -> dict[str, Any]:
-        """What `wb.SGD(**fusion.optimiser)` takes."""
+    def rates(self) -> dict[str, float]:
+        """The learning rate of each weight."""
         rates = dict.fromkeys(self.weights(), self.settings.rate)
         for name in self.settings.rates:
             if name not in rates:
                 raise InputError(f"rates: no weight {name!r}{nearest(name, rates)}; {', '.join(rates)}")
-        return {
-            "learning_rate": rates | dict(self.settings.rates),
-            "momentum": self.settings.momentum,
-            "clip": self.settings.clip,
-        }
+        return rates | dict(self.settings.rates)
 
     def features(self, tracks: Tracks, dropped: Any = None) -> Features:
         """What is seen in frames.

@@ -47,19 +47,20 @@ _PENALTIES = {
     "trust_scale": 3e-2,
     **dict.fromkeys(("stretch", "shift", "tracker_follow", "crowd", "stubs"), 1e-2),
 }
-_GEOMETRY = dict.fromkeys(("stretch", "shift", "follow", "tracker_follow", "crowd"), 0.001)
+_GEOMETRY = dict.fromkeys(("stretch", "shift", "follow", "tracker_follow", "crowd"), 0.003)
 
 PRESETS = {
-    "new sequences": Settings(penalties=_PENALTIES, rate=0.1, rates=_GEOMETRY),
+    "new sequences": Settings(penalties=_PENALTIES, rate=0.3, rates=_GEOMETRY),
     "same sequences, other frames": Settings(
-        penalties={name: penalty / 30 for name, penalty in _PENALTIES.items()},
+        penalties={name: penalty / 100 for name, penalty in _PENALTIES.items()},
         dropout=0.0,
-        rate=0.3,
-        rates=dict.fromkeys(_GEOMETRY, 0.01),
+        optimiser="Adam",
+        rate=0.03,
         steps=1000,
         minima=True,
     ),
 }
+"""The one of few steps for what holds for other sequences; the other one fits those that it has seen."""
 
 
 def heavy_tail(d2: Any) -> Any:
@@ -105,7 +106,7 @@ class BoxFusion(Fusion):
     >>> train, test = tracks.part("sequences", "train"), tracks.part("sequences", "test")
     >>> fusion = BoxFusion(train, "new sequences", steps=40)
     >>> learner = wb.Learner(
-    ...     wb.compile(fusion.energy), wb.Loss(**fusion.loss), fusion.weights(), wb.SGD(**fusion.optimiser), damping=0.1)
+    ...     wb.compile(fusion.energy), wb.Loss(**fusion.loss), fusion.weights(), wb.SGD(fusion.rates, momentum=0.9))
     >>> history = learner.fit(lambda step: wb.Batch(**fusion.batch(train, step)), steps=fusion.settings.steps)
     >>> seen = fusion.features(test)
     >>> boxes = fusion.boxes(learner.predict(fusion.data(seen)), seen)

@@ -25,8 +25,9 @@ class Settings:
         The share of the trackers that a frame loses in training.
     penalties : dict of float
         Factors of the squares of weights, added to the loss.
+    optimiser : {"SGD", "Adam"}
     batch, steps, rate, momentum, clip, damping
-        Of the learner: frames a step, steps, and so on.
+        Of the learner: frames a step, steps, and so on. Adam has no use for `momentum`.
     rates : dict of float
         Learning rates of weights for which `rate` is too much or too little.
     minima : bool
@@ -38,6 +39,7 @@ class Settings:
     balance: float = 0.7
     dropout: float = 0.3
     penalties: Mapping[str, float] = field(default_factory=dict)
+    optimiser: str = "SGD"
     batch: int = 128
     steps: int = 300
     rate: float = 0.3

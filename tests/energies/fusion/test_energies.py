@@ -146,7 +146,7 @@ def test_accuracy_is_the_overlap_in_training(tracks: fusion.Tracks) -> None:
         (lambda t: fusion.BoxFusion(t, "new sequence"), "did you mean 'new sequences'"),
         (lambda t: fusion.BoxFusion(t, dropuot=0.1), "did you mean 'dropout'"),
         (lambda t: fusion.BoxFusion(t, penalties={"trusts": 1.0}).loss, "did you mean 'trust'"),
-        (lambda t: fusion.BoxFusion(t, rates={"widths": 1.0}).optimiser, "did you mean 'width'"),
+        (lambda t: fusion.BoxFusion(t, rates={"widths": 1.0}).rates, "did you mean 'width'"),
         (lambda t: fusion.BoxFusion({}), "no trackers"),
         (lambda t: fusion.BoxFusion(t).only(["tracker 99"], {}), "no tracker 'tracker 99'"),
         (lambda t: fusion.BoxFusion({"nobody": 0.5}).features(t), "no tracker 'nobody'"),
@@ -163,7 +163,7 @@ def test_learning_raises_the_overlap_of_sequences_that_were_not_seen() -> None:
     for made in (fusion.BoxFusion(train, steps=150), fusion.CornerFusion(train, steps=100)):
         source = source_of(made)
         learner = wb.Learner(
-            source, wb.Loss(**made.loss), made.weights(), wb.SGD(**made.optimiser), damping=made.settings.damping
+            source, wb.Loss(**made.loss), made.weights(), wb.SGD(made.rates, momentum=0.9, clip=1.0), damping=0.1
         )
         seen = made.features(test)
 
