@@ -70,17 +70,17 @@ def figures(path: Path, _: argparse.Namespace) -> None:
         found = fusion.overlaps_of(test, simple)
         for name, values in {**found, "oracle": fusion.oracle(test)}.items():
             row(name, [values], test)
-        rows: dict[str, tuple[Any, dict[str, Any]]] = {
-            "paper's corners, before learning": (fusion.CornerFusion(train, steps=0), {}),
-            "paper's corners, all trusted alike at first": (fusion.CornerFusion(train, sharpness=0.0), {}),
-            "paper's corners": (fusion.CornerFusion(train), {}),
-            "box, before learning": (fusion.BoxFusion(train, steps=0), {}),
-            "box, new sequences": (fusion.BoxFusion(train), {}),
-            "box, same sequences, other frames": (fusion.BoxFusion(train, "same sequences, other frames"), {}),
+        one, three = SEEDS[:1], SEEDS
+        own = {"sequences": "new sequences", "frames": "same sequences, other frames"}[partition]
+        rows: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "paper's corners, before learning": (fusion.CornerFusion(train, steps=0), one),
+            "paper's corners, all trusted alike at first": (fusion.CornerFusion(train, sharpness=0.0), one),
+            "paper's corners": (fusion.CornerFusion(train), three),
+            "box, before learning": (fusion.BoxFusion(train, steps=0), one),
+            **{f"box, {name}": (fusion.BoxFusion(train, name), three if name == own else one) for name in fusion.BoxFusion.presets},
         }
-        for name, (kind, options) in rows.items():
-            seeds = SEEDS if kind.settings.steps else SEEDS[:1]
-            values = [overlaps(trained(kind, train, seed, **options), test) for seed in seeds]
+        for name, (kind, seeds) in rows.items():
+            values = [overlaps(trained(kind, train, seed), test) for seed in seeds]
             row(name, values, test)
             difference = np.mean(values, axis=0) - found["median"]
             low, high = fusion.interval(difference, test.sequence)

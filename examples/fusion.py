@@ -79,7 +79,7 @@ def compiled(kind: Any) -> tuple[Any, wb.Loss]:
 
 def optimiser_of(kind: Any) -> Any:
     settings = kind.settings
-    rates = {name: wb.CosineDecay(rate, settings.steps) for name, rate in kind.rates.items()}
+    rates = {name: wb.CosineDecay(rate, max(settings.steps, 1)) for name, rate in kind.rates.items()}
     if settings.optimiser == "Adam":
         return wb.Adam(rates, clip=settings.clip)
     return wb.SGD(rates, momentum=settings.momentum, clip=settings.clip)

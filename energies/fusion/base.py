@@ -94,6 +94,17 @@ class Fusion:
         seen = self.features(chosen, dropped)
         return {"data": self.data(seen), "targets": self.targets(chosen, seen)}
 
+    def table(self, seen: Features) -> tuple[Floats, dict[str, slice]]:
+        """The data of frames as rows of numbers, (F, columns), and which columns each array is.
+
+        What `wb.sklearn.EnergyRegressor(..., columns=columns, data={"accuracy": fusion.accuracy})` learns from.
+        """
+        data = {name: array for name, array in self.data(seen).items() if name != "accuracy"}
+        flat = [np.reshape(array, (len(seen.time), -1)) for array in data.values()]
+        ends = np.cumsum([0, *(part.shape[1] for part in flat)])
+        columns = {name: slice(int(a), int(b)) for name, a, b in zip(data, ends[:-1], ends[1:], strict=True)}
+        return np.concatenate(flat, axis=1), columns
+
     def only(self, names: Sequence[str], weights: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The fusion of some of the trackers, and their part of learnt weights.
 

@@ -47,10 +47,10 @@ _PENALTIES = {
     "trust_scale": 3e-2,
     **dict.fromkeys(("stretch", "shift", "tracker_follow", "crowd", "stubs"), 1e-2),
 }
-_GEOMETRY = dict.fromkeys(("stretch", "shift", "follow", "tracker_follow", "crowd"), 0.003)
+_GEOMETRY = dict.fromkeys(("stretch", "shift", "follow", "tracker_follow", "crowd"), 0.001)
 
 PRESETS = {
-    "new sequences": Settings(penalties=_PENALTIES, rate=0.3, rates=_GEOMETRY),
+    "new sequences": Settings(width=(0.12, 0.15), penalties=_PENALTIES, dropout=0.5, rate=0.3, rates=_GEOMETRY),
     "same sequences, other frames": Settings(
         penalties={name: penalty / 100 for name, penalty in _PENALTIES.items()},
         dropout=0.0,

@@ -175,3 +175,28 @@ def test_learning_raises_the_overlap_of_sequences_that_were_not_seen() -> None:
         learner.fit(lambda step, made=made: wb.Batch(**made.batch(train, step)), steps=made.settings.steps)
         assert reached(learner.weights) > before + 0.005
         assert reached(learner.weights) > fusion.overlap(seen.frame.boxes, test.known).mean()
+
+
+@pytest.mark.parametrize("kind", [fusion.BoxFusion, fusion.CornerFusion])
+def test_a_regressor_of_scikit_learn_learns_it(tracks: fusion.Tracks, kind: Any) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed; make setup-frameworks")
+    train, test = tracks.part("sequences", "train"), tracks.part("sequences", "test")
+    made = kind(train)
+    seen, other = made.features(train), made.features(test)
+    table, columns = made.table(seen)
+    loss = wb.Loss(**made.loss)
+    target = loss.energy.variables[0]
+    regressor = wb.sklearn.EnergyRegressor(
+        source_of(made),
+        columns,
+        target=str(target),
+        weights=made.weights(),
+        loss=loss,
+        data={"accuracy": made.accuracy},
+        optimiser=wb.SGD(made.rates, momentum=0.9, clip=1.0),
+        steps=60,
+        batch_size=64,
+    )
+    regressor.fit(table, made.targets(train, seen)["target"])
+    found = made.boxes({str(target): regressor.predict(made.table(other)[0])}, other)
+    assert fusion.overlap(found, test.known).mean() > fusion.overlap(other.frame.boxes, test.known).mean()
