@@ -1,7 +1,7 @@
 """Figures of tracker fusion on files of real trackers (docs/fusion.md): trained and evaluated by examples/fusion.py.
 
     python benchmarks/tracker_fusion.py figures otb100.npz uavdt.npz       presets and the paper's energy, three seeds
-    python benchmarks/tracker_fusion.py ablations otb100.npz uavdt.npz     what each part of the energy and its learning gives
+    python benchmarks/tracker_fusion.py ablations otb100.npz uavdt.npz     what each part of energy and learning gives
     python benchmarks/tracker_fusion.py undamped otb100.npz uavdt.npz      Samuel and Tappen's learner, ten seeds
     python benchmarks/tracker_fusion.py choose otb100.npz uavdt.npz        settings, by groups of sequences in training
     python benchmarks/tracker_fusion.py speed otb100.npz uavdt.npz         frames fused a second, seconds of training
@@ -77,8 +77,9 @@ def figures(path: Path, _: argparse.Namespace) -> None:
             "paper's corners, all trusted alike at first": (fusion.CornerFusion(train, sharpness=0.0), one),
             "paper's corners": (fusion.CornerFusion(train), three),
             "box, before learning": (fusion.BoxFusion(train, steps=0), one),
-            **{f"box, {name}": (fusion.BoxFusion(train, name), three if name == own else one) for name in fusion.BoxFusion.presets},
         }
+        for name in fusion.BoxFusion.presets:
+            rows[f"box, {name}"] = fusion.BoxFusion(train, name), three if name == own else one
         for name, (kind, seeds) in rows.items():
             values = [overlaps(trained(kind, train, seed), test) for seed in seeds]
             row(name, values, test)
@@ -115,22 +116,21 @@ def variants(train: fusion.Tracks) -> Iterator[tuple[str, Any, dict[str, Any]]]:
 
 def ablations(path: Path, options: argparse.Namespace) -> None:
     everything = fusion.Tracks.read(path)
-    for partition in ("sequences", "frames"):
-        train, test = everything.part(partition, "train"), everything.part(partition, "test")
-        print(f"{path.name}, by {partition}")
-        for name, kind, changes in variants(train):
-            seeds = range(options.seeds if kind.settings.steps else 1)
-            try:
-                row(name, [overlaps(trained(kind, train, seed, **changes), test) for seed in seeds], test)
-            except wb.NumericalError as error:
-                print(f"  {name:<44} failed: {str(error)[:90]}", flush=True)
+    train, test = everything.part(options.partition, "train"), everything.part(options.partition, "test")
+    print(f"{path.name}, by {options.partition}")
+    for name, kind, changes in variants(train):
+        seeds = range(options.seeds if kind.settings.steps else 1)
+        try:
+            row(name, [overlaps(trained(kind, train, seed, **changes), test) for seed in seeds], test)
+        except wb.NumericalError as error:
+            print(f"  {name:<44} failed: {str(error)[:90]}", flush=True)
 
 
 # ---------------------------------------------------------------------------------------------- Samuel and Tappen
 
 
 def undamped(path: Path, options: argparse.Namespace) -> None:
-    """Learning without damping: as it is; and with the best of four steps and stopped where held-out sequences say so."""
+    """Learning without damping: as it is; with the best of four steps, stopped where held-out sequences say so."""
     everything = fusion.Tracks.read(path)
     train, test = everything.part("sequences", "train"), everything.part("sequences", "test")
     inner, held = next(folds(train))
@@ -268,6 +268,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=tuple(COMMANDS))
     parser.add_argument("files", nargs="+", type=Path, help="tracker outputs (.npz)")
+    parser.add_argument("--partition", choices=("sequences", "frames"), default="sequences", help="of the ablations")
     parser.add_argument("--seeds", type=int, default=1, help="of each row of the ablations")
     parser.add_argument("--runs", type=int, default=10, help="of Samuel and Tappen's learner")
     options = parser.parse_args()

@@ -141,7 +141,8 @@ class _Stabiliser:
         return Scaled(ZERO, self.rewrite(node))
 
     def _scaled_sum(self, node: Op) -> Scaled:
-        parts = [Scaled(ZERO, self.rewrite(a)) if self._is_coefficient(s) else s for a in node.args for s in [self.scaled(a)]]
+        scaled = [(a, self.scaled(a)) for a in node.args]
+        parts = [Scaled(ZERO, self.rewrite(a)) if self._is_coefficient(s) else s for a, s in scaled]
         exponents = list(dict.fromkeys(p.exponent for p in parts))
         if exponents == [ZERO] or self._stays_moderate(node):
             return Scaled(ZERO, self.inside(node))

@@ -22,7 +22,6 @@ from .robust import cauchy, geman_mcclure, pseudo_huber, student_t, welsch
 from .user_function import function
 
 
-
 def __getattr__(name: str) -> Any:
     if name == "fusion":  # an application: not loaded by those who do not ask for it
         return import_module(f"{__name__}.{name}")

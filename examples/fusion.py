@@ -1,7 +1,7 @@
 """Fusing trackers: section 4 of the paper on real tracker outputs (docs/fusion.md).
 
-Many trackers follow one object; each gives a box in every frame. The fused box is the minimum of an energy whose weights
-are learnt so that the minimum overlaps with the true box (energies/fusion): one joint energy of the whole box, or the
+Many trackers follow one object; each gives a box in every frame. The fused box is the minimum of an energy whose
+weights are learnt so that it overlaps with the true one (energies/fusion): one joint energy of the whole box, or the
 paper's two energies of its corners.
 
     python examples/fusion.py train otb100.npz --partition sequences --save model.npz
@@ -10,8 +10,8 @@ paper's two energies of its corners.
     python examples/fusion.py draw otb100.npz --model model.npz --out output
     python examples/fusion.py convert --format got10k --results RESULTS --truth TRUTH --out tracks.npz
 
-Training goes on where it stopped when it is called again. Frames are fused one by one; what is learnt of a tracker belongs
-to its name: trackers that a file lacks are left out, others than those learnt are refused.
+Training goes on where it stopped when it is called again. Frames are fused one by one; what is learnt of a tracker
+belongs to its name: trackers that a file lacks are left out, others than those learnt are refused.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def fit(model: Model, tracks: fusion.Tracks, seed: int, **options: Any) -> None:
 def load(path: Path) -> Model:
     notes = wb.Learner.read_notes(path)
     if notes.get("energy") not in ENERGIES:
-        raise wb.CheckpointError(f"{path} is no model of a fusion; make one with: fusion.py train DATA.npz --save MODEL")
+        raise wb.CheckpointError(f"{path} is no model of a fusion; make one: fusion.py train DATA.npz --save MODEL")
     settings = dict(notes["settings"], width=tuple(notes["settings"]["width"]))
     made = ENERGIES[notes["energy"]](dict.fromkeys(notes["trackers"], 0.0), fusion.Settings(**settings))
     made.accuracy = np.array(notes["accuracy"])
@@ -192,7 +192,8 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def counted(status: NDArray[np.int64]) -> str:
-    return ", ".join(f"{count} {wb.Status(code).name}" for code, count in zip(*np.unique(status, return_counts=True), strict=True))
+    codes, counts = np.unique(status, return_counts=True)
+    return ", ".join(f"{count} {wb.Status(code).name}" for code, count in zip(codes, counts, strict=True))
 
 
 def fuse(options: argparse.Namespace) -> None:

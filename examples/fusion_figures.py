@@ -1,4 +1,4 @@
-"""The figures of examples/fusion.py: boxes of trackers, fused and true; the energy before and after learning; best and worst."""
+"""The figures of examples/fusion.py: boxes, energies before and after learning, the best and the worst frames."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ def _title(tracks: fusion.Tracks, boxes: Floats, frame: int) -> str:
 
 
 def _legend(figure: Any) -> None:
-    for colour, label in ((TRACKER, "trackers"), (FUSED, "fused"), (TRUE, "true")):
-        figure.add_artist(plt.Line2D([], [], color=colour, label=label))
-    handles = [plt.Line2D([], [], color=c, linewidth=2) for c in (TRACKER, FUSED, TRUE)]
+    handles = [plt.Line2D([], [], color=colour, linewidth=2) for colour in (TRACKER, FUSED, TRUE)]
     figure.legend(handles, ["trackers", "fused", "true"], loc="lower center", ncols=3, frameon=False)
 
 
@@ -114,28 +112,26 @@ def _draw_sheet(tracks: fusion.Tracks, boxes: Floats, overlap: Floats) -> Any:
 def _draw_energy(tracks: fusion.Tracks, model: Any, frame: int) -> Any:
     """The energy of a corner, or of the centre of the box at the fused size, before and after learning."""
     present = [name for name in model.fusion.names if name in tracks.names]
-    less, after = model.fusion.only(present, model.learner.weights)
-    before = less.weights()
-    seen = less.features(tracks[[frame]])
-    data = less.data(seen)
+    less, learnt = model.fusion.only(present, model.learner.weights)
+    some = tracks[[frame]]
+    seen = less.features(some)
+    data, truth = less.data(seen), less.targets(some, seen)["target"][0, :2]
     corners = less.output is not None
-    kernel = model.source.kernels[0] if corners else model.source
-    figure, grid = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
-    truth = less.targets(tracks[[frame]], seen)["target"][0, :2]
-    found = [
-        wb.minimise(kernel, {n: w[n] for n in kernel.weights.names}, data, check=False).variables for w in (before, after)
-    ]
-    places = [one["low" if corners else "y"][0] for one in found]
-    trackers = seen.centre[0] if not corners else data["unit"][0] * (seen.centre[0] - seen.side[0] / 2)
-    around = np.stack([truth, *(place[:2] for place in places)])
-    low, high = around.min(axis=0), around.max(axis=0)
-    margin = max(1.0 if not corners else 0.5, 0.6 * float((high - low).max()))
-    x, y = (np.linspace(low[a] - margin, high[a] + margin, 140) for a in (0, 1))
-    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    for axes, weights, place, title in zip(grid, (before, after), places, ("before learning", "after learning"), strict=True):
+    kernel, variable = (model.source.kernels[0], "low") if corners else (model.source, "y")
+    trackers = data["unit"][0] * (seen.centre[0] - seen.side[0] / 2) if corners else seen.centre[0]
+    sides = []
+    for weights in (less.weights(), learnt):
         own = {name: weights[name] for name in kernel.weights.names}
-        variables = {"low": points} if corners else {"y": np.column_stack([points, np.tile(place[2:], (len(points), 1))])}
-        energy = np.reshape(kernel.value(variables, own, {n: np.asarray(a)[0] if n not in ("accuracy",) else a for n, a in data.items()}), (len(y), len(x)))
+        sides.append((own, wb.minimise(kernel, own, data, check=False).variables[variable][0]))
+    around = np.stack([truth, *(place[:2] for _, place in sides)])
+    low, high = around.min(axis=0), around.max(axis=0)
+    margin = max(1.0 if corners else 0.5, 0.6 * float((high - low).max()))
+    x, y = (np.linspace(low[axis] - margin, high[axis] + margin, 140) for axis in (0, 1))
+    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    figure, grid = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    for axes, (own, place), title in zip(grid, sides, ("before learning", "after learning"), strict=True):
+        rest = np.broadcast_to(place[2:], (len(points), len(place) - 2))
+        energy = kernel.value({variable: np.concatenate([points, rest], axis=1)}, own, data).reshape(len(y), len(x))
         image = axes.pcolormesh(x, y, energy, cmap="viridis", shading="auto", rasterized=True)
         figure.colorbar(image, ax=axes, label="energy")
         axes.plot(trackers[:, 0], trackers[:, 1], ".", color="white", markersize=4, label="trackers")
@@ -143,6 +139,7 @@ def _draw_energy(tracks: fusion.Tracks, model: Any, frame: int) -> Any:
         axes.plot(*truth, "*", color="#66ffcc", markersize=14, markeredgecolor="black", label="true")
         axes.set(xlim=(x[0], x[-1]), ylim=(y[-1], y[0]), title=title)
     what = "top left corner" if corners else "centre of the box, at the fused size"
-    figure.suptitle(f"energy of the {what}: {tracks.sequences[tracks.sequence[frame]]}, frame {tracks.frame[frame]:.0f}")
-    grid[0].legend(loc="lower left")
+    name = tracks.sequences[tracks.sequence[frame]]
+    figure.suptitle(f"energy of the {what}: {name}, frame {tracks.frame[frame]:.0f}")
+    grid[0].legend(loc="lower left", framealpha=0.3, labelcolor="white")
     return figure

@@ -593,7 +593,7 @@ def _plain_notes(notes: Mapping[str, Any] | None, who: str) -> dict[str, Any]:
     try:
         plain = json.loads(json.dumps(dict(notes or {}), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise InputTypeError(f"{who}: notes must be a dict of JSON values: texts, numbers, lists, dicts ({error})") from None
+        raise InputTypeError(f"{who}: notes must be a dict of JSON values, as texts and numbers ({error})") from None
     return dict(plain)
 
 

@@ -1,15 +1,15 @@
 """Fusing the boxes of many trackers: energies of boxes and corners, and what they read of frames.
 
-    tracks.py     boxes of trackers, frame by frame, from and to files
-    overlap.py    intersection over union
-    features.py   what the energies read of a frame
-    base.py       what the fusions share
-    box.py        one energy over the whole box
-    corners.py    the paper's two energies of corners
-    settings.py   presets
-    scores.py     figures, how sure they are, and simple fusions to compare with
-    formats.py    benchmarks' own files
-    made_up.py    tracks to try it on
+tracks.py     boxes of trackers, frame by frame, from and to files
+overlap.py    intersection over union
+features.py   what the energies read of a frame
+base.py       what the fusions share
+box.py        one energy over the whole box
+corners.py    the paper's two energies of corners
+settings.py   presets
+scores.py     figures, how sure they are, and simple fusions to compare with
+formats.py    benchmarks' own files
+made_up.py    tracks to try it on
 """
 
 from .base import Fusion
@@ -17,8 +17,8 @@ from .box import BoxFusion, gaussian, heavy_tail
 from .corners import CornerFusion
 from .features import Features, Frame, features
 from .formats import FORMATS, convert, read_regions
-from .overlap import overlap, usable
 from .made_up import made_up, made_up_arrays
+from .overlap import overlap, usable
 from .scores import baselines, by_sequence, interpolated, interval, oracle, overlaps_of, paired_test, ranking
 from .settings import Settings
 from .tracks import PARTITIONS, Tracks

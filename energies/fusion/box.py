@@ -8,8 +8,8 @@ Each tracker k votes with importance p_k, a heavy-tailed kernel, for its own box
 
     b_kc = centre_k + shift_k side_k
     b_ks = log side_k + stretch_k + (S_k + A_k/2, S_k - A_k/2)
-    S_k  = crowd_0 . Q + (follow_0 + tracker_follow_k0) scale_k       scale_k, aspect_k: log change since the first frame
-    A_k  = crowd_1 . Q + (follow_1 + tracker_follow_k1) aspect_k      Q: what all trackers see together
+    S_k  = crowd_0 . Q + (follow_0 + tracker_follow_k0) scale_k       Q: what all trackers see together
+    A_k  = crowd_1 . Q + (follow_1 + tracker_follow_k1) aspect_k      changes since the first frame, as logarithms
 
     log p_k = exp(sharpness) accuracy_k + trust_k + trust_time_k time + stubs . X_k + trust_scale_k X_k0 + const
     X_k  = (|scale_k|/.35, max(scale_k, 0)/.2, |aspect_k|/.2), at most 6: the stub functions
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sympy as sp
@@ -50,7 +50,7 @@ _PENALTIES = {
 _GEOMETRY = dict.fromkeys(("stretch", "shift", "follow", "tracker_follow", "crowd"), 0.001)
 
 PRESETS = {
-    "new sequences": Settings(width=(0.12, 0.15), penalties=_PENALTIES, dropout=0.5, rate=0.3, rates=_GEOMETRY),
+    "new sequences": Settings(width=(0.12, 0.2), penalties=_PENALTIES, dropout=0.5, rate=0.3, rates=_GEOMETRY),
     "same sequences, other frames": Settings(
         penalties={name: penalty / 100 for name, penalty in _PENALTIES.items()},
         dropout=0.0,
@@ -115,7 +115,7 @@ class BoxFusion(Fusion):
     True
     """
 
-    presets = PRESETS
+    presets: ClassVar = PRESETS
     of_trackers = OF_TRACKERS
 
     def __init__(
@@ -220,8 +220,8 @@ def _squared() -> dict[str, Any]:
     k, a, q, e = sp.Idx("k", _N), sp.Idx("a", 2), sp.Idx("q", CROWD), sp.Idx("e", 3)
     w = _weights()
     indices = {"stubs": (e,), "width": (a,), "crowd": (a, q), "follow": (a,)}
-    indices |= {name: (k,) for name in ("trust", "trust_time", "trust_scale")}
-    indices |= {name: (k, a) for name in ("tracker_width", "shift", "stretch", "tracker_follow")}
+    indices |= dict.fromkeys(("trust", "trust_time", "trust_scale"), (k,))
+    indices |= dict.fromkeys(("tracker_width", "shift", "stretch", "tracker_follow"), (k, a))
     sums = {name: sp.Sum(w[name][index] ** 2, *index) for name, index in indices.items()}
     return {"sharpness": w["sharpness"] ** 2, **sums}
 

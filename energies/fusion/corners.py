@@ -7,16 +7,16 @@ bottom right), in units of the root of the area of the first box:
     c_k  = centre_k + (shift_k + sign exp(stretch_k)/2) side_k                         each axis by itself
     log p_k = exp(sharpness) accuracy_k + trust_k + trust_time_k time + (stub + trust_scale_k) |scale_k|/.35 + const
 
-with accuracy_k known from training, time through the sequence and scale_k, the log change of scale since the first frame
-(the stub function). The seed is the corner c_k of lowest energy. The loss is the L1 distance of both corners. The two
-energies have weights of their own: names end in _low or _high. `wb.Output(fusion.output, minima=[both kernels])`.
+with accuracy_k known from training, time through the sequence, and scale_k the log change of scale since the first
+frame (the stub function). The seed is the corner c_k of lowest energy. The loss is the L1 distance of both corners.
+The two energies have weights of their own: names end in _low or _high. `wb.Output(fusion.output, minima=[both kernels])`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sympy as sp
@@ -56,7 +56,7 @@ class CornerFusion(Fusion):
         What `wb.Loss(**fusion.loss)` takes: L1 of the box and the target.
     """
 
-    presets = {
+    presets: ClassVar = {
         "paper": Settings(
             width=(0.25,),
             dropout=0.0,
@@ -98,7 +98,8 @@ class CornerFusion(Fusion):
         n = len(self.names)
         start: dict[str, Any] = {}
         for side in SIDES:
-            start |= {f"sharpness_{side}": 0.0, f"stub_{side}": 0.0, f"width_{side}": float(np.log(self.settings.width[0]))}
+            start |= {f"sharpness_{side}": 0.0, f"stub_{side}": 0.0}
+            start[f"width_{side}"] = float(np.log(self.settings.width[0]))
             start |= {f"{name}_{side}": np.zeros(n) for name in _EACH}
             start |= {f"{name}_{side}": np.zeros((n, 2)) for name in _BOTH_AXES}
         return start
@@ -122,10 +123,8 @@ class CornerFusion(Fusion):
         return {"target": np.concatenate([(c - seen.frame.centre) / unit for c in (low, high)], axis=1)}
 
     def boxes(self, variables: Mapping[str, Any], seen: Features) -> Floats:
-        """Boxes in pixels, (F, 4), from the results of the output or the minima; never inside out."""
-        low, high = (np.asarray(variables[side], dtype=float) for side in SIDES) if "low" in variables else np.split(
-            np.asarray(variables["box"], dtype=float), 2, axis=-1
-        )
+        """Boxes in pixels, (F, 4), from the output; never inside out."""
+        low, high = np.split(np.asarray(variables["box"], dtype=float), 2, axis=-1)
         unit = seen.first[:, None]
         return np.concatenate([low * unit + seen.frame.centre, np.maximum(high - low, 1e-3) * unit], axis=-1)
 
@@ -164,7 +163,8 @@ def _declare(which: str) -> Energy:
         *(_symbol(name, n) for name in ("importance", "vote", "precision")),
     )
     where = {
-        corner[k, a]: unit[a] * (centre[k, a] + (w["shift"][k, a] + sign * sp.exp(w["stretch"][k, a]) / 2) * side[k, a]),
+        corner[k, a]: unit[a]
+        * (centre[k, a] + (w["shift"][k, a] + sign * sp.exp(w["stretch"][k, a]) / 2) * side[k, a]),
         importance[k]: sp.exp(
             sp.exp(w["sharpness"]) * accuracy[k]
             + w["trust"][k]

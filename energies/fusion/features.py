@@ -69,8 +69,8 @@ class Features:
     change : (F, T, 2)
         Logarithms of the change of scale (the root of the area) and of the ratio of the sides since the first frame.
     crowd : (F, 11)
-        What all trackers see together: quantiles of the change of scale, the median of that of the ratio, the first ratio of the sides
-        times 1 - exp(-n/30) and 1 - exp(-n/200), these two themselves, and time.
+        What all trackers see together: quantiles of the change of scale, the median of that of the ratio, the first
+        ratio times 1 - exp(-n/30) and 1 - exp(-n/200), these two themselves, and time.
     time : (F,)
         From 0 to 1 over the sequence, centred and divided by its spread: (time - .5) / .29.
     first : (F,)
@@ -119,7 +119,8 @@ def features(boxes: Any, valid: Any, number: Any, length: Any, first: Any) -> Fe
         crowd[:, k + column] = values
     present = valid.astype(float)
     present[~valid.any(axis=1)] = np.nan
-    return Features(Frame(middle, unit), present, centre, side, size, change, crowd, (time - 0.5) / 0.29, np.exp(start.sum(axis=1) / 2))
+    frame, first_size = Frame(middle, unit), np.exp(start.sum(axis=1) / 2)
+    return Features(frame, present, centre, side, size, change, crowd, (time - 0.5) / 0.29, first_size)
 
 
 def _of_boxes(boxes: Any, valid: Flags, start: Floats, out: tuple[Floats, ...]) -> None:
@@ -158,7 +159,7 @@ def _of_boxes(boxes: Any, valid: Flags, start: Floats, out: tuple[Floats, ...]) 
 
 
 def _quantile(ordered: Floats, counts: NDArray[np.int64], q: float) -> Floats:
-    """The quantile of the first `counts` numbers of each row, between them by a straight line; NaN where there are none."""
+    """The quantile of the first `counts` numbers of each row, as NumPy's; NaN where there are none."""
     place = q * np.maximum(counts - 1, 0)
     low = place.astype(np.int64)
     rows = np.arange(len(ordered))

@@ -5,11 +5,11 @@
     got10k   TRACKER/SEQUENCE/SEQUENCE_001.txt                  SEQUENCE/groundtruth.txt
     vot      TRACKER/EXPERIMENT/SEQUENCE/SEQUENCE_001.txt       SEQUENCE/groundtruth.txt
 
-A line is x, y, width, height, with commas, tabs, semicolons or blanks between; in VOT also a polygon of three or more
-points x1, y1, x2, y2, ..., of which the bounding rectangle is taken, or a single number: a state without a region (1
-initialised, 2 failed, 0 none). Lines without a box, of NaN, or without an area are missing boxes; so are the lines after
-the end of a tracker's file. A missing box repeats the last one of its tracker, as the benchmarks' evaluations do, and is
-not valid. Frame 0 is left out: there every tracker is given the truth. So are frames whose truth has no area.
+A line is x, y, width, height, with commas, tabs, semicolons or blanks between; in VOT also a polygon of three or
+more points x1, y1, x2, y2, ..., of which the bounding rectangle is taken, or a single number: a state without a region
+(1 initialised, 2 failed, 0 none). Lines without a box, of NaN, or without an area are missing boxes; so are lines after
+the end of a tracker's file. A missing box repeats the last one of its tracker, as the benchmarks' evaluations do, and
+is not valid. Frame 0 is left out: there every tracker is given the truth. So are frames whose truth has no area.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ def convert(
         raise InputError(f"every must be at least 1 (got {every})")
     known = dict(_truths(kind, Path(truth)))
     if not known:
-        raise InputError(f"{truth}: no true boxes of format {kind!r}: {' or '.join(FORMATS[kind])} in a folder for each "
-                         "sequence")
+        wanted = " or ".join(FORMATS[kind])
+        raise InputError(f"{truth}: no true boxes of format {kind!r}: {wanted} in a folder for each sequence")
     trackers = sorted(path.name for path in Path(results).iterdir() if path.is_dir()) if Path(results).is_dir() else []
     found = {tracker: _results(kind, Path(results) / tracker, known) for tracker in trackers}
     trackers = [tracker for tracker in trackers if found[tracker]]
     if not trackers:
-        raise InputError(f"{results}: no results of format {kind!r} for the sequences {', '.join(list(known)[:5])}, ...")
+        raise InputError(f"{results}: no results of format {kind!r} for sequences {', '.join(list(known)[:5])}, ...")
     names = [name for name in known if any(name in found[tracker] for tracker in trackers)]
     parts: dict[str, list[Any]] = {key: [] for key in ("boxes", "valid", "gt", "seq", "frame")}
     for number, name in enumerate(names):
@@ -146,7 +146,7 @@ def _results(kind: str, folder: Path, sequences: Mapping[str, Floats]) -> dict[s
         files = {
             "otb": [folder / f"{name}.txt"],
             "got10k": [folder / name / f"{name}_001.txt"],
-            "vot": sorted(folder.glob(f"*/{name}/{name}_001.txt")) + [folder / name / f"{name}_001.txt"],
+            "vot": [*sorted(folder.glob(f"*/{name}/{name}_001.txt")), folder / name / f"{name}_001.txt"],
         }[kind]
         file = next((file for file in files if file.is_file()), None)
         if file is not None:

@@ -1,8 +1,11 @@
-"""Tracks that are made up, to try a fusion on: trackers that lose their object sooner or later, and lag behind its size."""
+"""Tracks that are made up, to try a fusion on: trackers lose their object sooner or later, and lag behind its size."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from .tracks import Tracks
 
@@ -25,7 +28,7 @@ def made_up(sequences: int = 12, frames: int = 40, trackers: int = 8, seed: int 
     return Tracks.of(made_up_arrays(sequences, frames, trackers, seed))
 
 
-def made_up_arrays(sequences: int, frames: int, trackers: int, seed: int) -> dict[str, np.ndarray]:
+def made_up_arrays(sequences: int, frames: int, trackers: int, seed: int) -> dict[str, NDArray[Any]]:
     """The same as the arrays of a file."""
     random = np.random.default_rng(seed)
     count, step = sequences * frames, np.tile(np.arange(1, frames + 1), sequences)

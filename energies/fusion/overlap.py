@@ -1,4 +1,4 @@
-"""Boxes and how much they overlap. A box is x, y, width, height: the corner of the lowest coordinates, and the sides."""
+"""Boxes and how much they overlap. A box is x, y, width, height: its corner of lowest coordinates, and its sides."""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ def by_sequence(values: Any, sequence: Any) -> Floats:
     return np.asarray(total / count)
 
 
-def interval(values: Any, sequence: Any, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+def interval(
+    values: Any, sequence: Any, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
     """A bootstrap interval of the mean over all frames, sequences drawn with replacement.
 
     Frames of a sequence are alike: the number of sequences says how sure a mean is.
@@ -57,7 +59,8 @@ def paired_test(one: Any, other: Any, sequence: Any, *, draws: int = 10_000, see
 
 def _sums(values: Any, sequence: Any) -> tuple[Floats, Floats]:
     number = np.unique(np.asarray(sequence), return_inverse=True)[1]
-    return np.bincount(number, np.asarray(values, dtype=float)), np.bincount(number).astype(float)
+    total = np.bincount(number, np.asarray(values, dtype=float)).astype(float)
+    return total, np.bincount(number).astype(float)
 
 
 def ranking(tracks: Tracks) -> list[str]:
@@ -71,8 +74,8 @@ def baselines(tracks: Tracks, ranked: Sequence[str]) -> dict[str, Floats]:
     Boxes count as they are stored, also where they are not valid, as long as they have an area.
     """
     known = [name for name in ranked if name in tracks.names]
-    low = np.where(usable(tracks.boxes)[..., None], tracks.boxes[..., :2], np.nan).astype(float)
-    high = np.where(usable(tracks.boxes)[..., None], tracks.boxes[..., :2] + tracks.boxes[..., 2:], np.nan).astype(float)
+    boxes = np.where(usable(tracks.boxes)[..., None], tracks.boxes, np.nan).astype(float)
+    low, high = boxes[..., :2], boxes[..., :2] + boxes[..., 2:]
     ten = [tracks.names.index(name) for name in known[:TEN]]
     made = {
         "mean": _box(low, high, np.nanmean),

@@ -64,6 +64,7 @@ def settings_of(preset: Any, presets: Mapping[str, Settings], changes: Mapping[s
                 f"{who}: no preset {preset!r}{nearest(str(preset), presets)}; {', '.join(map(repr, presets))}"
             )
         preset = presets[preset]
+    assert isinstance(preset, Settings)
     allowed = tuple(Settings.__dataclass_fields__)
     for name in changes:
         if name not in allowed:
@@ -72,7 +73,7 @@ def settings_of(preset: Any, presets: Mapping[str, Settings], changes: Mapping[s
 
 
 def squares(weights: Mapping[Any, Any], penalties: Mapping[str, float]) -> Any:
-    """sum over weights of penalty times the sum of squares, by `{weight: its sum of squares}`; None without penalties."""
+    """sum over weights of penalty times its sum of squares, which `weights` gives; None without penalties."""
     known = {str(weight): square for weight, square in weights.items()}
     for name in penalties:
         if name not in known:

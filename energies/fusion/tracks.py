@@ -112,8 +112,9 @@ class Tracks:
         _check_shapes(arrays, name, count, number, len(names))
         sequence = np.asarray(arrays["seq"], dtype=np.int64)
         if count and not 0 <= sequence.min() <= sequence.max() < number:
-            raise InputError(f"{name}: seq must be numbers from 0 to {number - 1} (got {sequence.min()} to "
-                             f"{sequence.max()})")
+            raise InputError(
+                f"{name}: seq must be numbers from 0 to {number - 1} (got {sequence.min()} to {sequence.max()})"
+            )
         first = np.asarray(arrays["seq_init"], dtype=float)
         if not usable(first).all():
             bad = int(np.flatnonzero(~usable(first))[0])
@@ -206,7 +207,8 @@ class Tracks:
     def chances(self, balance: float) -> Floats:
         """With which chance each frame is drawn, (F,), if a sequence of n frames has the weight n^(1 - balance)."""
         counts = np.bincount(self.sequence)[self.sequence].astype(float)
-        return counts**-balance / (counts**-balance).sum()
+        chances: Floats = counts**-balance / (counts**-balance).sum()
+        return chances
 
 
 def _check_shapes(arrays: Any, name: str, frames: int, sequences: int, trackers: int) -> None:

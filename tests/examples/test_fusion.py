@@ -86,8 +86,8 @@ def test_the_paper_s_energies_and_the_partition_by_frames(folder: Path) -> None:
     for energy in ("corners", "box"):
         command = ("train", "tracks.npz", "--partition", "frames", "--energy", energy, "--steps", 40)
         succeed(folder, *command, "--save", f"{energy}.npz")
-        output = succeed(folder, "evaluate", "tracks.npz", "--model", f"{energy}.npz", "--partition", "frames", "--json")
-        found = iou(output)
+        evaluate = ("evaluate", "tracks.npz", "--partition", "frames", "--json")
+        found = iou(succeed(folder, *evaluate, "--model", f"{energy}.npz"))
         assert found["iou"] > found["baselines"]["median"]
         assert any("interpolated truth" in name for name in found["baselines"])
 
@@ -140,10 +140,12 @@ def test_fused_boxes_have_a_status_and_missing_ones_no_number(folder: Path) -> N
     with np.load(folder / "boxes.npz") as file:
         fused, status = file["boxes"], file["status_names"][file["status"]]
     assert np.isnan(fused[3:6]).all() and (status[3:6] == "NOT_FINITE").all()
-    assert np.isfinite(np.delete(fused, [3, 4, 5], axis=0)).all() and (np.delete(status, [3, 4, 5]) == "CONVERGED").all()
+    assert np.isfinite(np.delete(fused, [3, 4, 5], axis=0)).all()
+    assert (np.delete(status, [3, 4, 5]) == "CONVERGED").all()
     succeed(folder, "fuse", "tracks.npz", "--model", "model.npz", "--out", "whole.npz")
     with np.load(folder / "whole.npz") as file:
-        np.testing.assert_array_equal(np.delete(file["boxes"], range(3, 7), axis=0), np.delete(fused, range(3, 7), axis=0))
+        whole = file["boxes"]
+    np.testing.assert_array_equal(np.delete(whole, range(3, 7), axis=0), np.delete(fused, range(3, 7), axis=0))
 
 
 @pytest.mark.parametrize("energy", ["box", "corners"])
