@@ -9,7 +9,7 @@ bottom right), in units of the root of the area of the first box:
 
 with accuracy_k known from training, time through the sequence, and scale_k the log change of scale since the first
 frame (the stub function). The seed is the corner c_k of lowest energy. The loss is the L1 distance of both corners.
-The two energies have weights of their own: names end in _low or _high. `wb.Output(fusion.output, minima=[both kernels])`.
+The two energies have weights of their own: names end in _low or _high. `wb.Output(fusion.output, minima=kernels)`.
 """
 
 from __future__ import annotations
