@@ -141,7 +141,8 @@ class _Stabiliser:
         return Scaled(ZERO, self.rewrite(node))
 
     def _scaled_sum(self, node: Op) -> Scaled:
-        parts = [self.scaled(a) for a in node.args]
+        scaled = [(a, self.scaled(a)) for a in node.args]
+        parts = [Scaled(ZERO, self.rewrite(a)) if self._is_coefficient(s) else s for a, s in scaled]
         exponents = list(dict.fromkeys(p.exponent for p in parts))
         if exponents == [ZERO] or self._stays_moderate(node):
             return Scaled(ZERO, self.inside(node))
@@ -150,6 +151,16 @@ class _Stabiliser:
         shift = function("fixed", _largest([self._unless_zero(p) for p in parts]))
         terms = (mul(p.mantissa, function("shifted_exp", p.exponent, shift)) for p in parts)
         return Scaled(shift, add(*terms))
+
+    def _is_coefficient(self, term: Scaled) -> bool:
+        """Whether exp(exponent) is a number for a whole call that something else is multiplied by: exp(-2*l)*d2.
+
+        As a width or scale it is computed once (prepare.py); to take it out of the sum would cost each term some.
+        """
+        return self._of_weights(term.exponent) and not self._of_weights(term.mantissa)
+
+    def _of_weights(self, node: Op) -> bool:
+        return all(self.arrays[name].role == "weight" for name in node.arrays)
 
     def _scaled_read(self, node: Op) -> Scaled:
         statement = self.definitions[node.args[0]]

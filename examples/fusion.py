@@ -1,240 +1,268 @@
-"""Fusing trackers: section 4 of the paper, a first version on real tracker outputs.
+"""Fusing trackers: section 4 of the paper on real tracker outputs (docs/fusion.md).
 
-Many trackers follow one object; each gives a box in every frame. The fused box is found from two corners, top left and
-bottom right, each the lowest minimum y* of an energy of its own, a sum of one radial basis function for each tracker k:
+Many trackers follow one object; each gives a box in every frame. The fused box is the minimum of an energy whose
+weights are learnt so that it overlaps with the true one (energies/fusion): one joint energy of the whole box, or the
+paper's two energies of its corners.
 
-    E(y) = -sum_k p_k exp(-|y - c_k|^2 / (2 exp(2 (l + delta_k))))
-    c_k  = centre_k + o_k * size_k + side * exp(b_k) * size_k / 2        the corner, each axis on its own
-    p_k  = softmax_k(exp(kappa) A_k + alpha_k + beta_k time + (theta + gamma_k) |scale change_k|)
+    python examples/fusion.py train otb100.npz --partition sequences --save model.npz
+    python examples/fusion.py evaluate otb100.npz --model model.npz --partition sequences
+    python examples/fusion.py fuse otb100.npz --model model.npz --out boxes.npz
+    python examples/fusion.py draw otb100.npz --model model.npz --out output
+    python examples/fusion.py convert --format got10k --results RESULTS --truth TRUTH --out tracks.npz
 
-The weights are learnt so that y* comes close to the true corner (L1 loss, damped derivative): width (l, delta),
-importance (kappa, alpha) and how it changes with time and with the scale of the box since the first frame (beta, theta,
-gamma), and corrections of place (o) and size (b). Importances start from the accuracy A_k of each tracker in training.
-The energy's candidates are the corners c_k themselves; they move with the weights.
-
-    python examples/fusion.py otb100.npz
+Training goes on where it stopped when it is called again. Frames are fused one by one; what is learnt of a tracker
+belongs to its name: trackers that a file lacks are left out, others than those learnt are refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
-import sympy as sp
 import wiberg as wb
 from numpy.typing import NDArray
+from wiberg.energies import fusion
 
 Floats = NDArray[np.float64]
 
-SIDES = {"top left": -1.0, "bottom right": 1.0}
-ACCURACY = 8.0
-"""How much a tracker's importance, as a logarithm, grows with its accuracy (mean IoU) at the start."""
-WIDTH = 0.15
-"""Of every radial basis function at the start, in units of the box."""
-BATCH, BALANCE = 128, 0.7
-"""Frames a step; a sequence of n frames is drawn with weight n^(1 - BALANCE)."""
-RATES = {"delta": 0.3, "alpha": 0.03, "beta": 0.03, "gamma": 0.003, "o": 0.003, "b": 0.003}
-SHARED_RATE = 0.001
-"""Learning rates for each tracker's weights, and for kappa, theta and l that all share. Chosen, as all numbers above,
-by cross-validation over groups of sequences within the training part."""
+ENERGIES = {"box": fusion.BoxFusion, "corners": fusion.CornerFusion}
+PRESETS = {"sequences": "new sequences", "all": "new sequences", "frames": "same sequences, other frames"}
 
 
-# ---------------------------------------------------------------------------------------------- the energy
+# ---------------------------------------------------------------------------------------------- models
 
 
-def declare() -> tuple[wb.Energy, wb.Loss]:
-    """The energy of one corner (`side` says which) and its loss."""
-    n = sp.Symbol("n", integer=True, positive=True)
-    k, q = sp.Idx("k", n), sp.Idx("q", n)
-    y, target = sp.IndexedBase("y", shape=(2,)), sp.IndexedBase("target", shape=(2,))
-    kappa, theta, l = sp.symbols("kappa theta l", real=True)  # noqa: E741
-    alpha, beta, gamma, delta = (sp.IndexedBase(name, shape=(n,)) for name in ("alpha", "beta", "gamma", "delta"))
-    o, b = sp.IndexedBase("o", shape=(n, 2)), sp.IndexedBase("b", shape=(n, 2))
-    time, side = sp.symbols("time side", real=True)
-    centre, size = sp.IndexedBase("centre", shape=(n, 2)), sp.IndexedBase("size", shape=(n, 2))
-    change, accuracy = sp.IndexedBase("change", shape=(n,)), sp.IndexedBase("accuracy", shape=(n,))
+@dataclass
+class Model:
+    """A fusion with its compiled energies, and the learner of its weights."""
 
-    def corner(k: sp.Idx, axis: int) -> sp.Expr:
-        return centre[k, axis] + (o[k, axis] + side * sp.exp(b[k, axis]) / 2) * size[k, axis]
+    fusion: Any
+    source: Any
+    learner: wb.Learner
 
-    cx, cy, importance = (sp.IndexedBase(name, shape=(n,)) for name in ("cx", "cy", "importance"))
-    logarithm = sp.exp(kappa) * accuracy[k] + alpha[k] + beta[k] * time + (theta + gamma[k]) * change[k]
-    where = {cx[k]: corner(k, 0), cy[k]: corner(k, 1), importance[k]: sp.exp(logarithm)}
-    distance2 = (y[0] - cx[k]) ** 2 + (y[1] - cy[k]) ** 2
-    bumps = sp.Sum(importance[k] * sp.exp(-distance2 / (2 * sp.exp(2 * (l + delta[k])))), k)
-    energy = wb.Energy(
-        -bumps / sp.Sum(importance[k], k),
-        variables=[y],
-        weights=[kappa, theta, l, alpha, beta, gamma, delta, o, b],
-        data=[time, side, centre, size, change, accuracy],
-        where=where,
-        candidates={y[0]: corner(q, 0), y[1]: corner(q, 1)},
-        name="corner",
+    @property
+    def notes(self) -> dict[str, Any]:
+        return self.learner.notes
+
+    def fuse(self, tracks: fusion.Tracks) -> tuple[Floats, NDArray[np.int64]]:
+        """Boxes (F, 4), NaN where no tracker counts, and the status of each frame (wb.Status)."""
+        known = [name for name in self.fusion.names if name in tracks.names]
+        unknown = [name for name in tracks.names if name not in self.fusion.names]
+        if unknown:
+            raise wb.InputError(
+                f"the model does not know {len(unknown)} of the trackers: {', '.join(unknown)}; it was trained with "
+                f"{', '.join(self.fusion.names)}"
+            )
+        if not known:
+            raise wb.InputError("the file has none of the model's trackers")
+        less, weights = self.fusion.only(known, self.learner.weights)
+        seen = less.features(tracks)
+        solution = wb.minimise(self.source, weights, less.data(seen), check=False)
+        variables = getattr(solution, "outputs", None) or solution.variables
+        status = solution.status if less.output is None else np.maximum.reduce([p.status for p in solution.solutions])
+        return less.boxes(variables, seen), np.asarray(status, dtype=np.int64)
+
+
+def compiled(kind: Any) -> tuple[Any, wb.Loss]:
+    kernels = [wb.compile(energy) for energy in kind.energies]
+    source = kernels[0] if kind.output is None else wb.Output(kind.output, minima=kernels)
+    return source, wb.Loss(**kind.loss)
+
+
+def optimiser_of(kind: Any) -> Any:
+    settings = kind.settings
+    rates = {name: wb.CosineDecay(rate, max(settings.steps, 1)) for name, rate in kind.rates.items()}
+    if settings.optimiser == "Adam":
+        return wb.Adam(rates, clip=settings.clip)
+    return wb.SGD(rates, momentum=settings.momentum, clip=settings.clip)
+
+
+def model_of(kind: Any, notes: dict[str, Any], fixed: Sequence[str] = (), loss: wb.Loss | None = None) -> Model:
+    """A model before its first step; `fixed` are weights that stay where they are."""
+    source, own = compiled(kind)
+    weights = {name: wb.Weight(start, fixed=True) if name in fixed else start for name, start in kind.weights().items()}
+    learner = wb.Learner(
+        source,
+        loss or own,
+        weights,
+        optimiser_of(kind),
+        damping=kind.settings.damping,
+        selection=wb.Selection() if kind.settings.minima else None,
+        notes=notes,
     )
-    return energy, wb.absolute_error(y, target)
+    return Model(kind, source, learner)
 
 
-def first_weights(trackers: int) -> dict[str, Any]:
-    each = {name: np.zeros(trackers) for name in ("alpha", "beta", "gamma", "delta")}
-    return {
-        "kappa": 0.0,
-        "theta": 0.0,
-        "l": np.log(WIDTH),
-        **each,
-        "o": np.zeros((trackers, 2)),
-        "b": np.zeros((trackers, 2)),
+def new_model(train: fusion.Tracks, energy: str, partition: str, seed: int, changes: dict[str, Any]) -> Model:
+    """The model of a preset, with what tells it from others in its notes."""
+    made = ENERGIES[energy](train, PRESETS[partition] if energy == "box" else "paper", **changes)
+    notes = {
+        "energy": energy,
+        "partition": partition,
+        "seed": seed,
+        "settings": asdict(made.settings),
+        "trackers": list(made.names),
+        "accuracy": made.accuracy.tolist(),
+        "ranking": fusion.ranking(train),
     }
+    return model_of(made, notes)
 
 
-# ---------------------------------------------------------------------------------------------- the data
+def fit(model: Model, tracks: fusion.Tracks, seed: int, **options: Any) -> None:
+    """Take the steps of the model's settings that are not taken yet."""
+    steps = model.fusion.settings.steps - model.learner.steps
+    if steps > 0:
+        with warnings.catch_warnings():  # a tracker that never changes its scale says nothing about how to trust that
+            warnings.simplefilter("ignore", wb.ZeroGradientWarning)
+            model.learner.fit(lambda step: wb.Batch(**model.fusion.batch(tracks, step, seed)), steps=steps, **options)
 
 
-@dataclass(frozen=True)
-class Tracks:
-    """F frames, T trackers. Boxes are x, y, width, height; `unit` and `origin` normalise the frame they belong to."""
-
-    boxes: Floats  # (F, T, 4)
-    truth: Floats  # (F, 4)
-    sequence: NDArray[np.int64]  # (F,)
-    unit: Floats  # (F,)  median size of the boxes
-    origin: Floats  # (F, 2)  median centre
-    data: dict[str, Floats]  # of the energy, (F, ...)
-    targets: dict[str, Floats]  # true corner by side, (F, 2)
-    names: list[str]  # (T,)
-    train: NDArray[np.int64]
-    test: NDArray[np.int64]
+def load(path: Path) -> Model:
+    notes = wb.Learner.read_notes(path)
+    if notes.get("energy") not in ENERGIES:
+        raise wb.CheckpointError(f"{path} is no model of a fusion; make one: fusion.py train DATA.npz --save MODEL")
+    settings = dict(notes["settings"], width=tuple(notes["settings"]["width"]))
+    made = ENERGIES[notes["energy"]](dict.fromkeys(notes["trackers"], 0.0), fusion.Settings(**settings))
+    made.accuracy = np.array(notes["accuracy"])
+    source, loss = compiled(made)
+    return Model(made, source, wb.Learner.load(path, source, loss))
 
 
-def read(path: Path) -> Tracks:
-    with np.load(path) as file:
-        boxes, truth = file["boxes"].astype(float), file["gt"].astype(float)
-        sequence, split = file["seq"].astype(np.int64), file["split_seq"]
-        first = file["seq_init"].astype(float)[sequence]
-        time = file["frame"] / (file["seq_len"][sequence] - 1)
-        names = [str(name) for name in file["tracker_names"]]
-    area = boxes[..., 2] * boxes[..., 3]
-    unit = np.exp(np.median(np.log(area), axis=1) / 2)
-    centres = boxes[..., :2] + boxes[..., 2:] / 2
-    origin = np.median(centres, axis=1)
-    change = np.abs(np.log(area / (first[:, 2] * first[:, 3])[:, None])) / 2
-    data = {
-        "time": (time - 0.5) / 0.29,
-        "centre": np.clip((centres - origin[:, None]) / unit[:, None, None], -60, 60),
-        "size": boxes[..., 2:] / unit[:, None, None],
-        "change": np.minimum(change / 0.35, 6),
-    }
-    corners = {side: truth[:, :2] + (1 + sign) / 2 * truth[:, 2:] for side, sign in SIDES.items()}
-    targets = {side: (corner - origin) / unit[:, None] for side, corner in corners.items()}
-    train, test = (np.flatnonzero(split[sequence] == part) for part in (0, 1))
-    return Tracks(boxes, truth, sequence, unit, origin, data, targets, names, train, test)
+# ---------------------------------------------------------------------------------------------- commands
 
 
-def iou(one: Floats, other: Floats) -> Floats:
-    """Intersection over union of boxes (..., 4)."""
-    low = np.maximum(one[..., :2], other[..., :2])
-    high = np.minimum(one[..., :2] + one[..., 2:], other[..., :2] + other[..., 2:])
-    both = np.clip(high - low, 0, None).prod(axis=-1)
-    union = one[..., 2:].prod(axis=-1) + other[..., 2:].prod(axis=-1) - both
-    return np.asarray(both / union)
+def train(options: argparse.Namespace) -> None:
+    tracks = fusion.Tracks.read(options.data).part(options.partition, "train")
+    changes = {} if options.steps is None else {"steps": options.steps}
+    model = new_model(tracks, options.energy, options.partition, options.seed, changes)
+    if options.save.exists():
+        found = load(options.save)
+        differing = [key for key in model.notes if found.notes.get(key) != model.learner.notes[key]]
+        if differing:
+            raise wb.InputError(
+                f"{options.save} is a model with another {', '.join(differing)}; give another name, or remove it"
+            )
+        model = found
+    steps, began = model.fusion.settings.steps, perf_counter()
+    print(f"{len(tracks.names)} trackers, {len(tracks):,} frames of {len(set(tracks.sequence.tolist()))} sequences")
+    if model.learner.steps:
+        print(f"goes on from step {model.learner.steps}")
+    fit(model, tracks, options.seed, checkpoint=options.save, every_seconds=10)
+    overlap = fusion.overlap(model.fuse(tracks)[0], tracks.known).mean()
+    print(f"{options.save}: {steps} steps in {perf_counter() - began:.1f} s; mean overlap in training {overlap:.4f}")
 
 
-def box(low: Floats, high: Floats) -> Floats:
-    """Boxes from their corners; never inside out."""
-    return np.concatenate([low, np.maximum(high - low, 1e-3)], axis=-1)
+def evaluate(options: argparse.Namespace) -> None:
+    everything, model = fusion.Tracks.read(options.data), load(options.model)
+    tracks = everything if options.partition is None else everything.part(options.partition, "test")
+    boxes, status = model.fuse(tracks)
+    simple = fusion.baselines(tracks, model.notes["ranking"])
+    if options.partition == "frames":
+        known = everything.part("frames", "train")
+        simple["interpolated truth of other frames (a warning)"] = fusion.interpolated(tracks, known)
+    found = fusion.overlaps_of(tracks, {"fusion": boxes, **simple})
+    found["oracle: best box of each frame"] = fusion.oracle(tracks)
+    rows = {name: float(values.mean()) for name, values in found.items()}
+    print(f"{len(tracks):,} frames of {len(set(tracks.sequence.tolist()))} sequences, {len(tracks.names)} trackers")
+    print(f"{'mean IoU':<48} frames   95 % interval   sequences")
+    for name, values in found.items():
+        low, high = fusion.interval(values, tracks.sequence)
+        each = fusion.by_sequence(values, tracks.sequence).mean()
+        print(f"  {name:<46} {rows[name]:.4f}   {low:.3f} to {high:.3f}   {each:.4f}")
+    difference = found["fusion"] - found["median"]
+    low, high = fusion.interval(difference, tracks.sequence)
+    chance = fusion.paired_test(found["fusion"], found["median"], tracks.sequence)
+    print(f"fusion - median: {difference.mean():+.4f} ({low:+.3f} to {high:+.3f}), paired test p = {chance:.4f}")
+    print(f"status: {counted(status)}")
+    if options.sequences:
+        names = [tracks.sequences[k] for k in np.unique(tracks.sequence)]
+        columns = [fusion.by_sequence(found[key], tracks.sequence) for key in ("fusion", "median")]
+        for name, one, other in zip(names, *columns, strict=True):
+            print(f"  {name:<24} {one:.3f}   median {other:.3f}")
+    if options.json:
+        print(json.dumps({"iou": rows.pop("fusion"), "baselines": rows}))
 
 
-# ---------------------------------------------------------------------------------------------- learning
+def counted(status: NDArray[np.int64]) -> str:
+    codes, counts = np.unique(status, return_counts=True)
+    return ", ".join(f"{count} {wb.Status(code).name}" for code, count in zip(codes, counts, strict=True))
 
 
-class Fusion:
-    """A learner for each corner, that share nothing but the data."""
-
-    def __init__(self, tracks: Tracks) -> None:
-        self.tracks = tracks
-        count = np.bincount(tracks.sequence[tracks.train])[tracks.sequence[tracks.train]]
-        self.chance = count**-BALANCE / (count**-BALANCE).sum()
-        accuracy = self.chance @ iou(tracks.boxes, tracks.truth[:, None])[tracks.train]
-        self.accuracy = ACCURACY * (accuracy - accuracy.mean())
-        energy, loss = declare()
-        kernel, weights = wb.compile(energy), first_weights(len(tracks.names))
-        rates = {name: RATES.get(name, SHARED_RATE) for name in weights}
-        self.learners = {side: wb.Learner(kernel, loss, weights, wb.SGD(rates, momentum=0.9)) for side in SIDES}
-
-    def data(self, side: str, frames: NDArray[np.int64]) -> dict[str, Any]:
-        chosen = {name: array[frames] for name, array in self.tracks.data.items()}
-        return {**chosen, "accuracy": self.accuracy, "side": SIDES[side]}
-
-    def fit(self, steps: int, seed: int) -> None:
-        for side, learner in self.learners.items():
-
-            def batch(step: int, side: str = side) -> wb.Batch:
-                random = np.random.default_rng((seed, step))
-                frames = random.choice(self.tracks.train, BATCH, p=self.chance)
-                return wb.Batch(self.data(side, frames), {"target": self.tracks.targets[side][frames]}, name=side)
-
-            print(f"{side} corner", file=sys.stderr)
-            learner.fit(batch, steps=steps, progress=True)
-
-    def boxes(self, frames: NDArray[np.int64]) -> Floats:
-        """The fused boxes, (len(frames), 4), in pixels."""
-        corners = {
-            side: learner.predict(self.data(side, frames))["y"] * self.tracks.unit[frames, None]
-            + self.tracks.origin[frames]
-            for side, learner in self.learners.items()
-        }
-        return box(corners["top left"], corners["bottom right"])
+def fuse(options: argparse.Namespace) -> None:
+    tracks, model = fusion.Tracks.read(options.data), load(options.model)
+    boxes, status = model.fuse(tracks)
+    names = np.array([member.name for member in wb.Status])
+    np.savez(options.out, boxes=boxes.astype(np.float32), status=status.astype(np.int8), status_names=names)
+    print(f"{options.out}: {len(boxes):,} boxes; {counted(status)}")
 
 
-def baselines(tracks: Tracks) -> dict[str, Floats]:
-    """Boxes of the usual fusions on the test part, and of the tracker that was best on the training part."""
-    boxes = tracks.boxes[tracks.test]
-    low, high = boxes[..., :2], boxes[..., :2] + boxes[..., 2:]
-    best = int(iou(tracks.boxes, tracks.truth[:, None])[tracks.train].mean(axis=0).argmax())
-    return {
-        "mean fusion": box(low.mean(axis=1), high.mean(axis=1)),
-        "median fusion": box(np.median(low, axis=1), np.median(high, axis=1)),
-        f"best single tracker ({tracks.names[best]})": boxes[:, best],
-    }
+def draw(options: argparse.Namespace) -> None:
+    try:
+        from fusion_figures import draw_all
+    except ImportError as error:
+        raise wb.MissingPackageError(f"draw needs matplotlib: pip install 'wiberg[figures]' ({error})") from None
+    tracks, model = fusion.Tracks.read(options.data), load(options.model)
+    for path in draw_all(tracks, model, Path(options.out), options.frame):
+        print(path)
 
 
-def by_sequence(values: Floats, sequence: NDArray[np.int64]) -> float:
-    """The mean over sequences of the mean over the frames of each."""
-    count = np.bincount(sequence)
-    return float((np.bincount(sequence, values)[count > 0] / count[count > 0]).mean())
+def convert(options: argparse.Namespace) -> None:
+    arrays = fusion.convert(options.format, options.results, options.truth, every=options.every)
+    np.savez_compressed(options.out, **arrays)
+    frames, trackers = arrays["boxes"].shape[:2]
+    print(
+        f"{options.out}: {frames:,} frames of {len(arrays['seq_names'])} sequences, {trackers} trackers; "
+        f"{100 * (1 - arrays['valid'].mean()):.2f} % of the boxes are missing"
+    )
 
 
-def main(arguments: list[str] | None = None) -> dict[str, float]:
-    parser = argparse.ArgumentParser(description="Fuse the boxes of many trackers with learnt corner energies.")
-    parser.add_argument("file", type=Path, help="tracker outputs with ground truth, .npz")
-    parser.add_argument("--steps", type=int, default=200, help="steps of each corner's learner")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", type=Path, help="folder for the two learners")
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Fuse the boxes of many trackers with a learnt energy.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, what: str, *, data: bool = True, model: bool = True) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=what, description=what)
+        made.set_defaults(run=run)
+        if data:
+            made.add_argument("data", type=Path, metavar="DATA.npz", help="tracker outputs")
+        if model:
+            made.add_argument("--model", type=Path, required=True, help="what train has saved")
+        return made
+
+    one = command("train", train, "learn the weights of an energy from the training part of a file", model=False)
+    one.add_argument("--partition", choices=fusion.PARTITIONS, default="sequences")
+    one.add_argument("--energy", choices=tuple(ENERGIES), default="box")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--steps", type=int, help="other than the preset's")
+    one.add_argument("--save", type=Path, required=True, metavar="MODEL", help="a file; training goes on from it")
+    one = command("evaluate", evaluate, "compare fused boxes with the true ones, and with simple fusions")
+    one.add_argument("--partition", choices=fusion.PARTITIONS, help="its test part; by default all frames")
+    one.add_argument("--sequences", action="store_true", help="the mean of each sequence, too")
+    one.add_argument("--json", action="store_true", help="the means as JSON in the last line")
+    one = command("fuse", fuse, "write the fused box of every frame")
+    one.add_argument("--out", type=Path, required=True, metavar="BOXES.npz")
+    one = command("draw", draw, "draw trackers, fused and true boxes, and the energy before and after learning")
+    one.add_argument("--out", type=Path, default=Path("output"), help="a folder")
+    one.add_argument("--frame", type=int, help="its number in the file; by default one where trackers disagree")
+    one = command("convert", convert, "read the formats of benchmarks", data=False, model=False)
+    one.add_argument("--format", choices=tuple(fusion.FORMATS), required=True)
+    one.add_argument("--results", type=Path, required=True, help="folder of the trackers' results")
+    one.add_argument("--truth", type=Path, required=True, help="folder of the sequences' true boxes")
+    one.add_argument("--every", type=int, default=1, help="keep every so manieth frame")
+    one.add_argument("--out", type=Path, required=True, metavar="DATA.npz")
     options = parser.parse_args(arguments)
-    if not options.file.is_file():
-        parser.error(f"{options.file}: no such file; give a file of tracker outputs, such as otb100.npz")
-
-    tracks = read(options.file)
-    print(f"{len(tracks.names)} trackers; {len(tracks.train):,} frames to learn from, {len(tracks.test):,} to test on")
-    fusion = Fusion(tracks)
-    fused = {"fusion, before learning": fusion.boxes(tracks.test)}
-    fusion.fit(options.steps, options.seed)
-    fused["fusion, learnt"] = fusion.boxes(tracks.test)
-    print(f"\n{'mean IoU on the test part':<38}  frames  sequences")
-    scores = {}
-    for name, boxes in {**baselines(tracks), **fused}.items():
-        overlap = iou(boxes, tracks.truth[tracks.test])
-        scores[name] = float(overlap.mean())
-        print(f"  {name:<36}  {scores[name]:.3f}  {by_sequence(overlap, tracks.sequence[tracks.test]):9.3f}")
-    if options.save is not None:
-        options.save.mkdir(parents=True, exist_ok=True)
-        for side, learner in fusion.learners.items():
-            learner.save(options.save / f"{side.replace(' ', '_')}.npz")
-        print(f"learners saved in {options.save}")
-    return scores
+    try:
+        options.run(options)
+    except (wb.WibergError, OSError) as error:
+        sys.exit(f"fusion.py: {error}")
 
 
 if __name__ == "__main__":

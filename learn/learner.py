@@ -15,6 +15,7 @@ completed step, and learning can go on from there. Files that it goes on from: s
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import warnings
@@ -68,6 +69,7 @@ _OPTIONS = (
     "method",
     "gtol",
     "max_iterations",
+    "notes",
 )
 
 _FIT_OPTIONS = ("batches", "steps", "progress", "callback", "checkpoint", "every_steps", "every_seconds", "client")
@@ -112,6 +114,9 @@ class Learner:
         on with the next batch.
     bounds, eliminate, method, gtol, max_iterations
         As for `minimise`; they hold for every batch and for `predict`.
+    notes : dict, optional
+        JSON values that belong to what is learnt (names, units, where it is from): saved with it, and read without it
+        by `read_notes`.
 
     Raises
     ------
@@ -153,6 +158,7 @@ class Learner:
         method: str = "trust-region",
         gtol: float = 1e-8,
         max_iterations: int = 100,
+        notes: Mapping[str, Any] | None = None,
         **unknown: Any,
     ) -> None:
         if not isinstance(kernel, (Kernel, Output)):
@@ -186,6 +192,7 @@ class Learner:
             self.minimiser["bounds"] = _plain_bounds(bounds)
         if eliminate is not None:
             self.minimiser["eliminate"] = _plain_names(kernel, eliminate, method, bounds is not None)
+        self.notes = _plain_notes(notes, who)
         if selection is not None:
             check_selection(selection, self._model, who)
         self.selection = selection
@@ -494,6 +501,7 @@ class Learner:
                 **self.minimiser,
             },
             "selection": None if self.selection is None else self.selection.describe(),
+            **({"notes": self.notes} if self.notes else {}),
         }
         arrays = {
             "start": self._coordinates.start,
@@ -537,6 +545,7 @@ class Learner:
             },
             from_description(header["optimiser"]),
             selection=Selection.from_description(header["selection"]) if header.get("selection") else None,
+            notes=header.get("notes"),
             **{name: schedule.from_description(setting) for name, setting in header["settings"].items()},
         )
         memory = {
@@ -551,10 +560,30 @@ class Learner:
         learner._loaded = True
         return learner
 
+    @staticmethod
+    def read_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
+        """The notes of the learner that was saved, without its formulas.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing or damaged.
+        """
+        return dict(checkpoint.load(path).header.get("notes") or {})
+
 
 def _refuse_options(who: str, unknown: Mapping[str, Any], allowed: Sequence[str]) -> None:
     for name in unknown:
         raise InputTypeError(f"{who}: no option {name!r}{nearest(name, allowed)}; options: {', '.join(allowed)}")
+
+
+def _plain_notes(notes: Mapping[str, Any] | None, who: str) -> dict[str, Any]:
+    """Notes as a checkpoint gives them back: a copy, through JSON."""
+    try:
+        plain = json.loads(json.dumps(dict(notes or {}), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"{who}: notes must be a dict of JSON values, as texts and numbers ({error})") from None
+    return dict(plain)
 
 
 def _averages(arrays: Mapping[str, Any]) -> Averages:

@@ -330,3 +330,20 @@ def test_exponents_beyond_1e17_are_rounded_alike_in_all_loops_of_a_kernel():
         gradient = kernel.gradient({"p": size * values, "t": size, "u": 0.7 * size}, None, data)
         np.testing.assert_allclose(gradient[:17], expected, rtol=1e-13)
         np.testing.assert_allclose(gradient[17:], [data["q"].sum(), data["v"][chosen].sum()], rtol=1e-13)
+
+
+def test_an_exponential_of_weights_that_data_are_multiplied_by_stays_a_coefficient():
+    """Taking it out of 1 + exp(-2 w) d2 would cost every term some exponentials, and nested ones ever more.
+
+    Cause: a heavy-tailed kernel with learnt widths came out as 2 MB of source. Sums of such exponentials alone, or of
+    those with the variables in the exponent, are still scaled.
+    """
+    width, q = sp.IndexedBase("w", shape=(n,)), sp.IndexedBase("q", shape=(n,))
+    d2 = (t - x[i]) ** 2
+    kernel = 1 / (1 + sp.exp(-2 * width[i]) * d2 + sp.exp(-2 * q[i]) * (u - x[i]) ** 2)
+    energy = wb.Energy(-sp.Sum(kernel, i), variables=[t, u], weights=[width, q], data=[x])
+    program = stabilise(lower(energy))
+    assert not any("shifted_exp" in str(s.expression) for s in program.statements)
+    mixture = sp.log(sp.exp(width[0]) * t**2 + sp.exp(q[0] + u))
+    scaled = stabilise(lower(wb.Energy(mixture, variables=[t, u], weights=[width, q])))
+    assert any("softplus" in str(s.expression) or "shifted_exp" in str(s.expression) for s in scaled.statements)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -102,54 +101,6 @@ def test_claims_of_the_paper(tmp_path: Path) -> None:
     squares, quadratic = re.findall(r"g by (\S+), from -\(H\^2 \+ m I\)\^-1 H g by (\S+)", output)
     assert float(squares[0]) > 0.01 > float(squares[1])
     assert float(quadratic[1]) > 0.01 > float(quadratic[0])
-
-
-def tracks(path: Path) -> Path:
-    """Five trackers of two sequences of 40 frames; the first one is lost in both."""
-    random = np.random.default_rng(0)
-    frames, trackers = 80, 5
-    truth = np.concatenate([random.uniform(0, 200, (frames, 2)), np.full((frames, 2), 30.0)], axis=1)
-    boxes = truth[:, None] + random.normal(0, 1.5, (frames, trackers, 4))
-    boxes[:, 0, :2] += 300
-    sequence = np.repeat([0, 1], frames // 2)
-    np.savez(
-        path,
-        boxes=boxes.astype(np.float32),
-        gt=truth.astype(np.float32),
-        seq=sequence.astype(np.int16),
-        frame=(1 + np.arange(frames) % 40).astype(np.int32),
-        seq_len=np.array([41, 41], np.int32),
-        seq_init=truth[[0, 40]].astype(np.float32),
-        split_seq=np.array([0, 1], np.int8),
-        tracker_names=np.array([f"tracker {k}" for k in range(trackers)]),
-    )
-    return path
-
-
-def scores(output: str) -> dict[str, float]:
-    rows = re.findall(r"^  ([a-z][^\n]*?) {2,}(\d\.\d+) +\d\.\d+$", output, re.MULTILINE)
-    return {name.split(" (")[0]: float(value) for name, value in rows}
-
-
-def test_fusion_leaves_the_lost_tracker_out_and_saves(tmp_path: Path) -> None:
-    file = str(tracks(tmp_path / "tracks.npz"))
-    found = scores(succeed(tmp_path, "fusion.py", file, "--steps", "5", "--save", "learnt"))
-    assert found["fusion, learnt"] > found["mean fusion"]
-    assert len(list((tmp_path / "learnt").iterdir())) == 2
-
-
-def test_fusion_without_a_file_says_so(tmp_path: Path) -> None:
-    done = run(tmp_path, "fusion.py", "nowhere.npz")
-    assert done.returncode == 2
-    assert "nowhere.npz: no such file" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@WITH_TRACKS
-def test_learnt_fusion_beats_the_median_on_real_trackers(tmp_path: Path) -> None:
-    found = scores(succeed(tmp_path, "fusion.py", str(TRACKS)))
-    assert found["fusion, learnt"] > found["median fusion"]
-    assert found["fusion, learnt"] > found["best single tracker"]
 
 
 @pytest.mark.parametrize("file", ["", pytest.param(str(TRACKS), marks=WITH_TRACKS)], ids=["made up", "real"])

@@ -287,3 +287,23 @@ def test_killed_runs_end_with_the_bits_of_the_uninterrupted_one():
     assert shown.returncode == 0, shown.stderr
     assert "4 of 4 runs ended with the bits" in shown.stdout
     assert int(re.search(r"after (\d+) kills", shown.stdout)[1]) >= 4
+
+
+# ---------------------------------------------------------------------------------------------- notes
+
+
+def test_notes_are_saved_with_what_is_learnt(spring, t_loss, tmp_path):
+    notes = {"trackers": ["a", "b"], "unit": {"length": 0.5}, "made": None}
+    learner = learner_of(spring, t_loss, notes=notes)
+    learner.fit(batch_of, steps=2, checkpoint=tmp_path / "run")
+    notes["trackers"].append("c")  # they are a copy
+    kept = {"trackers": ["a", "b"], "unit": {"length": 0.5}, "made": None}
+    assert wb.Learner.read_notes(tmp_path / "run") == wb.Learner.load(tmp_path / "run", spring, t_loss).notes == kept
+    learner_of(spring, t_loss).save(tmp_path / "none")
+    assert wb.Learner.read_notes(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize("notes", [{"a": np.zeros(2)}, {"a": float("nan")}, [1, 2]])
+def test_notes_that_are_no_json_are_refused(spring, t_loss, notes):
+    with pytest.raises(wb.InputTypeError, match="notes must be a dict of JSON values"):
+        learner_of(spring, t_loss, notes=notes)
