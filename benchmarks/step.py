@@ -34,8 +34,6 @@ from wiberg.compiler.native import compile_driver
 from wiberg.compiler.signature import DoublePointer, IntegerPointer
 from wiberg.runtime.algebra import factorisation
 from wiberg.runtime.algebra.blocks import NONE, Blocks, find_blocks
-from wiberg.runtime.algebra.linear_algebra import cholesky
-from wiberg.runtime.algebra.trust_region import boundary_step, newton_step, spectrum
 
 Floats = NDArray[np.float64]
 SIZES = (20, 50, 100, 200)
@@ -46,38 +44,22 @@ REPEATS = 20
 RADIUS = 0.5
 
 
-def _factor(h: DoublePointer, g: DoublePointer, n: int, p: DoublePointer, space: DoublePointer, repeats: int) -> float:
-    good = True
-    for _ in range(repeats):
-        good = cholesky(h, n, space)
-    return 1.0 if good else 0.0
-
-
-def _newton(h: DoublePointer, g: DoublePointer, n: int, p: DoublePointer, space: DoublePointer, repeats: int) -> float:
-    good = True
-    for _ in range(repeats):
-        good = newton_step(h, g, n, space, p)
-    return 1.0 if good else 0.0
-
-
-def _lowest(h: DoublePointer, g: DoublePointer, n: int, p: DoublePointer, space: DoublePointer, repeats: int) -> float:
-    lowest = 0.0
-    for _ in range(repeats):
-        lowest, _bound = spectrum(h, n, space)
-    return lowest
-
-
-def _boundary(
-    h: DoublePointer, g: DoublePointer, n: int, p: DoublePointer, space: DoublePointer, repeats: int
+def _factor(
+    layout: IntegerPointer,
+    h: DoublePointer,
+    g: DoublePointer,
+    n: int,
+    p: DoublePointer,
+    space: DoublePointer,
+    repeats: int,
 ) -> float:
-    lowest = 0.0
+    good = True
     for _ in range(repeats):
-        lowest, bound = spectrum(h, n, space)
-        boundary_step(space, g, n, lowest, bound, RADIUS, p, shifted(space, n * n + 5 * n))
-    return lowest
+        good = factorisation.factor(layout, h, n, space)
+    return 1.0 if good else 0.0
 
 
-def _newton_in_blocks(
+def _newton(
     layout: IntegerPointer,
     h: DoublePointer,
     g: DoublePointer,
@@ -92,7 +74,7 @@ def _newton_in_blocks(
     return 1.0 if good else 0.0
 
 
-def _lowest_in_blocks(
+def _lowest(
     layout: IntegerPointer,
     h: DoublePointer,
     g: DoublePointer,
@@ -107,7 +89,7 @@ def _lowest_in_blocks(
     return lowest
 
 
-def _boundary_in_blocks(
+def _boundary(
     layout: IntegerPointer,
     h: DoublePointer,
     g: DoublePointer,
@@ -134,10 +116,10 @@ class Problem:
         self.g, self.p, self.space = random.standard_normal(n), np.empty(n), np.empty(n * n + 9 * n)
 
     def call(self, function: Callable[..., Any], h: Floats) -> Callable[[], float]:
-        """REPEATS calls of a compiled function."""
+        """REPEATS calls of a compiled function, without blocks."""
         driver = compile_driver(function, function.__name__)[0]
         addresses = (h.ctypes.data, self.g.ctypes.data, self.n, self.p.ctypes.data, self.space.ctypes.data)
-        return lambda: float(driver.call(*addresses, REPEATS))
+        return lambda: float(driver.call(NONE.ctypes.data, *addresses, REPEATS))
 
     def upper(self) -> Floats:
         return np.triu(self.space[: self.n * self.n].reshape(self.n, self.n))
@@ -222,10 +204,10 @@ def arrow_rows(border: int, count: int) -> Iterator[Row]:
     problem = Arrow(border, count)
     repeats = max(1, 2000 // problem.n)
     for work, function, h in (
-        ("Newton's step", _newton_in_blocks, problem.definite),
-        ("lowest eigenvalue, minimum", _lowest_in_blocks, problem.definite),
-        ("lowest eigenvalue, saddle", _lowest_in_blocks, problem.indefinite),
-        ("step to the boundary", _boundary_in_blocks, problem.indefinite),
+        ("Newton's step", _newton, problem.definite),
+        ("lowest eigenvalue, minimum", _lowest, problem.definite),
+        ("lowest eigenvalue, saddle", _lowest, problem.indefinite),
+        ("step to the boundary", _boundary, problem.indefinite),
     ):
         ours, theirs = problem.call(function, h, repeats)
         near(work, ours(), theirs())

@@ -14,8 +14,9 @@ The decrease of the energy is compared with that of the model (trust_region.py).
   more, or the step itself, made longer up to the radius or the minimum of the model along it (`lengthened`).
 - Where the model promises less than the rounding of the energy, the gradient judges a step.
 - Where the gradient is within gtol and the lowest curvature negative, the step along it leaves the saddle. Where that
-  curvature is slight, Newton's steps come first: along a direction in which the energy does not change (all unknowns
-  turned together) the curvature is not 0 but of the size of the gradient, of either sign, and vanishes with it.
+  curvature is slight, Newton's steps come first (`flatten`): along a direction in which the energy does not change
+  (all unknowns turned together) the curvature is not 0 but of the size of the gradient, of either sign, and vanishes
+  with it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ SLIGHT = 1e-6
 
 DOUBTFUL, HOPELESS = 6, 16
 """How many steps from a point may be refused: below the rounding of the energy, and at all. The last is 1e-30 long."""
+
+LEAPS = 3
+"""How many of Newton's steps are made from a point of slight curvature before they are given up."""
 
 NO_SCALE = 1e-30
 """Variables below this say nothing about the scale of a problem: a start this near to 0 is meant as 0."""
@@ -115,6 +119,46 @@ def shifted_step(
     for i in range(n):
         hessian[i * n + i] = diagonal[i]
     return found and dot(step, step, n) < math.inf
+
+
+def flatten(
+    evaluate: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    layout: IntegerPointer,
+    y: DoublePointer,
+    here: DoublePointer,
+    energy: float,
+    there: DoublePointer,
+    space: DoublePointer,
+    work: DoublePointer,
+    newton: DoublePointer,
+    trial: DoublePointer,
+) -> tuple[bool, int, float]:
+    """trial, there <- where some of Newton's steps from y lead, if the gradient has less than half its length there.
+
+    A long step along a curved valley leaves its floor, and the next returns to it: so up to LEAPS are made before they
+    are given up. Returns whether that was found, how many evaluations it took, and the energy there.
+    """
+    gradient_norm, last = math.sqrt(dot(here, here, n)), here
+    vectors.copy(y, trial, n)
+    for step in range(1, LEAPS + 1):
+        hessian = shifted(last, n)
+        lowest, _ = spectrum(layout, hessian, n, space)
+        if not shifted_step(layout, hessian, last, n, max(0.0, -2.0 * lowest), space, work, newton):
+            return False, step - 1, energy
+        vectors.add(trial, newton, trial, n)
+        reached = call_evaluate(evaluate, trial, trial, table, extents, instance, prepared, scratch, there)
+        if not reached < math.inf or not dot(there, there, n + n * n) < math.inf:
+            return False, step, energy
+        if math.sqrt(dot(there, there, n)) < 0.5 * gradient_norm and reached - energy <= ROUNDING * abs(energy):
+            return True, step, reached
+        last = there
+    return False, LEAPS, energy
 
 
 def take_step(y: DoublePointer, step: DoublePointer, n: int, trial: DoublePointer) -> bool:
@@ -196,22 +240,34 @@ def descend(
                     status = CONVERGED
                     break
                 slight = lowest > -SLIGHT * bound and gradient_norm < 0.5 * flattened and iterations < max_iterations
-                if slight and shifted_step(layout, hessian, here, n, -2.0 * lowest, space, work, newton):
-                    flattened = gradient_norm
-                    if take_step(y, newton, n, trial):
-                        trial_energy = call_evaluate(
-                            evaluate, trial, trial, table, extents, instance, prepared, scratch, there
-                        )
-                        evaluations += 1
-                        trial_norm = math.sqrt(dot(there, there, n))
-                        if trial_norm < 0.5 * gradient_norm and trial_energy - energy <= noise:
-                            iterations += 1
-                            for i in range(n):
-                                y[i] = trial[i]
-                            here, there = there, here
-                            energy, gradient_norm, gradient_size = trial_energy, trial_norm, largest(here, n)
-                            continue
                 if slight:
+                    flattened = gradient_norm
+                    flatter, tried, trial_energy = flatten(
+                        evaluate,
+                        table,
+                        extents,
+                        instance,
+                        prepared,
+                        scratch,
+                        n,
+                        layout,
+                        y,
+                        here,
+                        energy,
+                        there,
+                        space,
+                        work,
+                        newton,
+                        trial,
+                    )
+                    evaluations += tried
+                    if flatter:
+                        iterations += 1
+                        vectors.copy(trial, y, n)
+                        here, there = there, here
+                        energy, gradient_size = trial_energy, largest(here, n)
+                        gradient_norm = math.sqrt(dot(here, here, n))
+                        continue
                     lowest, bound = spectrum(layout, hessian, n, space)
         if not shortened:
             if iterations >= max_iterations:

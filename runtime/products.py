@@ -21,7 +21,8 @@ from .algebra.conjugate_gradients import Remembering
 from .algebra.lanczos import lanczos_slice, memory_size
 from .newton_cg import GTOL, newton_slice
 from .problem import Problem
-from .sparse import FLATTER, forcing_of, leave_saddles
+from .saddles import leave_saddles
+from .sparse import FLATTER, forcing_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

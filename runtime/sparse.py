@@ -3,15 +3,14 @@
 Steps are made by conjugate gradients, or by factors where these are the better way (direct.py).
 
 Each instance that ends with a small gradient is asked for its curvature (curvature.py). Where that is negative, a step
-along the lowest curvature leaves the saddle, and the loop goes on from there.
+along the lowest curvature leaves the saddle, and the loop goes on from there (saddles.py).
 """
 
 from __future__ import annotations
 
-import math
 import struct
 from array import array
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +20,9 @@ from ..compiler.arrays import address_of
 from ..compiler.evaluate import Prepared, run
 from ..compiler.slices import run_slices
 from .algebra.curvature import curvature
-from .descend import HOPELESS, NO_SCALE, ROUNDING
 from .problem import Problem
-from .statuses import ABYSS, CONVERGED, ITERATION_LIMIT, SADDLE, STALLED
+from .saddles import downwards, flatten_stalled, hessian_at, leave_saddles
+from .statuses import STALLED
 
 if TYPE_CHECKING:
     from .algebra.direct import Stage
@@ -64,22 +63,15 @@ def descend_sparse(problem: Problem, limits: Integers) -> None:
     """From y to minima, with so many steps for each instance, (B,)."""
     kernel, inputs, y, reals, integers = problem.kernel, problem.inputs, problem.y, problem.reals, problem.integers
 
-    def downwards(instance: int) -> tuple[Floats, float] | None:
-        if integers[instance, 2] != CONVERGED or not math.isnan(reals[instance, 1]):
-            return None
-        matrix = hessian_at(kernel, inputs, y, instance)
-        found = curvature(matrix)
-        reals[instance, 1] = found.lowest
-        if found.downwards is None:
-            return None
-        return found.downwards, -float(found.downwards @ (matrix @ found.downwards))
-
     def descend(rest: Integers, some: range) -> None:
         forcing = forcing_of(kernel)
         descend_by_slots(problem, rest, some, matrix=HESSIAN, gtol=problem.gtol, forcing=forcing, flattening=FLATTER)
+        for instance in some:
+            if integers[instance, 2] == STALLED and not reals[instance, 1] > 0.0:
+                flatten_stalled(problem, rest, instance)
 
     descend(limits, range(len(y)))
-    leave_saddles(problem, limits, downwards, descend)
+    leave_saddles(problem, limits, partial(downwards, problem, limits), descend)
     for instance in np.flatnonzero((integers[:, 2] == STALLED) & np.isnan(reals[:, 1])):
         reals[instance, 1] = curvature(hessian_at(kernel, inputs, y, int(instance))).lowest
 
@@ -156,70 +148,3 @@ def _run_stage(
     for entry in entries:
         if entry.failures:
             raise entry.failures.pop()
-
-
-# ---------------------------------------------------------------------------------------------- curvature, saddles
-
-
-def hessian_at(kernel: Any, inputs: Any, y: Floats, instance: int) -> Any:
-    """The sparse Hessian of one instance as a CSR array."""
-    pattern, slots = kernel.hessian_slots(inputs, y[instance], instance)
-    return pattern.matrix(pattern.fill(slots))
-
-
-def leave_saddles(
-    problem: Problem,
-    limits: Integers,
-    downwards: Callable[[int], tuple[Floats, float] | None],
-    descend: Callable[[Integers, range], None],
-) -> None:
-    """Step down from the CONVERGED instances that are saddles, descend again, and look again.
-
-    Parameters
-    ----------
-    downwards
-        Of an instance: a unit vector along which its energy curves down at y, and by how much; None at a minimum.
-    descend
-        Descends again from y, for some instances with so many steps, (B,).
-    """
-    integers, rest = problem.integers, limits.copy()
-    for instance in map(int, np.flatnonzero(integers[:, 2] == CONVERGED)):
-        while (found := downwards(instance)) is not None and _has_left(problem, limits, instance, *found):
-            before = integers[instance, :2].copy()
-            rest[instance] = limits[instance] - before[0]
-            descend(rest, range(instance, instance + 1))
-            integers[instance, :2] += before
-
-
-def _has_left(problem: Problem, limits: Integers, instance: int, direction: Floats, curved: float) -> bool:
-    """Whether y has left a saddle for a lower energy.
-
-    Writes ITERATION_LIMIT where no step was left, and SADDLE where no step down was found.
-    """
-    kernel, inputs, y, integers = problem.kernel, problem.inputs, problem.y, problem.integers
-    if integers[instance, 0] >= limits[instance]:
-        integers[instance, 2] = ITERATION_LIMIT
-        return False
-    integers[instance, 0] += 1
-    here = y[instance].copy()
-
-    def value_at(length: float) -> float:
-        integers[instance, 1] += 1
-        return float(kernel.value_at(inputs, here + length * direction, instance))
-
-    energy, size = kernel.value_at(inputs, here, instance), float(np.abs(here).max())
-    length = max(1e-3 * (size if size > NO_SCALE else 1.0), math.sqrt(200.0 * ROUNDING * abs(energy) / curved))
-    for _ in range(HOPELESS):
-        for signed in (length, -length):
-            lowest = value_at(signed)
-            if lowest < energy - 1e-4 * curved * length**2:
-                for _ in range(HOPELESS):  # the scale is a guess: further, while it falls in proportion
-                    following = value_at(4.0 * signed)
-                    if not ABYSS < following < energy - 3.5 * (energy - lowest):
-                        break
-                    signed, lowest = 4.0 * signed, following
-                y[instance] = here + signed * direction
-                return True
-        length /= 4.0
-    integers[instance, 2] = SADDLE
-    return False

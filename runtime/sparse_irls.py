@@ -14,7 +14,8 @@ import numpy as np
 from ..compiler.evaluate import run
 from .algebra.curvature import curvature
 from .problem import Problem
-from .sparse import descend_by_slots, hessian_at
+from .saddles import hessian_at
+from .sparse import descend_by_slots
 from .statuses import CONVERGED, ITERATION_LIMIT, SADDLE, STALLED
 
 EXACT = 1e-10

@@ -37,7 +37,7 @@ from .linear_algebra import (
     subtract_products,
     subtract_two,
 )
-from .trust_region import CHANCE
+from .trust_region import CHANCE, secular_step
 from .vectors import copy, scale, zero
 
 # What `layout` says; where COUNT is 0, so is LOWEST, and the others are not read. LOWEST is 1 where the lowest
@@ -472,9 +472,7 @@ def boundary_step(
         copy(x, w, size)
         solve(layout, f, w)
         curved = part * part / delta + dot(x, w, size)
-        following = delta + length * length / curved * (length - 1.0)
-        if not low < following < high:
-            following = math.sqrt(low) * math.sqrt(high)
+        following = secular_step(delta, length, curved, low, high)
         if abs(following - delta) <= EPSILON * delta:
             break
         delta = following

@@ -113,6 +113,12 @@ def spectrum(h: DoublePointer, n: int, space: DoublePointer) -> tuple[float, flo
     return lowest, bound
 
 
+def secular_step(delta: float, length: float, curved: float, low: float, high: float) -> float:
+    """The next delta by Newton's method on 1/length - 1, inside the bracket; curved is -length times length's slope."""
+    following = delta + length * length / curved * (length - 1.0)
+    return following if low < following < high else math.sqrt(low) * math.sqrt(high)
+
+
 def _upright(space: DoublePointer, beta: DoublePointer, z: DoublePointer, n: int, x: DoublePointer) -> float:
     """The sign that makes the largest entry of Qz positive (the first of equals); x is overwritten."""
     for i in range(n):
@@ -181,9 +187,7 @@ def boundary_step(
         else:
             high = delta
         curved = part * part / delta + inverse_quadratic(n, top, bottom, x)
-        following = delta + length * length / curved * (length - 1.0)
-        if not low < following < high:
-            following = math.sqrt(low) * math.sqrt(high)
+        following = secular_step(delta, length, curved, low, high)
         if abs(following - delta) <= EPSILON * delta:
             break
         delta = following
