@@ -69,9 +69,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 FIGURES = {
-    "plot_energy": ".learn.landscape",
-    "plot_history": ".learn.figures",
-    "plot_movement": ".learn.movement",
+    "plot_energy": ".learn.reports.landscape",
+    "plot_history": ".learn.reports.figures",
+    "plot_movement": ".learn.reports.movement",
     "plot_path": ".runtime.plot",
 }
 
@@ -84,7 +84,7 @@ def __getattr__(name: str) -> Any:
     if name in FIGURES:
         return getattr(import_module(FIGURES[name], __name__), name)
     if name in ("unrolled_gradient", "unrolled_start_gradient"):
-        from .learn import unrolled
+        from .learn.derivative import unrolled
 
         return getattr(unrolled, name)
     if name in ("torch", "jax", "sklearn"):

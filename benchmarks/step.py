@@ -29,9 +29,9 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 from timing import Row, compare
-from wiberg.compiler.calling import shifted
-from wiberg.compiler.native import compile_driver
-from wiberg.compiler.signature import DoublePointer, IntegerPointer
+from wiberg.compiler.machine_code.calling import shifted
+from wiberg.compiler.machine_code.native import compile_driver
+from wiberg.compiler.machine_code.signature import DoublePointer, IntegerPointer
 from wiberg.runtime.algebra import factorisation
 from wiberg.runtime.algebra.blocks import NONE, Blocks, find_blocks
 

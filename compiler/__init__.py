@@ -2,27 +2,24 @@
 
 Reading order:
 
-    expression, special, primitives, program    the language between SymPy and kernels
-    ranges, intervals, family                   ranges that depend on other indices; what values a formula can take;
-                                                indices of families
-    lower, user_functions, stabilise,           from SymPy to the language
-    differentiate, products, simplify, share,   the passes, put together in derive
-    common, prepare, schedule, rows, freeze,
-    sizes, emit, nests
-    landings, support, slots, pattern,          sparse second derivatives: found, computed, filled in
-    compressed
-    reference                                   the interpreter
-    vectormath, pointers, entry                 kernels in machine code, by numba
-    signature, calling, translate               drivers in machine code
-    native, cache                               where both are kept
-    declaration, arrays, accesses, layout,      from the user's arrays to a call
-    binding, threads, memory, slices, evaluate,
-    kernel
-    formula, random_energies, testing           checks against the SymPy expression itself
-    readable, costs, nonfinite, explain         what a kernel says about itself
+    program/        the language between SymPy and kernels: expression, special, primitives, program; ranges and
+                    families of indices; readable (programs as people read them); reference (the interpreter)
+    passes/         lower, user_functions, stabilise: from SymPy to the language; differentiate, products, simplify,
+                    share, common, prepare: derivatives, and what is computed once; intervals, degree, elimination,
+                    irls: what is found in a program; couplings, landings, support, slots: sparse second derivatives
+    derive          the passes put together, for each kind of kernel
+    text/           schedule, rows, tiles: which loops, in what order; freeze, sizes, nests, nest_text, function_text,
+                    emit: the text of a kernel
+    machine_code/   vectormath, pointers, entry: kernels, by numba; signature, calling, translate: drivers; native and
+                    cache, where both are kept
+    calls/          from the user's arrays to a call: declaration, arrays, accesses, layout, binding; threads, memory,
+                    slices, evaluate: over batches; pattern, compressed: into sparse matrices
+    kernel          what a user holds
+    points, formula, random_energies, testing      checks against the SymPy expression itself
+    costs, nonfinite, explain                      what a kernel says about itself
 """
 
+from .calls.threads import set_threads
 from .kernel import Kernel, compile, supported_functions
-from .threads import set_threads
 
 __all__ = ["Kernel", "compile", "set_threads", "supported_functions"]

@@ -15,14 +15,14 @@ from typing import Any
 import sympy as sp
 
 from ..energies.energy import Energy
-from .degree import is_quadratic
 from .derive import derive, out_size, scheduled, value
-from .expression import ZERO, Affine, Gather, Op, gathers
-from .nests import Nest
-from .primitives import CHEAP
-from .program import Array, Program, Statement
-from .ranges import closed
-from .schedule import Schedule
+from .passes.degree import is_quadratic
+from .program.expression import ZERO, Affine, Gather, Op, gathers
+from .program.primitives import CHEAP
+from .program.program import Array, Program, Statement
+from .program.ranges import closed
+from .text.nests import Nest
+from .text.schedule import Schedule
 
 NUMBER_BYTES = 8
 

@@ -19,27 +19,27 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..energies.energy import Energy
-from . import sizes
-from .common import PREFIX, split
-from .couplings import couplings_by_data, couplings_by_extents
-from .declaration import ADJOINTS, CHOSEN, COMMON, COUNT, FAMILY_ROWS, KIND_NAMES
-from .differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
-from .emit import Emitted, emit
-from .expression import Affine, constant, name
-from .function_text import Memory, Place
-from .irls import anchor, anchored_majoriser, first_system, fixed_majoriser
-from .landings import BY_DATA, Structure, Support
-from .lower import lower, lower_candidates
-from .prepare import hoist, prepare
-from .products import divide
-from .program import Program, Range, Statement, moved
-from .schedule import Schedule, schedule
-from .share import share
-from .simplify import inline, merge, prune, simplify
-from .slots import slot_product, sparse_second
-from .stabilise import stabilise
-from .support import cross_is_sparse, hessian_structure
-from .user_functions import check_complete, legend
+from .calls.declaration import ADJOINTS, CHOSEN, COMMON, COUNT, FAMILY_ROWS, KIND_NAMES
+from .passes.common import PREFIX, split
+from .passes.couplings import couplings_by_data, couplings_by_extents
+from .passes.differentiate import Builder, gradient, inputs_of, second, second_pieces, tangent
+from .passes.irls import anchor, anchored_majoriser, first_system, fixed_majoriser
+from .passes.landings import BY_DATA, Structure, Support
+from .passes.lower import lower, lower_candidates
+from .passes.prepare import hoist, prepare
+from .passes.products import divide
+from .passes.share import share
+from .passes.simplify import inline, merge, prune, simplify
+from .passes.slots import slot_product, sparse_second
+from .passes.stabilise import stabilise
+from .passes.support import cross_is_sparse, hessian_structure
+from .passes.user_functions import check_complete, legend
+from .program.expression import Affine, constant, name
+from .program.program import Program, Range, Statement, moved
+from .text import sizes
+from .text.emit import Emitted, emit
+from .text.function_text import Memory, Place
+from .text.schedule import Schedule, schedule
 
 
 @lru_cache(maxsize=8)  # every kind of kernel of an energy begins with it

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..energies.display import text
-from .cache import cache_directory
+from .calls.evaluate import run, run_accumulated
 from .costs import Cost, Structure, at, cost, structure
-from .entry import kernel_key
-from .evaluate import run, run_accumulated
+from .machine_code.cache import cache_directory
+from .machine_code.entry import kernel_key
 from .nonfinite import NotFinite, first_not_finite
 from .points import random_point
-from .readable import Names, names_of, program_text
+from .program.readable import Names, names_of, program_text
 
 if TYPE_CHECKING:
     from .kernel import Kernel

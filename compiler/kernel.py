@@ -16,20 +16,20 @@ from ..energies.energy import Energy
 from ..energies.errors import InputError, InputTypeError, UnsupportedError
 from ..energies.held import holds
 from ..energies.user_function import is_hashable
-from .accesses import accesses_of, extrema_of
-from .arrays import convert, extra_axes, spread_rows
-from .binding import Binder, Inputs
-from .cache import digest, read_folder, write_folder
-from .compressed import run_compressed
-from .declaration import COMMON, Access, Declaration, Symbol
-from .entry import Entry, compiled_entry, compiler_sources, reference_entry
-from .evaluate import BLOCK, run, run_accumulated, run_one, sums_of_rows
-from .expression import Affine
-from .landings import BY_DATA, Structure
-from .layout import Layout
-from .pattern import MOST_ENTRIES, MOST_UNKNOWNS, Pattern, Patterns, entries, find_couplings
-from .program import Program
-from .stored import from_text, to_text
+from .calls.accesses import accesses_of, extrema_of
+from .calls.arrays import convert, extra_axes, spread_rows
+from .calls.binding import Binder, Inputs
+from .calls.compressed import run_compressed
+from .calls.declaration import COMMON, Access, Declaration, Symbol
+from .calls.evaluate import BLOCK, run, run_accumulated, run_one, sums_of_rows
+from .calls.layout import Layout
+from .calls.pattern import MOST_ENTRIES, MOST_UNKNOWNS, Pattern, Patterns, entries, find_couplings
+from .machine_code.cache import digest, read_folder, write_folder
+from .machine_code.entry import Entry, compiled_entry, compiler_sources, reference_entry
+from .passes.landings import BY_DATA, Structure
+from .program.expression import Affine
+from .program.program import Program
+from .program.stored import from_text, to_text
 
 if TYPE_CHECKING:
     from .explain import Explanation
@@ -80,7 +80,9 @@ def compile(energy: Energy, *, backend: str = "numba") -> Kernel:
         )
     if backend not in ("numba", "reference"):
         raise InputError(f"energy {energy.name!r}: unknown backend {backend!r}; one of 'numba', 'reference'")
-    from .intervals import warn_of_unbounded_derivatives  # here, as all passes: what is in the cache does not need them
+    from .passes.intervals import (
+        warn_of_unbounded_derivatives,  # here, as all passes: what is in the cache does not need them
+    )
 
     warn_of_unbounded_derivatives(energy, stacklevel=2)
     return Kernel(energy, backend)
@@ -92,7 +94,7 @@ def supported_functions() -> list[str]:
     >>> "exp" in supported_functions()
     True
     """
-    from .lower import supported_functions as supported
+    from .passes.lower import supported_functions as supported
 
     return supported()
 
@@ -314,8 +316,8 @@ class Kernel:
     def quadratic(self) -> bool:
         """Whether the energy is a polynomial of degree 2 or less in its variables: its Hessian does not depend on them.
 
-        Found from the formula alone (compiler/degree.py), never wrongly True. `minimise` solves such energies in one
-        step (docs/minimisers.md).
+        Found from the formula alone (compiler/passes/degree.py), never wrongly True. `minimise` solves such energies
+        in one step (docs/minimisers.md).
         """
         return self.declaration.quadratic
 
@@ -608,9 +610,9 @@ def _structure(energy: Energy, derivative: str) -> Structure:
 
 
 def _declare(energy: Energy) -> Declaration:
-    from .degree import is_quadratic
     from .derive import value
-    from .lower import lower_candidates
+    from .passes.degree import is_quadratic
+    from .passes.lower import lower_candidates
 
     program = value(energy)
 

@@ -22,16 +22,16 @@ import sympy as sp
 from ..energies.display import excerpt, printable
 from ..energies.energy import Energy
 from ..energies.errors import WibergError
-from .binding import Inputs
+from .calls.binding import Inputs
+from .calls.evaluate import run
 from .derive import KINDS
-from .evaluate import run
-from .expression import Op
+from .passes.simplify import merge
 from .points import extents_of
-from .primitives import PRIMITIVES
-from .program import Program, Statement
-from .readable import Names, formula, names_of, purpose, statement_text
-from .reference import evaluate, integer, interpret
-from .simplify import merge
+from .program.expression import Op
+from .program.primitives import PRIMITIVES
+from .program.program import Program, Statement
+from .program.readable import Names, formula, names_of, purpose, statement_text
+from .program.reference import evaluate, integer, interpret
 
 if TYPE_CHECKING:
     from .kernel import Kernel

@@ -19,7 +19,7 @@ import numpy as np
 from ..energies.energy import Energy
 from ..energies.errors import InputError, NumericalError
 from . import formula
-from .declaration import ADJOINTS
+from .calls.declaration import ADJOINTS
 from .kernel import Kernel, compile
 from .points import Point, extents_of, family_of, random_point
 from .random_energies import random_energy, random_family

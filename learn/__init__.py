@@ -1,8 +1,9 @@
 """Learning the weights of energies from what their minima should be."""
 
 from .batches import Batch, BatchParts
+from .derivative.implicit import UnconvergedWarning, implicit_gradient, implicit_jacobian
+from .derivative.upstream import implicit_data_gradient
 from .history import History
-from .implicit import UnconvergedWarning, implicit_gradient, implicit_jacobian
 from .learner import Learner
 from .loss import Loss
 from .losses import (
@@ -17,7 +18,6 @@ from .optimiser import SGD, Adam
 from .output import Output
 from .schedule import CosineDecay, PiecewiseLinear, StepDecay, Warmup
 from .selection import Selection
-from .upstream import implicit_data_gradient
 from .weight import Weight
 from .zero_gradients import ZeroGradientWarning
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.evaluate import BLOCK
+from ..compiler.calls.evaluate import BLOCK
 from ..energies.errors import InputError, InputTypeError
 from .batches import AnyBatch, Batch, BatchParts, is_lazy
 from .model import Model

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..runtime.solution import Solution, Status
 from .batches import Batch
-from .implicit import unusable
+from .derivative.implicit import unusable
 from .judge import loss_at
 from .model import Minima, Model
 from .output import instances_of

@@ -28,17 +28,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import BLOCK, run
+from ..compiler.calls.evaluate import BLOCK, run
 from ..energies.errors import InputError, NotFiniteError, NumericalError
 from ..runtime.solution import Solution
 from .batches import Batch, place
-from .blocks import block_sums, in_order
 from .coordinates import Coordinates
-from .damped import LEFT_OUT, NOT_FINITE, SHIFTED, USED
-from .implicit import damped_blocks, not_finite, packed_slopes, refuse_singular, unconverged_summary, unusable
+from .derivative.blocks import block_sums, in_order
+from .derivative.damped import LEFT_OUT, NOT_FINITE, SHIFTED, USED
+from .derivative.implicit import (
+    damped_blocks,
+    not_finite,
+    packed_slopes,
+    refuse_singular,
+    unconverged_summary,
+    unusable,
+)
+from .derivative.output_gradient import masked, minima_slopes
 from .model import Minima, Model
 from .output import OutputSolution, instances_of
-from .output_gradient import masked, minima_slopes
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]

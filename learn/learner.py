@@ -32,9 +32,9 @@ from ..energies.errors import InputError, InputTypeError, NotFiniteError, neares
 from . import checkpoint, resume, schedule, zero_gradients
 from .batches import AnyBatch, Batch, Batches, check_batch, check_steps, length, place, stream
 from .coordinates import Coordinates
+from .derivative.implicit import check_damping, check_policy
 from .distributed import JudgedParts, judged_by
 from .history import SERIES, History, Record
-from .implicit import check_damping, check_policy
 from .interrupt import after_the_step
 from .judge import Judgement, Sums, combined, judge
 from .loss import Loss
@@ -51,7 +51,7 @@ from .weight import from_description as weight_from_description
 from .zero_gradients import ZeroGradients
 
 if TYPE_CHECKING:
-    from .report import Report
+    from .reports.report import Report
 
 Floats = NDArray[np.float64]
 
@@ -268,14 +268,14 @@ class Learner:
         CheckpointError
             If the file cannot be written.
         """
-        from .report import make_report  # here: only some learners are asked for it
+        from .reports.report import make_report  # here: only some learners are asked for it
 
         history, steps = self.history, self._state.steps
         numbers = np.stack([history.loss, history.unconverged, history.skipped])
         recent = self._record.recent(steps)
         report = make_report(self.kernel.name, self._coordinates, self._state.weights, steps, numbers, recent)
         if path is not None:
-            from .page import write_page
+            from .reports.page import write_page
 
             write_page(path, self, report)
         return report

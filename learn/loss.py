@@ -14,17 +14,12 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
-from ..compiler.arrays import evaluate
-from ..compiler.evaluate import run
+from ..compiler.calls.arrays import evaluate
+from ..compiler.calls.evaluate import run
 from ..compiler.kernel import Kernel
 from ..compiler.kernel import compile as compile_energy
 from ..energies.energy import Energy
-from ..energies.errors import (
-    DeclarationError,
-    InputError,
-    NameMissingError,
-    nearest,
-)
+from ..energies.errors import DeclarationError, InputError, NameMissingError, nearest
 
 Floats = NDArray[np.float64]
 

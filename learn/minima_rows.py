@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import BLOCK
+from ..compiler.calls.evaluate import BLOCK
 from ..runtime.solution import Solution
 from .model import Minima
 from .output import OutputSolution

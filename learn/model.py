@@ -17,7 +17,7 @@ from ..energies.errors import DeclarationError, InputError, InputTypeError, Name
 from ..runtime.minimise import minimise
 from ..runtime.solution import Solution
 from .batches import Batch
-from .implicit import refuse_held
+from .derivative.implicit import refuse_held
 from .loss import Loss
 from .output import Output, OutputSolution
 

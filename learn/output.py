@@ -23,17 +23,11 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
-from ..compiler.evaluate import run
+from ..compiler.calls.evaluate import run
 from ..compiler.kernel import Kernel
 from ..compiler.kernel import compile as compile_energy
 from ..energies.energy import Energy
-from ..energies.errors import (
-    DeclarationError,
-    InputError,
-    InputTypeError,
-    NameMissingError,
-    nearest,
-)
+from ..energies.errors import DeclarationError, InputError, InputTypeError, NameMissingError, nearest
 from ..runtime.minimise import minimise
 from ..runtime.solution import USABLE, Solution, Status
 

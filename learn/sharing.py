@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import BLOCK, run
+from ..compiler.calls.evaluate import BLOCK, run
 from ..energies.errors import InputError
 from ..runtime.solution import Solution
 from .batches import Batch, place
-from .blocks import block_sums, in_order
 from .coordinates import Coordinates
-from .damped import LEFT_OUT, NOT_FINITE, SHIFTED, SINGULAR, USED
-from .implicit import damped_blocks, unusable
+from .derivative.blocks import block_sums, in_order
+from .derivative.damped import LEFT_OUT, NOT_FINITE, SHIFTED, SINGULAR, USED
+from .derivative.implicit import damped_blocks, unusable
 from .judge import (
     Judged,
     Sums,

@@ -1,6 +1,6 @@
 """Minimisation of energies over batches."""
 
-from ..compiler.threads import set_threads
+from ..compiler.calls.threads import set_threads
 from .minimise import minimise
 from .solution import Solution, Status
 from .stream import minimise_stream

@@ -24,9 +24,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, prepared_for, shifted
-from ..compiler.native import Native, native
-from ..compiler.signature import DoublePointer, IntegerPointer
+from ..compiler.machine_code.calling import call_evaluate, double_pointer_at, integer_pointer_at, prepared_for, shifted
+from ..compiler.machine_code.native import Native, native
+from ..compiler.machine_code.signature import DoublePointer, IntegerPointer
 from .descend import (
     CANDIDATES,
     CANDIDATES_STRIDE,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.calling import double_pointer_at
-from ..compiler.native import native
-from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
+from ..compiler.machine_code.calling import double_pointer_at
+from ..compiler.machine_code.native import native
+from ..compiler.machine_code.signature import DoublePointer, IntegerPointer, vectorised
 from ..energies.errors import InputError
 
 

@@ -23,9 +23,16 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
-from ..compiler.native import Native, native
-from ..compiler.signature import DoublePointer, IntegerPointer
+from ..compiler.machine_code.calling import (
+    call_evaluate,
+    double_pointer_at,
+    doubles,
+    integer_pointer_at,
+    prepared_for,
+    shifted,
+)
+from ..compiler.machine_code.native import Native, native
+from ..compiler.machine_code.signature import DoublePointer, IntegerPointer
 from .algebra import trust_region, vectors
 from .algebra.factorisation import boundary_step, newton_step, spectrum
 from .algebra.linear_algebra import FLAT, dot, largest

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.arrays import address_of
-from ..compiler.evaluate import ready
-from ..compiler.native import Native
-from ..compiler.slices import run_slices
+from ..compiler.calls.arrays import address_of
+from ..compiler.calls.evaluate import ready
+from ..compiler.calls.slices import run_slices
+from ..compiler.machine_code.native import Native
 from ..energies.errors import InputError
 from .algebra.blocks import layout_of
 from .descend import (

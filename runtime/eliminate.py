@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..compiler.arrays import evaluate
+from ..compiler.calls.arrays import evaluate
 from ..energies.errors import InputError, InputTypeError, NameMissingError, UnsupportedError, nearest
 
 
@@ -66,7 +66,7 @@ def _checked(kernel: Any, chosen: tuple[str, ...], method: str, bounded: bool, w
             f"{where}: eliminate=[{listed}] does not go with a family (over=) yet; leave it out, or write the members "
             "as a batch"
         )
-    from ..compiler.elimination import term_not_quadratic  # here: few energies need it
+    from ..compiler.passes.elimination import term_not_quadratic  # here: few energies need it
 
     term = term_not_quadratic(kernel.energy, chosen)
     if term is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate
-from ..compiler.signature import DoublePointer, IntegerPointer
+from ..compiler.machine_code.calling import call_evaluate
+from ..compiler.machine_code.signature import DoublePointer, IntegerPointer
 from .algebra.linear_algebra import dot, largest
 from .statuses import ABYSS, NOT_FINITE, UNBOUNDED
 

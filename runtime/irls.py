@@ -2,9 +2,9 @@
 
     y <- y - A(y)^-1 grad E(y),      A(y) the Hessian of the least squares problem with the weights of y
 
-which is the minimum of that problem (compiler/irls.py): one factorisation for each reweighting. Where rho is concave in
-the squared residual, the problem lies above the energy and touches it at y, so that the energy never rises; a step that
-raises it beyond rounding all the same is shortened to a quarter until it does not.
+which is the minimum of that problem (compiler/passes/irls.py): one factorisation for each reweighting. Where rho is
+concave in the squared residual, the problem lies above the energy and touches it at y, so that the energy never rises; a
+step that raises it beyond rounding all the same is shortened to a quarter until it does not.
 
 Where A is singular to working precision, or indefinite, a part `shift` of its diagonal is added to it, from 1e-8 on,
 100 times more until it is positive definite. The problem then still lies above the energy, the minima are the same, and
@@ -24,12 +24,19 @@ import math
 import struct
 from array import array
 
-from ..compiler.arrays import address_of
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
-from ..compiler.evaluate import Prepared
-from ..compiler.native import Native, native
-from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
-from ..compiler.slices import run_slices
+from ..compiler.calls.arrays import address_of
+from ..compiler.calls.evaluate import Prepared
+from ..compiler.calls.slices import run_slices
+from ..compiler.machine_code.calling import (
+    call_evaluate,
+    double_pointer_at,
+    doubles,
+    integer_pointer_at,
+    prepared_for,
+    shifted,
+)
+from ..compiler.machine_code.native import Native, native
+from ..compiler.machine_code.signature import DoublePointer, IntegerPointer, vectorised
 from .algebra.blocks import layout_of
 from .algebra.factorisation import factor, solve, spectrum, squared_pivots
 from .algebra.linear_algebra import EPSILON, FLAT, dot, largest

@@ -25,12 +25,19 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.arrays import address_of
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
-from ..compiler.evaluate import Prepared, run
-from ..compiler.native import Native, native
-from ..compiler.signature import DoublePointer, IntegerPointer
-from ..compiler.slices import run_slices
+from ..compiler.calls.arrays import address_of
+from ..compiler.calls.evaluate import Prepared, run
+from ..compiler.calls.slices import run_slices
+from ..compiler.machine_code.calling import (
+    call_evaluate,
+    double_pointer_at,
+    doubles,
+    integer_pointer_at,
+    prepared_for,
+    shifted,
+)
+from ..compiler.machine_code.native import Native, native
+from ..compiler.machine_code.signature import DoublePointer, IntegerPointer
 from .algebra import vectors
 from .algebra.blocks import NONE, layout_of
 from .algebra.linear_algebra import TINY, largest

@@ -20,9 +20,16 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
-from ..compiler.native import Native, native
-from ..compiler.signature import DoublePointer, IntegerPointer, vectorised
+from ..compiler.machine_code.calling import (
+    call_evaluate,
+    double_pointer_at,
+    doubles,
+    integer_pointer_at,
+    prepared_for,
+    shifted,
+)
+from ..compiler.machine_code.native import Native, native
+from ..compiler.machine_code.signature import DoublePointer, IntegerPointer, vectorised
 from .algebra import trust_region
 from .algebra.block_factors import FIRM
 from .algebra.factorisation import factor, newton_step, solve, spectrum, squared_pivots

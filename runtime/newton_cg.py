@@ -8,8 +8,9 @@ than min(0.1, |g| / |first g|) |g|, so that convergence is quadratic in the end;
 A refused step is shortened along its line, to the minimum of the cubic through the energies and slopes at its ends. All
 else (when a step is accepted, how the radius follows, statuses) is as in descend.py.
 
-Where H is sparse, a kernel computes its numbers once for a point (compiler/slots.py), and conjugate_gradients.py works
-with those and a preconditioner made of them (sparse.py): factors of H itself where that is the better way (direct.py).
+Where H is sparse, a kernel computes its numbers once for a point (compiler/passes/slots.py), and
+conjugate_gradients.py works with those and a preconditioner made of them (sparse.py): factors of H itself where that is
+the better way (direct.py).
 Else another kernel makes each product from the point itself, and the products of one step precondition the next
 (products.py). Whether the end is a minimum is asked afterwards.
 """
@@ -18,9 +19,16 @@ from __future__ import annotations
 
 import math
 
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
-from ..compiler.native import Native, native
-from ..compiler.signature import DoublePointer, IntegerPointer
+from ..compiler.machine_code.calling import (
+    call_evaluate,
+    double_pointer_at,
+    doubles,
+    integer_pointer_at,
+    prepared_for,
+    shifted,
+)
+from ..compiler.machine_code.native import Native, native
+from ..compiler.machine_code.signature import DoublePointer, IntegerPointer
 from .algebra import vectors
 from .algebra.conjugate_gradients import conjugate_gradients, eigenvalue_bounds, forget, precondition
 from .algebra.linear_algebra import FLAT, largest

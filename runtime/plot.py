@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import run
+from ..compiler.calls.evaluate import run
 from ..compiler.nonfinite import by_role, instance_of
 from ..energies.errors import InputError, InputTypeError, MissingPackageError
 from .report import unknown_name

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import run
+from ..compiler.calls.evaluate import run
 from .bounds.box import Box
 from .seeding import Seeds
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.arrays import address_of
-from ..compiler.evaluate import Prepared, run
-from ..compiler.slices import run_slices
+from ..compiler.calls.arrays import address_of
+from ..compiler.calls.evaluate import Prepared, run
+from ..compiler.calls.slices import run_slices
 from .algebra.conjugate_gradients import Remembering
 from .algebra.lanczos import lanczos_slice, memory_size
 from .newton_cg import GTOL, newton_slice

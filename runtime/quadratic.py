@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import run_one
+from ..compiler.calls.evaluate import run_one
 from .algebra.linear_algebra import FLAT
 from .algebra.range_space import range_parts
 from .driver import run_driver

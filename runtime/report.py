@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import run_one
+from ..compiler.calls.evaluate import run_one
 from ..compiler.nonfinite import NotFinite, by_role, first_in_rows, instance_of, member_of
 from ..energies.display import printable
 from .algebra.linear_algebra import FLAT

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import run_one
+from ..compiler.calls.evaluate import run_one
 from .algebra.curvature import curvature, definite
 from .algebra.linear_algebra import FLAT
 from .descend import HOPELESS, LEAPS, NO_SCALE, ROUNDING, SLIGHT

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.arrays import batch_size, extra_axes, read_extents, spread_rows
-from ..compiler.evaluate import run
+from ..compiler.calls.arrays import batch_size, extra_axes, read_extents, spread_rows
+from ..compiler.calls.evaluate import run
 from ..energies.errors import InputError, InputTypeError, NameMissingError, nearest
 from .bounds.box import Box, over
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.arrays import address_of
-from ..compiler.evaluate import Prepared, run
-from ..compiler.slices import run_slices
+from ..compiler.calls.arrays import address_of
+from ..compiler.calls.evaluate import Prepared, run
+from ..compiler.calls.slices import run_slices
 from .algebra.curvature import curvature
 from .problem import Problem
 from .saddles import downwards, flatten_stalled, hessian_at, leave_saddles

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..compiler.evaluate import run
+from ..compiler.calls.evaluate import run
 from .algebra.curvature import curvature
 from .problem import Problem
 from .saddles import hessian_at

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.evaluate import run
+from ..compiler.calls.evaluate import run
 from .basins import starts_of_basins
 from .descend import ROUNDING
 from .problem import Problem

@@ -28,13 +28,20 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.arrays import address_of, evaluate
-from ..compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
-from ..compiler.evaluate import Prepared
-from ..compiler.native import Native, native
-from ..compiler.pattern import Pattern
-from ..compiler.signature import DoublePointer, IntegerPointer
-from ..compiler.slices import run_slices
+from ..compiler.calls.arrays import address_of, evaluate
+from ..compiler.calls.evaluate import Prepared
+from ..compiler.calls.pattern import Pattern
+from ..compiler.calls.slices import run_slices
+from ..compiler.machine_code.calling import (
+    call_evaluate,
+    double_pointer_at,
+    doubles,
+    integer_pointer_at,
+    prepared_for,
+    shifted,
+)
+from ..compiler.machine_code.native import Native, native
+from ..compiler.machine_code.signature import DoublePointer, IntegerPointer
 from ..energies.errors import InputError, UnsupportedError
 from .algebra.arrow import Arrow, arrow_of, blocks_of
 from .algebra.block_factors import (

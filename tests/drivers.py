@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from wiberg.compiler.native import Native, compile_driver
+from wiberg.compiler.machine_code.native import Native, compile_driver
 
 
 @functools.cache

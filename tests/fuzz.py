@@ -30,7 +30,7 @@ import numpy as np
 import wiberg as wb
 from reproducer import FAULTY, Finding, examine, write
 from tqdm import tqdm
-from wiberg.compiler.entry import compiled_entry
+from wiberg.compiler.machine_code.entry import compiled_entry
 from wiberg.compiler.points import Point, random_point
 from wiberg.compiler.testing import dense, draw_point, random_energy
 

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from energies_table import generated
 from wiberg.compiler.derive import KINDS, _only, find_structure
-from wiberg.compiler.expression import Op
-from wiberg.compiler.landings import Support
-from wiberg.compiler.prepare import hoist, prepare
-from wiberg.compiler.primitives import PRIMITIVES
-from wiberg.compiler.products import divide
-from wiberg.compiler.program import Program
-from wiberg.compiler.reference import interpret
-from wiberg.compiler.share import share
-from wiberg.compiler.simplify import factor, forward, inline, merge, prune
+from wiberg.compiler.passes.landings import Support
+from wiberg.compiler.passes.prepare import hoist, prepare
+from wiberg.compiler.passes.products import divide
+from wiberg.compiler.passes.share import share
+from wiberg.compiler.passes.simplify import factor, forward, inline, merge, prune
+from wiberg.compiler.program.program.expression import Op
+from wiberg.compiler.program.program.primitives import PRIMITIVES
+from wiberg.compiler.program.program.program import Program
+from wiberg.compiler.program.program.reference import interpret
 from wiberg.energies.energy import Energy
 
 PASSES = [

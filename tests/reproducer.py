@@ -186,7 +186,7 @@ SEED = """import random
 from wiberg.compiler.testing import random_energy
 
 energy = random_energy(random.Random({seed}))"""
-COMPILED = """from wiberg.compiler.entry import compiled_entry
+COMPILED = """from wiberg.compiler.machine_code.entry import compiled_entry
 
 kernel._entries[{kind!r}] = compiled_entry(energy, {kind!r})  # this kind in machine code, the others interpreted
 """

@@ -18,9 +18,9 @@ import sympy as sp
 import wiberg as wb
 from reproducer import IMPORTS, Case, Finding, declared, examine, shrunk, simpler, write
 from scipy.sparse import csr_array
-from wiberg.compiler import differentiate
-from wiberg.compiler.expression import mul, number
-from wiberg.compiler.primitives import PRIMITIVES
+from wiberg.compiler.passes import differentiate
+from wiberg.compiler.program.program.expression import mul, number
+from wiberg.compiler.program.program.primitives import PRIMITIVES
 from wiberg.compiler.testing import random_energy
 
 n = sp.Symbol("n", integer=True, positive=True)

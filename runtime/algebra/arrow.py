@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compiler.pattern import Pattern
+from ...compiler.calls.pattern import Pattern
 
 Integers = NDArray[np.int64]
 

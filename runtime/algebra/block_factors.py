@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import math
 
-from ...compiler.calling import shifted
-from ...compiler.signature import DoublePointer, IntegerPointer, streaming
+from ...compiler.machine_code.calling import shifted
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, streaming
 from .linear_algebra import FLAT, cholesky, cholesky_solve, dot, lowest_eigenvector, rotate_back
 from .semidefinite import combine, project, row_space, solve_in_range
 from .trust_region import spectrum

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import math
 
-from ...compiler.calling import shifted
-from ...compiler.native import Native, native
-from ...compiler.signature import DoublePointer, IntegerPointer, streaming
+from ...compiler.machine_code.calling import shifted
+from ...compiler.machine_code.native import Native, native
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, streaming
 from .linear_algebra import (
     EPSILON,
     TINY,

@@ -20,10 +20,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ...compiler.arrays import address_of
-from ...compiler.calling import call_evaluate, integer_pointer_at, shifted
-from ...compiler.pattern import Pattern
-from ...compiler.signature import DoublePointer, IntegerPointer, streaming, vectorised
+from ...compiler.calls.arrays import address_of
+from ...compiler.calls.pattern import Pattern
+from ...compiler.machine_code.calling import call_evaluate, integer_pointer_at, shifted
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, streaming, vectorised
 from . import multifrontal, sweeps, vectors
 from .fronts import Fronts
 from .lanczos import start_vector

@@ -19,7 +19,7 @@ import math
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, ref
 
-from ...compiler.pattern import Pattern
+from ...compiler.calls.pattern import Pattern
 from .conjugate_gradients import Factored, System, system_of
 from .fronts import Fronts, find_fronts
 

@@ -6,22 +6,10 @@ is 0 says that there are no blocks; then one comparison is all that is added.
 
 from __future__ import annotations
 
-from ...compiler.calling import call_blocks
-from ...compiler.signature import DoublePointer, IntegerPointer
+from ...compiler.machine_code.calling import call_blocks
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer
 from . import trust_region
-from .bordered import (
-    BOUNDARY,
-    COUNT,
-    ENTRY,
-    FACTOR,
-    LOWEST,
-    NEWTON,
-    PIVOTS,
-    SOLVE,
-    SOLVE_ROWS,
-    SPECTRUM,
-    bounds_at,
-)
+from .bordered import BOUNDARY, COUNT, ENTRY, FACTOR, LOWEST, NEWTON, PIVOTS, SOLVE, SOLVE_ROWS, SPECTRUM, bounds_at
 from .linear_algebra import cholesky, cholesky_solve
 
 

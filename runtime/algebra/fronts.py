@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compiler.arrays import address_of
-from ...compiler.native import native
-from ...compiler.signature import IntegerPointer
+from ...compiler.calls.arrays import address_of
+from ...compiler.machine_code.native import native
+from ...compiler.machine_code.signature import IntegerPointer
 
 Integers = NDArray[np.int64]
 

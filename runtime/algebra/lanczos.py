@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import math
 
-from ...compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, prepared_for, shifted
-from ...compiler.native import Native, native
-from ...compiler.signature import DoublePointer, IntegerPointer, streaming
+from ...compiler.machine_code.calling import call_evaluate, double_pointer_at, integer_pointer_at, prepared_for, shifted
+from ...compiler.machine_code.native import Native, native
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, streaming
 from ..statuses import CONVERGED, STALLED
 from . import vectors
 from .linear_algebra import EPSILON, FLAT, largest, lowest_eigenvalue, lowest_eigenvector

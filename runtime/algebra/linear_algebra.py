@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import math
 
-from ...compiler.calling import bits_of, of_bits, shifted
-from ...compiler.signature import DoublePointer, streaming, vectorised
+from ...compiler.machine_code.calling import bits_of, of_bits, shifted
+from ...compiler.machine_code.signature import DoublePointer, streaming, vectorised
 from .vectors import copy, zero
 
 FLAT = 1e-12

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
-from ...compiler.calling import integer_pointer_at, shifted
-from ...compiler.signature import DoublePointer, IntegerPointer, streaming
+from ...compiler.machine_code.calling import integer_pointer_at, shifted
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, streaming
 from . import vectors
 from .linear_algebra import _factor_panel, subtract_products
 

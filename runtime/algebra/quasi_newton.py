@@ -8,8 +8,8 @@ SIAM Journal on Optimization 10): the Hessian has not changed much since, and no
 
 from __future__ import annotations
 
-from ...compiler.calling import shifted
-from ...compiler.signature import DoublePointer
+from ...compiler.machine_code.calling import shifted
+from ...compiler.machine_code.signature import DoublePointer
 from . import vectors
 
 PAIRS = 10

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compiler.arrays import address_of
-from ...compiler.calling import call_evaluate, double_pointer_at, integer_pointer_at, prepared_for, shifted
-from ...compiler.evaluate import Prepared
-from ...compiler.native import Native, native
-from ...compiler.signature import DoublePointer, IntegerPointer
-from ...compiler.slices import run_slices
+from ...compiler.calls.arrays import address_of
+from ...compiler.calls.evaluate import Prepared
+from ...compiler.calls.slices import run_slices
+from ...compiler.machine_code.calling import call_evaluate, double_pointer_at, integer_pointer_at, prepared_for, shifted
+from ...compiler.machine_code.native import Native, native
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer
 from .conjugate_gradients import Plain, conjugate_gradients
 from .linear_algebra import largest
 from .vectors import copy, dot, zero

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 
-from ...compiler.calling import shifted
-from ...compiler.signature import DoublePointer, streaming
+from ...compiler.machine_code.calling import shifted
+from ...compiler.machine_code.signature import DoublePointer, streaming
 from .linear_algebra import dot
 
 RANK = 1e-12

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compiler.arrays import address_of
-from ...compiler.calling import integer_pointer_at, rough_inverse_root, shifted
-from ...compiler.native import Native, native
-from ...compiler.signature import DoublePointer, IntegerPointer, streaming
+from ...compiler.calls.arrays import address_of
+from ...compiler.machine_code.calling import integer_pointer_at, rough_inverse_root, shifted
+from ...compiler.machine_code.native import Native, native
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, streaming
 from . import vectors
 from .linear_algebra import largest
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 
-from ...compiler.calling import shifted
-from ...compiler.signature import DoublePointer
+from ...compiler.machine_code.calling import shifted
+from ...compiler.machine_code.signature import DoublePointer
 from .linear_algebra import (
     EPSILON,
     TINY,

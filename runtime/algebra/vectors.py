@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...compiler.signature import DoublePointer, IntegerPointer, streaming, vectorised
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, streaming, vectorised
 
 
 @streaming

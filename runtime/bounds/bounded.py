@@ -26,12 +26,19 @@ from array import array
 
 import numpy as np
 
-from ...compiler.arrays import address_of
-from ...compiler.calling import call_evaluate, double_pointer_at, doubles, integer_pointer_at, prepared_for, shifted
-from ...compiler.evaluate import Prepared, run
-from ...compiler.native import Native, native
-from ...compiler.signature import DoublePointer, IntegerPointer
-from ...compiler.slices import run_slices
+from ...compiler.calls.arrays import address_of
+from ...compiler.calls.evaluate import Prepared, run
+from ...compiler.calls.slices import run_slices
+from ...compiler.machine_code.calling import (
+    call_evaluate,
+    double_pointer_at,
+    doubles,
+    integer_pointer_at,
+    prepared_for,
+    shifted,
+)
+from ...compiler.machine_code.native import Native, native
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer
 from ..algebra.linear_algebra import dot, largest
 from ..algebra.vectors import copy, zero
 from ..descend import DOUBTFUL, HOPELESS, ROUNDING, is_accepted, next_radius, shorter
@@ -39,15 +46,7 @@ from ..driver import run_driver
 from ..first_evaluation import evaluate_first
 from ..problem import Problem
 from ..statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
-from .bounded_trust_region import (
-    SPACE_VECTORS,
-    STEP_VECTORS,
-    box_step,
-    escape_step,
-    free_curvature,
-    model,
-    radius_here,
-)
+from .bounded_trust_region import SPACE_VECTORS, STEP_VECTORS, box_step, escape_step, free_curvature, model, radius_here
 from .box_geometry import is_unsettled, mark_active, measure_box, project_gradient, stop_short, take_bounded_step
 
 

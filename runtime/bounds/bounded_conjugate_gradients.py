@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
-from ...compiler.calling import call_evaluate, shifted
-from ...compiler.signature import DoublePointer, IntegerPointer, streaming
+from ...compiler.machine_code.calling import call_evaluate, shifted
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, streaming
 from ..algebra import vectors
 from ..algebra.conjugate_gradients import conjugate_gradients, precondition
 from .bounded_trust_region import ENOUGH, SAME

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compiler.evaluate import run_one
+from ...compiler.calls.evaluate import run_one
 from ..algebra.curvature import Curvature, curvature
 from ..descend import HOPELESS, ROUNDING
 from ..problem import Problem

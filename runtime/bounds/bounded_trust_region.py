@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 
-from ...compiler.calling import shifted
-from ...compiler.signature import DoublePointer, IntegerPointer, vectorised
+from ...compiler.machine_code.calling import shifted
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, vectorised
 from ..algebra.linear_algebra import FLAT, dot
 from ..algebra.trust_region import boundary_step, newton_step, spectrum
 from ..algebra.vectors import copy, zero

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compiler.arrays import evaluate
+from ...compiler.calls.arrays import evaluate
 from ...energies.errors import InputError, InputTypeError, NameMissingError, nearest
 
 Floats = NDArray[np.float64]

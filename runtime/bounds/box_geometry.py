@@ -6,7 +6,7 @@ where y is large. A variable is held where it stands at a bound and the gradient
 
 from __future__ import annotations
 
-from ...compiler.signature import DoublePointer, IntegerPointer
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer
 from ..algebra.linear_algebra import largest
 
 

@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ...compiler.arrays import address_of
-from ...compiler.pattern import Pattern
-from ...compiler.signature import DoublePointer, IntegerPointer, streaming
+from ...compiler.calls.arrays import address_of
+from ...compiler.calls.pattern import Pattern
+from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, streaming
 
 
 class Ends:

@@ -14,8 +14,9 @@ from dataclasses import replace
 import pytest
 import sympy as sp
 import wiberg as wb
-from wiberg.compiler import cache, derive, entry, kernel
-from wiberg.compiler.cache import cache_directory, digest, read_folder, write_folder
+from wiberg.compiler import derive, kernel
+from wiberg.compiler.machine_code import cache, entry
+from wiberg.compiler.machine_code.cache import cache_directory, digest, read_folder, write_folder
 
 PARTS = {"first": b"one", "second": b"\x00\x01\x02"}
 KEY = "a" * 64
@@ -221,9 +222,9 @@ def test_another_numba_or_cpu_compiles_anew(folder, counted, monkeypatch):
 
 def test_the_key_covers_every_file_of_the_compiler_and_of_energies():
     names = {source.partition(":")[0] for source in entry.compiler_sources()}
-    root = cache.Path(entry.__file__).parent
-    files = [*root.glob("*.py"), *(root.parent / "energies").glob("*.py")]
-    assert names == {f"{f.parent.name}/{f.name}" for f in files}
+    root = cache.Path(__file__).parents[2]
+    files = [*(root / "compiler").rglob("*.py"), *(root / "energies").glob("*.py")]
+    assert names == {f.relative_to(root).as_posix() for f in files} and len(names) > 80
 
 
 @pytest.mark.parametrize("part", ["source", "sizes", "evaluate.object", "evaluate.bitcode", "evaluate.symbol",
@@ -269,8 +270,8 @@ import importlib
 def forbidden(*args, **options):
     raise SystemExit("a warm start must not do this")
 for module, name in [("derive", "lower"), ("derive", "compile_text"), ("derive", "derive"), ("derive", "value"),
-                     ("entry", "compile_function"), ("native", "compile_function"), ("native", "cfunc"),
-                     ("native", "compile_driver")]:
+                     ("machine_code.entry", "compile_function"), ("machine_code.native", "compile_function"),
+                     ("machine_code.native", "cfunc"), ("machine_code.native", "compile_driver")]:
     owner = importlib.import_module("wiberg.compiler." + module)
     assert hasattr(owner, name), (module, name)
     setattr(owner, name, forbidden)

@@ -12,7 +12,7 @@ from energies_table.symbols import b, c, i, n, sigma, t, u, x, y, z
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wiberg.compiler import derive, points, testing
-from wiberg.compiler.degree import first_beyond, is_quadratic, term_beyond
+from wiberg.compiler.passes.degree import first_beyond, is_quadratic, term_beyond
 from wiberg.energies.extrema import minimum
 
 QUADRATIC = {

@@ -6,10 +6,10 @@ import sympy as sp
 import wiberg as wb
 from energies_table import TABLE, draw, generated
 from wiberg.compiler.derive import KINDS, derive, value
-from wiberg.compiler.differentiate import depending, gradient, inputs_of, partials, second, tangent
-from wiberg.compiler.expression import ONE, ZERO, add, function, mul, number, power, read, select
-from wiberg.compiler.program import check
-from wiberg.compiler.reference import interpret
+from wiberg.compiler.passes.differentiate import depending, gradient, inputs_of, partials, second, tangent
+from wiberg.compiler.program.program.expression import ONE, ZERO, add, function, mul, number, power, read, select
+from wiberg.compiler.program.program.program import check
+from wiberg.compiler.program.program.reference import interpret
 from wiberg.compiler.testing import check_derivatives
 
 X, Y = read("x"), read("y")
@@ -52,7 +52,7 @@ def test_a_read_at_two_places_has_two_derivatives():
 
 
 def _subscripts():
-    from wiberg.compiler.expression import name
+    from wiberg.compiler.program.program.expression import name
 
     return name("i"), name("i") + 1
 

@@ -16,10 +16,10 @@ import sympy as sp
 import wiberg as wb
 from energies_table import TABLE, draw
 from passes import applies
-from wiberg.compiler import sizes, tiles
+from wiberg.compiler.calls.evaluate import run
 from wiberg.compiler.derive import COUNT, KINDS, compile_text
-from wiberg.compiler.evaluate import run
-from wiberg.compiler.vectormath import plain_namespace
+from wiberg.compiler.machine_code.vectormath import plain_namespace
+from wiberg.compiler.text import sizes, tiles
 
 # ---------------------------------------------------------------------------------------------- plain Python
 

@@ -11,15 +11,15 @@ import sympy as sp
 import wiberg as wb
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
-from wiberg.compiler.common import split
+from wiberg.compiler.calls.evaluate import ready, run, run_one
 from wiberg.compiler.derive import derive
-from wiberg.compiler.evaluate import ready, run, run_one
+from wiberg.compiler.passes.common import split
+from wiberg.compiler.passes.prepare import prepare
+from wiberg.compiler.passes.share import share
 from wiberg.compiler.points import family_of
-from wiberg.compiler.prepare import prepare
-from wiberg.compiler.program import check
+from wiberg.compiler.program.program.program import check
+from wiberg.compiler.program.program.reference import integer, interpret
 from wiberg.compiler.random_energies import random_family
-from wiberg.compiler.reference import integer, interpret
-from wiberg.compiler.share import share
 from wiberg.compiler.testing import DerivativeReport, compare_along, dense, draw_point
 
 n, k = sp.symbols("n k", integer=True, positive=True)

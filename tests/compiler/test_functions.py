@@ -6,7 +6,7 @@ import pytest
 import sympy as sp
 import wiberg as wb
 from sympy.codegen.cfunctions import expm1, log1p
-from wiberg.compiler.lower import FUNCTIONS, RULES
+from wiberg.compiler.passes.lower import FUNCTIONS, RULES
 from wiberg.compiler.testing import check_derivatives
 from wiberg.energies.user_function import UserCall
 

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import sympy as sp
 import wiberg as wb
-from wiberg.compiler.intervals import ALL, NOT_NEGATIVE, POSITIVE, Interval, Intervals
+from wiberg.compiler.passes.intervals import ALL, NOT_NEGATIVE, POSITIVE, Interval, Intervals
 
 n = sp.Symbol("n", integer=True, positive=True)
 i, d = sp.Idx("i", n), sp.Idx("d", 2)

@@ -10,13 +10,13 @@ import wiberg as wb
 from energies_table import TABLE, draw, generated
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wiberg.compiler.calls.evaluate import run
 from wiberg.compiler.derive import REWEIGHTING, derive, value
-from wiberg.compiler.evaluate import run
-from wiberg.compiler.expression import contains
-from wiberg.compiler.irls import anchored_majoriser, fixed_majoriser
 from wiberg.compiler.kernel import Kernel
-from wiberg.compiler.program import check
-from wiberg.compiler.reference import interpret
+from wiberg.compiler.passes.irls import anchored_majoriser, fixed_majoriser
+from wiberg.compiler.program.program.expression import contains
+from wiberg.compiler.program.program.program import check
+from wiberg.compiler.program.program.reference import interpret
 from wiberg.compiler.testing import random_energy
 
 n, m = sp.symbols("n m", integer=True, positive=True)

@@ -10,8 +10,8 @@ import pytest
 import sympy as sp
 import wiberg as wb
 from energies_table import TABLE, draw
+from wiberg.compiler.calls.evaluate import run
 from wiberg.compiler.derive import KINDS
-from wiberg.compiler.evaluate import run
 from wiberg.compiler.testing import dense
 
 PLAIN = ["value", "gradient", "hessian", "cross", "value_gradient_hessian"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import wiberg as wb
 from energies_table import TABLE
-from wiberg.compiler import memory
-from wiberg.compiler.memory import LARGE, MOST_IDLE, empty
+from wiberg.compiler.calls import memory
+from wiberg.compiler.calls.memory import LARGE, MOST_IDLE, empty
 
 NUMBERS = LARGE // 8
 

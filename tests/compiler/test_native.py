@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from wiberg.compiler import calling, evaluate, native
-from wiberg.compiler.native import (
+from wiberg.compiler.calls import evaluate
+from wiberg.compiler.machine_code import calling, native
+from wiberg.compiler.machine_code.native import (
     KERNEL_FASTMATH,
     PARTS,
     compile_driver,
@@ -15,7 +16,7 @@ from wiberg.compiler.native import (
     load,
     reachable_sources,
 )
-from wiberg.compiler.signature import DoublePointer, Signature, double, double_pointer, integer
+from wiberg.compiler.machine_code.signature import DoublePointer, Signature, double, double_pointer, integer
 
 SIGNATURE = Signature(double, (double_pointer, integer))
 

@@ -15,14 +15,14 @@ from energies_table import TABLE, draw, generated
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from passes import PASSES, POINTWISE_KINDS, applies, built, number_of, outputs
-from wiberg.compiler import prepare, products, share, simplify
 from wiberg.compiler.derive import COUNT, derive, many_values, scheduled, value
-from wiberg.compiler.differentiate import gradient, inputs_of, second, tangent
-from wiberg.compiler.freeze import Placement, freeze
-from wiberg.compiler.program import check
-from wiberg.compiler.reference import interpret
-from wiberg.compiler.simplify import merge
+from wiberg.compiler.passes import prepare, products, share, simplify
+from wiberg.compiler.passes.differentiate import gradient, inputs_of, second, tangent
+from wiberg.compiler.passes.simplify import merge
+from wiberg.compiler.program.program.program import check
+from wiberg.compiler.program.program.reference import interpret
 from wiberg.compiler.testing import random_energy
+from wiberg.compiler.text.freeze import Placement, freeze
 
 SIZES = 3
 random_energies = st.integers(0, 2**32 - 1).map(lambda seed: random_energy(random.Random(seed)))

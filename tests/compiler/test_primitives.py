@@ -5,13 +5,13 @@ import math
 import mpmath
 import numpy as np
 import pytest
-from wiberg.compiler import vectormath
-from wiberg.compiler.differentiate import partials
-from wiberg.compiler.expression import ZERO, add, function, mul, number, read
-from wiberg.compiler.native import KERNEL_FASTMATH, compile_function
-from wiberg.compiler.primitives import CONDITIONS, PRIMITIVES
-from wiberg.compiler.reference import evaluate
-from wiberg.compiler.signature import Signature, double_pointer, integer
+from wiberg.compiler.machine_code import vectormath
+from wiberg.compiler.machine_code.native import KERNEL_FASTMATH, compile_function
+from wiberg.compiler.machine_code.signature import Signature, double_pointer, integer
+from wiberg.compiler.passes.differentiate import partials
+from wiberg.compiler.program.program.expression import ZERO, add, function, mul, number, read
+from wiberg.compiler.program.program.primitives import CONDITIONS, PRIMITIVES
+from wiberg.compiler.program.program.reference import evaluate
 
 ANY, POSITIVE, INSIDE, ABOVE_ONE = (-2.5, 2.5), (0.05, 4.0), (-0.95, 0.95), (1.05, 4.0)
 

@@ -3,8 +3,30 @@
 from dataclasses import replace
 
 import pytest
-from wiberg.compiler.expression import ONE, ZERO, Affine, Gather, add, constant, function, make, mul, name, power, read
-from wiberg.compiler.program import INVARIANTS, Array, Program, ProgramError, Range, Statement, check, unused
+from wiberg.compiler.program.program.expression import (
+    ONE,
+    ZERO,
+    Affine,
+    Gather,
+    add,
+    constant,
+    function,
+    make,
+    mul,
+    name,
+    power,
+    read,
+)
+from wiberg.compiler.program.program.program import (
+    INVARIANTS,
+    Array,
+    Program,
+    ProgramError,
+    Range,
+    Statement,
+    check,
+    unused,
+)
 
 I = name("i")  # noqa: E741
 AXIS = Range(constant(0), name("n0"))

@@ -11,12 +11,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from passes import PASSES, POINTWISE_KINDS, applies, built, outputs, same
 from wiberg.compiler.derive import derive, value
-from wiberg.compiler.expression import ONE, ZERO, add, constant, mul, name, number, power, read
-from wiberg.compiler.lower import lower
-from wiberg.compiler.prepare import hoist, prepare
-from wiberg.compiler.program import Array, Program, Range, Statement, check
-from wiberg.compiler.share import share
-from wiberg.compiler.simplify import factor, forward, inline, merge, prune, simplify
+from wiberg.compiler.passes.lower import lower
+from wiberg.compiler.passes.prepare import hoist, prepare
+from wiberg.compiler.passes.share import share
+from wiberg.compiler.passes.simplify import factor, forward, inline, merge, prune, simplify
+from wiberg.compiler.program.program.expression import ONE, ZERO, add, constant, mul, name, number, power, read
+from wiberg.compiler.program.program.program import Array, Program, Range, Statement, check
 from wiberg.compiler.testing import random_energy
 
 
@@ -176,7 +176,7 @@ def test_prepare_makes_nothing_larger_than_the_weights():
 
 
 def test_hoist_gives_an_expensive_part_that_lacks_a_loop_an_array():
-    from wiberg.compiler.expression import function
+    from wiberg.compiler.program.program.expression import function
 
     before = program(
         [

@@ -13,10 +13,10 @@ from energies_table import TABLE, draw, generated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wiberg.compiler.derive import value
-from wiberg.compiler.lower import lower
-from wiberg.compiler.program import check
-from wiberg.compiler.reference import interpret
-from wiberg.compiler.stabilise import stabilise
+from wiberg.compiler.passes.lower import lower
+from wiberg.compiler.passes.stabilise import stabilise
+from wiberg.compiler.program.program.program import check
+from wiberg.compiler.program.program.reference import interpret
 from wiberg.compiler.testing import dense, random_energy
 
 n, m = sp.symbols("n m", integer=True, positive=True)

@@ -9,8 +9,8 @@ import sympy as sp
 import wiberg as wb
 from hypothesis import given
 from hypothesis import strategies as st
-from wiberg.compiler import tiles
 from wiberg.compiler.derive import compile_text
+from wiberg.compiler.text import tiles
 
 (n,) = sp.symbols("n", integer=True, positive=True, seq=True)
 i = sp.Idx("i", n)

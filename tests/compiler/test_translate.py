@@ -10,11 +10,11 @@ import pytest
 from drivers import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.compiler.calling import bits_of, of_bits, rough_inverse_root, shifted
-from wiberg.compiler.native import compile_driver
-from wiberg.compiler.signature import DoublePointer, IntegerPointer
-from wiberg.compiler.translate import translate
-from wiberg.learn import damped
+from wiberg.compiler.machine_code.calling import bits_of, of_bits, rough_inverse_root, shifted
+from wiberg.compiler.machine_code.native import compile_driver
+from wiberg.compiler.machine_code.signature import DoublePointer, IntegerPointer
+from wiberg.compiler.machine_code.translate import translate
+from wiberg.learn.derivative import damped
 from wiberg.runtime.algebra import blocks, linear_algebra, trust_region, vectors
 
 SCALE = 2.5

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wiberg.compiler import vectormath
-from wiberg.compiler.native import KERNEL_FASTMATH, compile_function
-from wiberg.compiler.signature import Signature, double_pointer, integer
-from wiberg.compiler.vectormath import exp, maximum, minimum, plain_namespace, sign
+from wiberg.compiler.machine_code import vectormath
+from wiberg.compiler.machine_code.native import KERNEL_FASTMATH, compile_function
+from wiberg.compiler.machine_code.signature import Signature, double_pointer, integer
+from wiberg.compiler.machine_code.vectormath import exp, maximum, minimum, plain_namespace, sign
 
 
 def exp_loop(x, y, out, count):

@@ -12,7 +12,7 @@ import pytest
 import sympy as sp
 import wiberg as wb
 from jax.test_util import check_grads
-from wiberg.learn.layer import Layer
+from wiberg.learn.frameworks.layer import Layer
 
 n, M = sp.symbols("n M", integer=True, positive=True)
 i, m, t, s = sp.Idx("i", n), sp.Idx("m", M), sp.Symbol("t", real=True), sp.Symbol("s", real=True)

@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 import wiberg as wb
-from wiberg.compiler import cache, testing
-from wiberg.learn import command
-from wiberg.learn.command import main
+from wiberg.compiler import testing
+from wiberg.compiler.machine_code import cache
+from wiberg.learn.shell import command
+from wiberg.learn.shell.command import main
 
 MODEL = """
 import sympy as sp
@@ -200,7 +201,7 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
 
 def in_a_process(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "wiberg.learn.command", *arguments], capture_output=True, text=True, **options
+        [sys.executable, "-m", "wiberg.learn.shell.command", *arguments], capture_output=True, text=True, **options
     )
 
 
@@ -211,6 +212,6 @@ def test_the_command_runs_in_a_process_of_its_own(model):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="pipes of POSIX")
 def test_a_closed_pipe_is_silent(model):
-    script = f"{sys.executable} -m wiberg.learn.command explain {model}:energy --backend reference | head -n 1"
+    script = f"{sys.executable} -m wiberg.learn.shell.command explain {model}:energy --backend reference | head -n 1"
     done = subprocess.run(script, shell=True, capture_output=True, text=True)
     assert done.stdout.startswith("energy 'parabola'") and done.stderr == ""

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 import wiberg as wb
-from wiberg.learn.dataset import fingerprint, flat_columns, read_dataset, write_arrays
 from wiberg.learn.model import Model
+from wiberg.learn.shell.dataset import fingerprint, flat_columns, read_dataset, write_arrays
 
 RANDOM = np.random.default_rng(0)
 X, MU, T = RANDOM.normal(size=(7, 4)), RANDOM.normal(size=7), RANDOM.normal(size=7)

@@ -281,7 +281,7 @@ def test_nothing_stays_on_the_workers(ransac, t_loss, client):
 
 def test_workers_use_one_thread(client):
     def count():
-        from wiberg.compiler.threads import threads
+        from wiberg.compiler.calls.threads import threads
 
         return threads()
 

@@ -9,8 +9,8 @@ import pytest
 import wiberg as wb
 from hypothesis import given
 from hypothesis import strategies as st
-from wiberg.learn.figures import POINTS, parts
 from wiberg.learn.history import History
+from wiberg.learn.reports.figures import POINTS, parts
 
 
 @pytest.fixture

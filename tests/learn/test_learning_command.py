@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import wiberg as wb
-from wiberg.learn.command import main
+from wiberg.learn.shell.command import main
 
 MODEL = """
 import sympy as sp
@@ -69,7 +69,7 @@ def place(tmp_path):
 
 
 def command(*arguments, **options):
-    return [sys.executable, "-m", "wiberg.learn.command", *map(str, arguments)]
+    return [sys.executable, "-m", "wiberg.learn.shell.command", *map(str, arguments)]
 
 
 def run(*arguments):

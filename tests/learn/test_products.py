@@ -9,7 +9,7 @@ import wiberg as wb
 from energies_table import TABLE, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.learn import products
+from wiberg.learn.derivative import products
 from wiberg.runtime import sparse
 
 n = sp.Symbol("n", integer=True, positive=True)

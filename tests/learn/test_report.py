@@ -9,7 +9,7 @@ import wiberg as wb
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from wiberg.learn.report import FEWEST, Numbers
+from wiberg.learn.reports.report import FEWEST, Numbers
 
 
 @given(st.integers(0, 10**6), st.integers(FEWEST, 60), st.floats(-3, 3), st.floats(0.01, 2.0))

@@ -7,7 +7,7 @@ import pytest
 import wiberg as wb
 from wiberg.learn.optimiser import from_description as optimiser_of
 from wiberg.learn.schedule import KINDS, from_description
-from wiberg.learn.spec import KEYS, REQUIRED, explained, markdown, read_spec, spec_of
+from wiberg.learn.shell.spec import KEYS, REQUIRED, explained, markdown, read_spec, spec_of
 
 SPEC = """
 energy = "m.py:energy"
@@ -156,4 +156,4 @@ def test_every_key_is_explained():
 
 def test_the_table_of_the_documents_is_the_declaration():
     page = (Path(wb.__file__).resolve().parent / "docs" / "command.md").read_text()
-    assert markdown() in page, "docs/command.md: the table must be what wiberg.learn.spec.markdown() gives"
+    assert markdown() in page, "docs/command.md: the table must be what wiberg.learn.shell.spec.markdown() gives"

@@ -6,7 +6,7 @@ import sympy as sp
 import wiberg as wb
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.learn.upstream import minima_gradients
+from wiberg.learn.derivative.upstream import minima_gradients
 
 n, M = sp.symbols("n M", integer=True, positive=True)
 i, m, q = sp.Idx("i", n), sp.Idx("m", M), sp.Idx("q", (0, n - 2))

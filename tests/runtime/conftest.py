@@ -17,11 +17,11 @@ import types
 import numpy as np
 import pytest
 import sympy as sp
-from wiberg.compiler.calling import EVALUATE, PREPARE, call_evaluate, shifted
-from wiberg.compiler.evaluate import run_one
-from wiberg.compiler.native import compile_driver, compile_function
-from wiberg.compiler.pointers import double_pointer_at
-from wiberg.compiler.signature import DoublePointer, IntegerPointer
+from wiberg.compiler.calls.evaluate import run_one
+from wiberg.compiler.machine_code.calling import EVALUATE, PREPARE, call_evaluate, shifted
+from wiberg.compiler.machine_code.native import compile_driver, compile_function
+from wiberg.compiler.machine_code.pointers import double_pointer_at
+from wiberg.compiler.machine_code.signature import DoublePointer, IntegerPointer
 
 t, u = sp.symbols("t u", real=True)
 

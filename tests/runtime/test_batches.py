@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from wiberg.compiler.native import native
-from wiberg.compiler.threads import set_threads
+from wiberg.compiler.calls.threads import set_threads
+from wiberg.compiler.machine_code.native import native
 from wiberg.runtime import descend, minimise
 from wiberg.runtime.driver import run_driver
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from wiberg.compiler.native import native
+from wiberg.compiler.machine_code.native import native
 from wiberg.runtime.algebra.arrow import arrow_of, blocks_of
 from wiberg.runtime.algebra.block_factors import (
     factor_block,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from subproblem import TOLERANCE, violations
-from wiberg.compiler.calling import shifted
-from wiberg.compiler.native import compile_driver
-from wiberg.compiler.signature import DoublePointer, IntegerPointer
+from wiberg.compiler.machine_code.calling import shifted
+from wiberg.compiler.machine_code.native import compile_driver
+from wiberg.compiler.machine_code.signature import DoublePointer, IntegerPointer
 from wiberg.runtime.algebra.bordered import LOWEST, TABLES
 from wiberg.runtime.algebra.factorisation import (
     boundary_step,

@@ -13,7 +13,7 @@ import wiberg as wb
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear, minimize, nnls
-from wiberg.compiler.entry import Interpreter
+from wiberg.compiler.machine_code.entry import Interpreter
 from wiberg.energies.errors import InputError, InputTypeError, NameMissingError
 from wiberg.runtime import Status, minimise, set_threads
 

@@ -10,8 +10,8 @@ import scipy.sparse as sparse
 from drivers import compiled
 from hypothesis import given
 from hypothesis import strategies as st
-from wiberg.compiler.pattern import Pattern
-from wiberg.compiler.signature import DoublePointer, IntegerPointer
+from wiberg.compiler.calls.pattern import Pattern
+from wiberg.compiler.machine_code.signature import DoublePointer, IntegerPointer
 from wiberg.runtime.algebra import sweeps
 from wiberg.runtime.algebra.conjugate_gradients import System, conjugate_gradients, eigenvalue_bounds, precondition
 from wiberg.runtime.algebra.curvature import curvature

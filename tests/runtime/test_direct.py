@@ -16,11 +16,11 @@ import wiberg as wb
 from energies_table import TABLE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiberg.compiler.arrays import address_of
-from wiberg.compiler.native import compile_driver, native
-from wiberg.compiler.pattern import Pattern
-from wiberg.compiler.signature import DoublePointer, IntegerPointer
-from wiberg.learn import sparse as learn_sparse
+from wiberg.compiler.calls.arrays import address_of
+from wiberg.compiler.calls.pattern import Pattern
+from wiberg.compiler.machine_code.native import compile_driver, native
+from wiberg.compiler.machine_code.signature import DoublePointer, IntegerPointer
+from wiberg.learn.derivative import sparse as learn_sparse
 from wiberg.runtime import sparse
 from wiberg.runtime.algebra import direct, multifrontal
 from wiberg.runtime.algebra.conjugate_gradients import Factored, system_of

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.optimize import minimize as scipy_minimise
-from wiberg.compiler.entry import Interpreter
+from wiberg.compiler.machine_code.entry import Interpreter
 from wiberg.energies.errors import InputError, InputTypeError, NameMissingError, UnsupportedError
 from wiberg.runtime import Status, minimise, set_threads
 from wiberg.runtime.variable_projection import _layouts

@@ -13,7 +13,7 @@ import wiberg as wb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wiberg import Status
-from wiberg.compiler import evaluate
+from wiberg.compiler.calls import evaluate
 
 n, q, k = sp.symbols("n q k", integer=True, positive=True)
 m, i, j, r = sp.Idx("m", n), sp.Idx("i", q), sp.Idx("j", k), sp.Idx("r", 2)

@@ -97,7 +97,7 @@ def test_numbers_that_are_not_finite_are_no_curvature(kernel):
 
 
 def test_the_curvature_of_one_unknown_is_exact(kernel):
-    """The derivative of a minimum of one unknown divides by it (learn/damped.py)."""
+    """The derivative of a minimum of one unknown divides by it (learn/derivative/damped.py)."""
     curved, bound, directions = found(kernel, [[0.7]], [[-0.3]])
     assert bound.tolist() == [0.7, -0.3] and curved.tolist() == [0.0, -0.3] and directions[1, 0] == 1.0
 

@@ -7,8 +7,8 @@ import pytest
 from drivers import compiled
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from wiberg.compiler.calling import shifted
-from wiberg.compiler.signature import DoublePointer
+from wiberg.compiler.machine_code.calling import shifted
+from wiberg.compiler.machine_code.signature import DoublePointer
 from wiberg.runtime.algebra.linear_algebra import (
     cholesky,
     cholesky_solve,

@@ -6,8 +6,8 @@ import wiberg as wb
 from energies_table import TABLE, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wiberg.compiler.calls.threads import set_threads
 from wiberg.compiler.testing import draw_point, energies
-from wiberg.compiler.threads import set_threads
 from wiberg.energies.errors import NumericalError
 from wiberg.runtime import Status, minimise
 from wiberg.runtime.methods import METHODS

@@ -6,7 +6,7 @@ import wiberg as wb
 from hypothesis import given
 from hypothesis import strategies as st
 from more_garbow_hillstrom import PROBLEMS
-from wiberg.compiler.entry import Interpreter
+from wiberg.compiler.machine_code.entry import Interpreter
 from wiberg.runtime import products
 from wiberg.runtime.algebra.conjugate_gradients import Plain
 from wiberg.runtime.algebra.quasi_newton import (

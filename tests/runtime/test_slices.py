@@ -12,12 +12,12 @@ import time
 import numpy as np
 import pytest
 from drivers import compiled
-from wiberg.compiler import evaluate, slices
-from wiberg.compiler.calling import DRIVE, atomic_add, integer_pointer_at, pause
-from wiberg.compiler.native import Native
-from wiberg.compiler.signature import DoublePointer, IntegerPointer
-from wiberg.compiler.slices import run_slices
-from wiberg.compiler.threads import set_threads
+from wiberg.compiler.calls import evaluate, slices
+from wiberg.compiler.calls.slices import run_slices
+from wiberg.compiler.calls.threads import set_threads
+from wiberg.compiler.machine_code.calling import DRIVE, atomic_add, integer_pointer_at, pause
+from wiberg.compiler.machine_code.native import Native
+from wiberg.compiler.machine_code.signature import DoublePointer, IntegerPointer
 
 
 @pytest.fixture(autouse=True)

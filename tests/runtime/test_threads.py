@@ -4,8 +4,8 @@ import math
 import types
 
 import pytest
-from wiberg.compiler import threads
-from wiberg.compiler.threads import cgroup_quota, set_threads
+from wiberg.compiler.calls import threads
+from wiberg.compiler.calls.threads import cgroup_quota, set_threads
 from wiberg.energies.errors import InputError, InputTypeError
 
 

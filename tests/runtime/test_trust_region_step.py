@@ -15,7 +15,7 @@ from drivers import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from subproblem import TOLERANCE, violations
-from wiberg.compiler.signature import DoublePointer
+from wiberg.compiler.machine_code.signature import DoublePointer
 from wiberg.runtime.algebra.trust_region import boundary_step, newton_step, spectrum
 
 KINDS = {0: "newton", 1: "boundary"}

@@ -1,0 +1,1 @@
+"""The indexed program: what an energy is between SymPy and a kernel."""
