@@ -3,8 +3,8 @@
     y <- y - A(y)^-1 grad E(y),      A(y) the Hessian of the least squares problem with the weights of y
 
 which is the minimum of that problem (compiler/passes/irls.py): one factorisation for each reweighting. Where rho is
-concave in the squared residual, the problem lies above the energy and touches it at y, so that the energy never rises; a
-step that raises it beyond rounding all the same is shortened to a quarter until it does not.
+concave in the squared residual, the problem lies above the energy and touches it at y, so that the energy never rises;
+a step that raises it beyond rounding all the same is shortened to a quarter until it does not.
 
 Where A is singular to working precision, or indefinite, a part `shift` of its diagonal is added to it, from 1e-8 on,
 100 times more until it is positive definite. The problem then still lies above the energy, the minima are the same, and
