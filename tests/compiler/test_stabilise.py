@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from wiberg.compiler.derive import value
 from wiberg.compiler.passes.lower import lower
 from wiberg.compiler.passes.stabilise import stabilise
-from wiberg.compiler.program.program.program import check
-from wiberg.compiler.program.program.reference import interpret
+from wiberg.compiler.program.program import check
+from wiberg.compiler.program.reference import interpret
 from wiberg.compiler.testing import dense, random_energy
 
 n, m = sp.symbols("n m", integer=True, positive=True)
