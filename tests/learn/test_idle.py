@@ -55,7 +55,7 @@ def test_gradients_without_idle_members_are_the_same(soft, method, monkeypatch):
 
     derivative = wb.implicit_gradient if method == "trust-region" else wb.unrolled_gradient
     options = {"damping": 0.0} if method == "trust-region" else {}
-    for module in ("wiberg.learn.derivative.implicit.idle_members", "wiberg.learn.unrolled.idle_members"):
+    for module in ("wiberg.learn.derivative.implicit.idle_members", "wiberg.learn.derivative.unrolled.idle_members"):
         monkeypatch.setattr(module, watched)
     ours = derivative(soft, solution, slope, **options)
     assert seen[-1] > 9
