@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from wiberg.compiler.program import expression as ex
 from wiberg.compiler.program.expression import (
     MINUS_ONE,
     ONE,
@@ -23,7 +24,6 @@ from wiberg.compiler.program.expression import (
     power,
     read,
 )
-from wiberg.compiler.program.program import expression as ex
 
 X, Y, Z = read("x"), read("y"), read("z")
 POINT = {"x": Fraction(3, 5), "y": Fraction(-7, 4), "z": Fraction(2)}
