@@ -96,5 +96,5 @@ def test_poses_and_expected_errors_are_those_of_plain_numpy_with_their_derivativ
 
 def test_an_unknown_choice_is_refused_by_name():
     bodies, ring, *_ = scene()
-    with pytest.raises(wb.InputError, match="Monocular: no choice 'softly'.*'soft'"):
+    with pytest.raises(wb.InputError, match="Monocular: no choice 'softly'"):
         pose.Monocular(bodies, ring.rotation, choice="softly")
