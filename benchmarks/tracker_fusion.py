@@ -198,14 +198,14 @@ def folds(train: fusion.Tracks, number: int = 3) -> Iterator[tuple[fusion.Tracks
 
 CHOICES: Mapping[str, dict[str, Any]] = {
     "preset": {},
-    "sharpness 5": {"sharpness": 5.0},
+    "sharpness 8": {"sharpness": 8.0},
     "sharpness 11": {"sharpness": 11.0},
     "width .09, .3": {"width": (0.09, 0.3)},
     "width .16, .3": {"width": (0.16, 0.3)},
-    "width .12, .2": {"width": (0.12, 0.2)},
+    "width .12, .3": {"width": (0.12, 0.3)},
     "width .12, .45": {"width": (0.12, 0.45)},
     "dropout 0": {"dropout": 0.0},
-    "dropout .5": {"dropout": 0.5},
+    "dropout .3": {"dropout": 0.3},
     "balance .4": {"balance": 0.4},
     "balance 1": {"balance": 1.0},
     "rate .1": {"rate": 0.1},

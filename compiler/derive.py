@@ -95,6 +95,11 @@ def _weight_gradient(energy: Energy) -> Program:
     return gradient(program, inputs_of(program, "weight"), prefix="weight_gradient")
 
 
+def _gradients(energy: Energy) -> Program:
+    program = value(energy)
+    return gradient(program, (*_variables(program), *inputs_of(program, "weight")), prefix="gradients")
+
+
 def _hessian(energy: Energy) -> Program:
     program = value(energy)
     return second(program, _variables(program), _variables(program), prefix="hessian")
@@ -214,6 +219,7 @@ KINDS: dict[str, Kind] = {
     "sparse_hvp": Kind(_slot_product, ("hvp",), "the sparse Hessian times v, y being the numbers of the Hessian"),
     "candidates": Kind(lower_candidates, ("candidates",), "the declared candidates"),
     "weight_gradient": Kind(_weight_gradient, ("weight_gradient",), "the gradient in the weights, the variables held"),
+    "gradients": Kind(_gradients, ("gradients",), "the gradient in the variables, then that in the weights"),
 }
 
 
@@ -416,9 +422,10 @@ def memory(energy: Energy, kind: str, program: Program) -> Memory:
     anchors = {anchor(a): sizes.plus(m, offset) for a, offset in at.items()}
     variables = {**offsets(program, "variable")[0], **at, **along, **anchors}
     for a, offset in at.items():
-        places[f"reweighting_adjoint_{anchor(a)}"] = Place(offset, ((ranks[a], one),))
+        places[f"reweighting_adjoint_{anchor(a)}"] = places[f"gradients_{a}"] = Place(offset, ((ranks[a], one),))
     for b, other in weights_at.items():
-        places[f"reweighting_adjoint_{b}"] = Place(sizes.plus(m, other), ((ranks[b], one),))
+        behind = Place(sizes.plus(m, other), ((ranks[b], one),))
+        places[f"reweighting_adjoint_{b}"] = places[f"gradients_{b}"] = behind
     outputs = {n: place for n, place in places.items() if n in program.arrays}
     blocks = [s for s in program.statements if s.target.startswith("hessian_")]
     mirror = (after_gradient, m) if blocks and (len(at) > 1 or any(ranks[a] for a in at)) else None

@@ -211,6 +211,13 @@ class Kernel:
         """
         return self._out("weight_gradient", y, w, x, ("p",))
 
+    def gradients(self, y: Values, w: Values | None = None, x: Values | None = None) -> tuple[Floats, Floats]:
+        """`gradient` and `weight_gradient` in one pass."""
+        inputs, packed, count = self._arguments(y, w, x)
+        _, out = run(self.entry("gradients"), inputs, packed, count=_rows(inputs, count))
+        by_variables, by_weights = out[:, : inputs.m], out[:, inputs.m :]
+        return self._each(by_variables, inputs, count), self._each(by_weights, inputs, count)
+
     def hessian(self, y: Values, w: Values | None = None, x: Values | None = None) -> Any:
         """Second derivatives in the variables, symmetric to the bit.
 

@@ -125,7 +125,7 @@ def _draw_energy(tracks: fusion.Tracks, model: Any, frame: int) -> Any:
         sides.append((own, wb.minimise(kernel, own, data, check=False).variables[variable][0]))
     around = np.stack([truth, *(place[:2] for _, place in sides)])
     low, high = around.min(axis=0), around.max(axis=0)
-    margin = max(1.0 if corners else 0.5, 0.6 * float((high - low).max()))
+    margin = max(1.2 if corners else 2.2, 0.6 * float((high - low).max()))
     x, y = (np.linspace(low[axis] - margin, high[axis] + margin, 140) for axis in (0, 1))
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     figure, grid = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
@@ -141,5 +141,5 @@ def _draw_energy(tracks: fusion.Tracks, model: Any, frame: int) -> Any:
     what = "top left corner" if corners else "centre of the box, at the fused size"
     name = tracks.sequences[tracks.sequence[frame]]
     figure.suptitle(f"energy of the {what}: {name}, frame {tracks.frame[frame]:.0f}")
-    grid[0].legend(loc="lower left", framealpha=0.3, labelcolor="white")
+    grid[0].legend(loc="lower left", facecolor="#b0b0b0")
     return figure

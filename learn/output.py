@@ -192,9 +192,10 @@ class Output:
             given[cotangent] = cotangents[name] if name in cotangents else np.zeros(np.shape(values[name]))
         kernel = self.pull_kernel
         sizes = kernel.bind(own, given, point).sizes
-        slopes = kernel.variables.unpack(kernel.gradient(point, own, given), sizes)
-        direct = kernel.weights.unpack(kernel.weight_gradient(point, own, given), sizes) if own else {}
-        return slopes, direct
+        if not own:
+            return kernel.variables.unpack(kernel.gradient(point, own, given), sizes), {}
+        by_variables, by_weights = kernel.gradients(point, own, given)
+        return kernel.variables.unpack(by_variables, sizes), kernel.weights.unpack(by_weights, sizes)
 
     def shape_of(self, name: str) -> tuple[Any, ...]:
         """The declared shape of an output."""

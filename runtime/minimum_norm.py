@@ -33,7 +33,7 @@ from ..compiler.machine_code.signature import DoublePointer, IntegerPointer, vec
 from .algebra import trust_region
 from .algebra.block_factors import FIRM
 from .algebra.factorisation import factor, newton_step, solve, spectrum, squared_pivots
-from .algebra.linear_algebra import FLAT, dot, largest, lowest_eigenvector, rotate_back
+from .algebra.linear_algebra import EPSILON, FLAT, dot, largest, lowest_eigenvector, rotate_back
 from .algebra.semidefinite import combine, null_part, project, row_space, solve_in_range
 from .descend import (
     DERIVATIVES,
@@ -76,6 +76,14 @@ def _row_sum(h: DoublePointer, n: int) -> float:
             total += abs(h[i * n + j])
         size = max(size, total)
     return size
+
+
+def longest_fall(hessian_size: float, n: int) -> float:
+    """So many times the part of the gradient in the null space may be gone down it.
+
+    The energy falls by length |part|^2, and the rounding of the terms of second degree grows as length^2 |part|^2.
+    """
+    return 1.0 / (64.0 * n * EPSILON * max(hessian_size, 1e-300))
 
 
 GRADIENT = SEEDS
@@ -173,6 +181,8 @@ def solve_quadratic(
             break
         if falls:
             length = 2.0 * FAR * (1.0 + start_size) / largest(part, n)
+            if bounded:
+                length = min(length, longest_fall(hessian_size, n))
             for i in range(n):
                 trial[i] = y[i] - length * part[i]
         elif regular:

@@ -14,7 +14,7 @@ from ..compiler.calls.evaluate import run_one
 from .algebra.linear_algebra import FLAT
 from .algebra.range_space import range_parts
 from .driver import run_driver
-from .minimum_norm import curvature_slice, quadratic_slice
+from .minimum_norm import curvature_slice, longest_fall, quadratic_slice
 from .problem import Problem
 from .sparse import is_sparse, minimise_sparse
 from .statuses import CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
@@ -107,7 +107,8 @@ def _find_falls(problem: Problem, starts: Floats, some: Integers) -> None:
         left, start = float(np.abs(way).max()), float(np.abs(starts[instance]).max())
         if not left > max(problem.gtol, FLAT * (size * start + float(np.abs(gradient).max()))):
             continue
-        far = starts[instance] + 2.0 * FAR * (1.0 + start) / left * way
+        length = min(2.0 * FAR * (1.0 + start) / left, longest_fall(size, inputs.m))
+        far = starts[instance] + length * way
         energy, there = _evaluated(problem, far, instance)
         integers[instance] = 1, 2, UNBOUNDED
         if energy < problem.energies[instance]:

@@ -13,10 +13,10 @@ from wiberg.compiler.passes.prepare import hoist, prepare
 from wiberg.compiler.passes.products import divide
 from wiberg.compiler.passes.share import share
 from wiberg.compiler.passes.simplify import factor, forward, inline, merge, prune
-from wiberg.compiler.program.program.expression import Op
-from wiberg.compiler.program.program.primitives import PRIMITIVES
-from wiberg.compiler.program.program.program import Program
-from wiberg.compiler.program.program.reference import interpret
+from wiberg.compiler.program.expression import Op
+from wiberg.compiler.program.primitives import PRIMITIVES
+from wiberg.compiler.program.program import Program
+from wiberg.compiler.program.reference import interpret
 from wiberg.energies.energy import Energy
 
 PASSES = [

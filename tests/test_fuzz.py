@@ -19,8 +19,8 @@ import wiberg as wb
 from reproducer import IMPORTS, Case, Finding, declared, examine, shrunk, simpler, write
 from scipy.sparse import csr_array
 from wiberg.compiler.passes import differentiate
-from wiberg.compiler.program.program.expression import mul, number
-from wiberg.compiler.program.program.primitives import PRIMITIVES
+from wiberg.compiler.program.expression import mul, number
+from wiberg.compiler.program.primitives import PRIMITIVES
 from wiberg.compiler.testing import random_energy
 
 n = sp.Symbol("n", integer=True, positive=True)

@@ -135,6 +135,11 @@ class Inputs:
     numbers_address, drivers = _of_plan("numbers_address"), _of_plan("drivers")
     family, members = _of_plan("family"), _of_plan("members")
 
+    @property
+    def whole(self) -> bool:
+        """Whether the rows are those of the batch, none chosen from it."""
+        return self._chosen is None
+
     def _place(self, what: str) -> int:
         return 2 * (len(self.arrays) + FAMILY_ROWS.index(what))
 

@@ -15,6 +15,9 @@ It is put to use where a logarithm or a quotient would undo an exponential, so t
     exp(a[i])*t**-1                        exp of the difference of the exponents
     log(1 + exp(u)), (1 + exp(u))**-1      softplus(u), logistic(-u);  exp(u)/(1 + exp(u)) is logistic(u)
 
+An exponent of which the extreme is subtracted by hand, exp(-c*(x[i] - minimum of x)), is one that cannot overflow: it
+stays, computed once, as it is.
+
 Differences that cancel have functions of their own, rows of the table of primitives:
 
     exp(u) - 1         expm1(u)            sqrt(1 + u) - 1    sqrt1pm1(u)           1 - logistic(u)    logistic(-u)
@@ -42,6 +45,7 @@ from ..program.expression import (
     add,
     contains,
     function,
+    gathers,
     is_number,
     mul,
     negative,
@@ -92,6 +96,7 @@ class _Stabiliser:
             for s in program.statements
             if writers[s.target] == 1 and s.is_definition and self.arrays[s.target].role == "local"
         }
+        self.places = {s.target: s for s in program.statements if s.reduction in ("argmin", "argmax")}
         self.statements: list[Statement] = []
         self.memo: dict[Op, Op] = {}
         self.scales: dict[Op, Scaled] = {}
@@ -125,7 +130,7 @@ class _Stabiliser:
         return self.scales[node]
 
     def _scaled(self, node: Op) -> Scaled:
-        if node.name == "exp" and not _is_shifted(node.args[0]):
+        if node.name == "exp" and not (_is_shifted(node.args[0]) or self._is_shifted_by_hand(node.args[0])):
             return Scaled(self.rewrite(node.args[0]), ONE)
         if node.name == "mul":
             parts = [self.scaled(a) for a in node.args]
@@ -139,6 +144,44 @@ class _Stabiliser:
         if node.name == "read" and node.args[0] in self.definitions:
             return self._scaled_read(node)
         return Scaled(ZERO, self.rewrite(node))
+
+    def _is_shifted_by_hand(self, exponent: Op) -> bool:
+        """c times what is never negative times (x[i] - the smallest x), c < 0: at most 0, and 0 somewhere."""
+        coefficient, rest = split_coefficient(exponent)
+        factors = rest.args if rest.name == "mul" else (rest,)
+        differences = [f for f in factors if not never_negative(f)]
+        return len(differences) == 1 and float(coefficient) * self._excess(differences[0]) < 0
+
+    def _excess(self, node: Op) -> int:
+        """1 for x[i] - the smallest x, -1 for x[i] - the largest, and the other way round; 0 for anything else."""
+        if node.name != "add" or len(node.args) != 2:
+            return 0
+        (a, first), (b, second) = map(split_coefficient, node.args)
+        if a != -b or abs(a) != 1:
+            return 0
+        first, second = self._where_it_lies(first), self._where_it_lies(second)
+        return int(a) * (self._is_beyond(first, second) - self._is_beyond(second, first))
+
+    def _is_beyond(self, entry: Op, extreme: Op) -> int:
+        """1 where `extreme` is the smallest entry of the array that `entry` is of, -1 for the largest, else 0."""
+        if entry.name != "read" or extreme.name != "read" or entry.args[0] != extreme.args[0]:
+            return 0
+        for axis in extreme.args[1]:
+            for place in gathers(axis):
+                found = self.places.get(place)
+                if found is not None and self._where_it_lies(found.expression).args[:1] == entry.args[:1]:
+                    return 1 if found.reduction == "argmin" else -1
+        return 0
+
+    def _where_it_lies(self, node: Op) -> Op:
+        """The entry that a read of a copy is a copy of."""
+        while node.name == "read" and node.args[0] in self.definitions:
+            statement = self.definitions[node.args[0]]
+            if statement.accumulate or statement.expression.name != "read":
+                break
+            mapping = {str(s.single): v for s, v in zip(statement.subscripts, node.args[1], strict=True)}
+            node = replace_indices(statement.expression, mapping)
+        return node
 
     def _scaled_sum(self, node: Op) -> Scaled:
         scaled = [(a, self.scaled(a)) for a in node.args]

@@ -50,7 +50,9 @@ _PENALTIES = {
 _GEOMETRY = dict.fromkeys(("stretch", "shift", "follow", "tracker_follow", "crowd"), 0.001)
 
 PRESETS = {
-    "new sequences": Settings(width=(0.12, 0.2), penalties=_PENALTIES, dropout=0.5, rate=0.3, rates=_GEOMETRY),
+    "new sequences": Settings(
+        sharpness=5.0, width=(0.12, 0.2), penalties=_PENALTIES, dropout=0.5, rate=0.3, rates=_GEOMETRY
+    ),
     "same sequences, other frames": Settings(
         penalties={name: penalty / 100 for name, penalty in _PENALTIES.items()},
         dropout=0.0,

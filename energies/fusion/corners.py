@@ -58,9 +58,9 @@ class CornerFusion(Fusion):
 
     presets: ClassVar = {
         "paper": Settings(
-            width=(0.25,),
-            dropout=0.0,
-            rate=0.03,
+            width=(0.15,),
+            dropout=0.5,
+            rate=0.01,
             rates={**_GEOMETRY, **_SHARED, "tracker_width_low": 0.3, "tracker_width_high": 0.3},
             steps=300,
             clip=None,

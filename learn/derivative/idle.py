@@ -21,13 +21,16 @@ as large as that of others, and would still be lost."""
 def idle_members(slopes: NDArray[np.float64], inputs: Any) -> NDArray[np.bool_] | None:
     """Which rows of dl/dy, (B members, m), add nothing to the sum over the members; None where all may.
 
+    Among chosen rows (`Inputs.rows`) no one knows the other members: all may.
+
     Examples
     --------
     >>> from types import SimpleNamespace
-    >>> idle_members(np.array([[1.0, 0.0], [1e-5, 0.0], [1e-40, 0.0]]), SimpleNamespace(family=(3,), members=3))
+    >>> inputs = SimpleNamespace(whole=True, family=(3,), members=3)
+    >>> idle_members(np.array([[1.0, 0.0], [1e-5, 0.0], [1e-40, 0.0]]), inputs)
     array([False, False,  True])
     """
-    if not inputs.family or not slopes.size:
+    if not inputs.family or not inputs.whole or not slopes.size:
         return None
     largest = np.abs(slopes).max(axis=1).reshape(-1, inputs.members)
     idle: NDArray[np.bool_] = (largest <= NEGLIGIBLE * largest.max(axis=1, keepdims=True)).reshape(-1)

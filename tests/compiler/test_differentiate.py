@@ -7,9 +7,9 @@ import wiberg as wb
 from energies_table import TABLE, draw, generated
 from wiberg.compiler.derive import KINDS, derive, value
 from wiberg.compiler.passes.differentiate import depending, gradient, inputs_of, partials, second, tangent
-from wiberg.compiler.program.program.expression import ONE, ZERO, add, function, mul, number, power, read, select
-from wiberg.compiler.program.program.program import check
-from wiberg.compiler.program.program.reference import interpret
+from wiberg.compiler.program.expression import ONE, ZERO, add, function, mul, number, power, read, select
+from wiberg.compiler.program.program import check
+from wiberg.compiler.program.reference import interpret
 from wiberg.compiler.testing import check_derivatives
 
 X, Y = read("x"), read("y")
@@ -52,7 +52,7 @@ def test_a_read_at_two_places_has_two_derivatives():
 
 
 def _subscripts():
-    from wiberg.compiler.program.program.expression import name
+    from wiberg.compiler.program.expression import name
 
     return name("i"), name("i") + 1
 

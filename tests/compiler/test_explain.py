@@ -15,8 +15,8 @@ from wiberg.compiler.derive import KINDS
 from wiberg.compiler.explain import COSTED
 from wiberg.compiler.nonfinite import LARGEST, first_not_finite
 from wiberg.compiler.points import random_point
-from wiberg.compiler.program.program.primitives import PRIMITIVES
-from wiberg.compiler.program.program.readable import formula, names_of, program_text
+from wiberg.compiler.program.primitives import PRIMITIVES
+from wiberg.compiler.program.readable import formula, names_of, program_text
 from wiberg.compiler.testing import random_energy
 
 n, m = (sp.Symbol(s, integer=True, positive=True) for s in "nm")
@@ -284,8 +284,8 @@ def test_costs_of_the_table_are_positive_and_grow_with_the_extents(name, energie
 
 def test_triangular_loops_count_as_half():
     from wiberg.compiler.costs import _Counts
-    from wiberg.compiler.program.program.expression import constant, name
-    from wiberg.compiler.program.program.program import Program, Range
+    from wiberg.compiler.program.expression import constant, name
+    from wiberg.compiler.program.program import Program, Range
 
     program = Program({}, {"i": Range(constant(0), name("n0")), "j": Range(constant(0), name("i"))}, ("n0",), ())
     assert sp.expand(_Counts(program, {"n0": n}).points(("i", "j")) - n * (n - 1) / 2) == 0

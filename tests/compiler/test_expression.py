@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from wiberg.compiler.program.program import expression as ex
-from wiberg.compiler.program.program.expression import (
+from wiberg.compiler.program import expression as ex
+from wiberg.compiler.program.expression import (
     MINUS_ONE,
     ONE,
     ZERO,
@@ -233,7 +233,7 @@ def test_pickled_nodes_come_back_as_the_same_object(tree):
 
 SCRIPT = """
 from fractions import Fraction
-from wiberg.compiler.program.program.expression import *
+from wiberg.compiler.program.expression import *
 x, y, z = (read(s, [name("i")]) for s in "xyz")
 print(add(mul(x, y), function("exp", z), power(add(z, x), Fraction(-3, 2)), mul(y, z, number(0.3))))
 print(mul(*(function(f, x) for f in ("exp", "sin", "cos", "tanh")), add(x, y, z)).digest.hex())

@@ -17,8 +17,8 @@ from wiberg.compiler.passes.common import split
 from wiberg.compiler.passes.prepare import prepare
 from wiberg.compiler.passes.share import share
 from wiberg.compiler.points import family_of
-from wiberg.compiler.program.program.program import check
-from wiberg.compiler.program.program.reference import integer, interpret
+from wiberg.compiler.program.program import check
+from wiberg.compiler.program.reference import integer, interpret
 from wiberg.compiler.random_energies import random_family
 from wiberg.compiler.testing import DerivativeReport, compare_along, dense, draw_point
 

@@ -9,10 +9,10 @@ import wiberg as wb
 from wiberg.compiler.derive import derive, value
 from wiberg.compiler.passes.lower import lower
 from wiberg.compiler.passes.products import divide
-from wiberg.compiler.program.program.expression import Affine, Gather, constant, name, read
-from wiberg.compiler.program.program.program import Array, Program, Range, Statement, check
-from wiberg.compiler.program.program.ranges import box, closed, in_order, is_closed, widened
-from wiberg.compiler.program.program.reference import interpret, points
+from wiberg.compiler.program.expression import Affine, Gather, constant, name, read
+from wiberg.compiler.program.program import Array, Program, Range, Statement, check
+from wiberg.compiler.program.ranges import box, closed, in_order, is_closed, widened
+from wiberg.compiler.program.reference import interpret, points
 from wiberg.compiler.testing import DerivativeReport, check_derivatives, compare
 
 n, m, k = sp.symbols("n m k", integer=True, positive=True)

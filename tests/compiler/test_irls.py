@@ -14,9 +14,9 @@ from wiberg.compiler.calls.evaluate import run
 from wiberg.compiler.derive import REWEIGHTING, derive, value
 from wiberg.compiler.kernel import Kernel
 from wiberg.compiler.passes.irls import anchored_majoriser, fixed_majoriser
-from wiberg.compiler.program.program.expression import contains
-from wiberg.compiler.program.program.program import check
-from wiberg.compiler.program.program.reference import interpret
+from wiberg.compiler.program.expression import contains
+from wiberg.compiler.program.program import check
+from wiberg.compiler.program.reference import interpret
 from wiberg.compiler.testing import random_energy
 
 n, m = sp.symbols("n m", integer=True, positive=True)

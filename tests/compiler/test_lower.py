@@ -5,7 +5,7 @@ import sympy as sp
 import wiberg as wb
 from energies_table import TABLE
 from wiberg.compiler.passes.lower import lower, lower_candidates, supported_functions
-from wiberg.compiler.program.program.program import check
+from wiberg.compiler.program.program import check
 
 n, m = sp.symbols("n m", integer=True, positive=True)
 i, j = sp.Idx("i", n), sp.Idx("j", m)

@@ -19,8 +19,8 @@ from wiberg.compiler.derive import COUNT, derive, many_values, scheduled, value
 from wiberg.compiler.passes import prepare, products, share, simplify
 from wiberg.compiler.passes.differentiate import gradient, inputs_of, second, tangent
 from wiberg.compiler.passes.simplify import merge
-from wiberg.compiler.program.program.program import check
-from wiberg.compiler.program.program.reference import interpret
+from wiberg.compiler.program.program import check
+from wiberg.compiler.program.reference import interpret
 from wiberg.compiler.testing import random_energy
 from wiberg.compiler.text.freeze import Placement, freeze
 

@@ -9,9 +9,9 @@ from wiberg.compiler.machine_code import vectormath
 from wiberg.compiler.machine_code.native import KERNEL_FASTMATH, compile_function
 from wiberg.compiler.machine_code.signature import Signature, double_pointer, integer
 from wiberg.compiler.passes.differentiate import partials
-from wiberg.compiler.program.program.expression import ZERO, add, function, mul, number, read
-from wiberg.compiler.program.program.primitives import CONDITIONS, PRIMITIVES
-from wiberg.compiler.program.program.reference import evaluate
+from wiberg.compiler.program.expression import ZERO, add, function, mul, number, read
+from wiberg.compiler.program.primitives import CONDITIONS, PRIMITIVES
+from wiberg.compiler.program.reference import evaluate
 
 ANY, POSITIVE, INSIDE, ABOVE_ONE = (-2.5, 2.5), (0.05, 4.0), (-0.95, 0.95), (1.05, 4.0)
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from wiberg.compiler.program.program.expression import (
+from wiberg.compiler.program.expression import (
     ONE,
     ZERO,
     Affine,
@@ -17,7 +17,7 @@ from wiberg.compiler.program.program.expression import (
     power,
     read,
 )
-from wiberg.compiler.program.program.program import (
+from wiberg.compiler.program.program import (
     INVARIANTS,
     Array,
     Program,

@@ -7,7 +7,7 @@ import wiberg as wb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wiberg.compiler.derive import scheduled
-from wiberg.compiler.program.program.expression import Affine, name
+from wiberg.compiler.program.expression import Affine, name
 from wiberg.compiler.text.rows import _common_axis, _Use
 
 n, m = sp.symbols("n m", integer=True, positive=True)

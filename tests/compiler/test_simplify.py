@@ -15,8 +15,8 @@ from wiberg.compiler.passes.lower import lower
 from wiberg.compiler.passes.prepare import hoist, prepare
 from wiberg.compiler.passes.share import share
 from wiberg.compiler.passes.simplify import factor, forward, inline, merge, prune, simplify
-from wiberg.compiler.program.program.expression import ONE, ZERO, add, constant, mul, name, number, power, read
-from wiberg.compiler.program.program.program import Array, Program, Range, Statement, check
+from wiberg.compiler.program.expression import ONE, ZERO, add, constant, mul, name, number, power, read
+from wiberg.compiler.program.program import Array, Program, Range, Statement, check
 from wiberg.compiler.testing import random_energy
 
 
@@ -176,7 +176,7 @@ def test_prepare_makes_nothing_larger_than_the_weights():
 
 
 def test_hoist_gives_an_expensive_part_that_lacks_a_loop_an_array():
-    from wiberg.compiler.program.program.expression import function
+    from wiberg.compiler.program.expression import function
 
     before = program(
         [

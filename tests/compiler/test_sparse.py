@@ -15,8 +15,8 @@ from wiberg.compiler.calls import pattern
 from wiberg.compiler.calls.evaluate import run
 from wiberg.compiler.derive import find_structure
 from wiberg.compiler.passes.landings import Landing, Support
-from wiberg.compiler.program.program.program import Range
-from wiberg.compiler.program.program.stored import from_text, to_text
+from wiberg.compiler.program.program import Range
+from wiberg.compiler.program.stored import from_text, to_text
 from wiberg.compiler.testing import check_derivatives, dense
 
 n, m, k = sp.symbols("n m k", integer=True, positive=True)
@@ -274,7 +274,7 @@ def test_a_kernel_remembers_a_bounded_number_of_patterns():
 
 
 def test_ranges_that_depend_on_other_loops_are_counted_out():
-    from wiberg.compiler.program.program.expression import constant, name
+    from wiberg.compiler.program.expression import constant, name
 
     count, scope = pattern._grid(
         (("l", Range(constant(0), name("i"))), ("i", Range(constant(1), name("n0")))), {"n0": 4}, {}
@@ -290,7 +290,7 @@ def test_ranges_that_depend_on_other_loops_are_counted_out():
 
 
 def test_an_upper_piece_counts_once_on_the_diagonal_and_twice_off_it():
-    from wiberg.compiler.program.program.expression import constant, name
+    from wiberg.compiler.program.expression import constant, name
 
     axis = Range(constant(0), name("n0"))
     loops = (("i", axis), ("l", axis))

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from wiberg.compiler.derive import value
 from wiberg.compiler.passes.lower import lower
 from wiberg.compiler.passes.stabilise import stabilise
-from wiberg.compiler.program.program.program import check
-from wiberg.compiler.program.program.reference import interpret
+from wiberg.compiler.program.program import check
+from wiberg.compiler.program.reference import interpret
 from wiberg.compiler.testing import dense, random_energy
 
 n, m = sp.symbols("n m", integer=True, positive=True)
@@ -347,3 +347,33 @@ def test_an_exponential_of_weights_that_data_are_multiplied_by_stays_a_coefficie
     mixture = sp.log(sp.exp(width[0]) * t**2 + sp.exp(q[0] + u))
     scaled = stabilise(lower(wb.Energy(mixture, variables=[t, u], weights=[width, q])))
     assert any("softplus" in str(s.expression) or "shifted_exp" in str(s.expression) for s in scaled.statements)
+
+
+@pytest.mark.parametrize("sign, extreme", [(1, wb.minimum), (-1, wb.maximum)])
+def test_exponents_that_are_shifted_by_hand_stay_as_they_are(sign, extreme):
+    """exp(-c (E - min E)) is at most 1, and 1 somewhere; with the extreme of the other side it must be shifted."""
+    n, k = sp.symbols("n k", integer=True, positive=True)
+    i, other, j = sp.Idx("i", n), sp.Idx("other", n), sp.Idx("j", k)
+    x, f, w = sp.IndexedBase("x", shape=(k, n)), sp.IndexedBase("f", shape=(n,)), sp.Symbol("w", real=True)
+    E, end, u = (sp.IndexedBase(a, shape=s) for a, s in (("E", (k, n)), ("end", (k,)), ("u", (k, n))))
+
+    def softmax(sign: int) -> wb.Energy:
+        where = {
+            E[j, i]: x[j, i] ** 2 + x[j, i],
+            end[j]: extreme(E[j, i], i),
+            u[j, i]: sp.exp(-500 * sign * sp.Abs(w) * (E[j, i] - end[j])),
+        }
+        mean = sp.Sum(u[j, i] * f[i] / sp.Sum(u[j, other], other), i, j)
+        return wb.Energy(mean, variables=[x], weights=[w], data=[f], where=where)
+
+    assert "shifted_exp" not in str(value(softmax(sign)).statements)
+    assert "shifted_exp" in str(value(softmax(-sign)).statements)
+    random = np.random.default_rng(0)
+    points, values = random.normal(size=(3, 7)), random.normal(size=7)
+    energies = points**2 + points
+    ends = energies.min(axis=1) if sign > 0 else energies.max(axis=1)
+    weights = np.exp(-500 * sign * 0.7 * (energies - ends[:, None]))
+    expected = (weights * values).sum(axis=1) / weights.sum(axis=1)
+    kernel = wb.compile(softmax(sign), backend="reference")
+    assert np.isclose(kernel.value({"x": points}, {"w": -0.7}, {"f": values}), expected.sum(), rtol=1e-12)
+    assert np.isfinite(kernel.gradient({"x": 1e3 * points}, {"w": -0.7}, {"f": values})).all()

@@ -17,8 +17,8 @@ import wiberg as wb
 from wiberg.compiler import derive
 from wiberg.compiler.passes.lower import lower
 from wiberg.compiler.passes.user_functions import written_out
-from wiberg.compiler.program.program.program import check
-from wiberg.compiler.program.program.reference import interpret
+from wiberg.compiler.program.program import check
+from wiberg.compiler.program.reference import interpret
 from wiberg.energies.energy import Energy
 from wiberg.energies.errors import NumericalError, UnsupportedError
 

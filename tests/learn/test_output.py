@@ -300,3 +300,16 @@ def test_arguments_that_do_not_fit_are_refused_by_name(pair):
     loss = wb.Loss(sp.Symbol("q") ** 2, variables=[sp.Symbol("q")])
     with pytest.raises(wb.NameMissingError, match="reads q, which is no result of the output"):
         wb.Learner(pair, loss, w)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=5)
+def test_both_gradients_in_one_pass_are_those_of_two(pair, seed):
+    _, w, data = draws(seed, 3)
+    own, at = {n: w[n] for n in ("sharpness", "own")}, np.random.default_rng(seed).normal(size=(2, 3))
+    given = {"z": data["z"], "cotangent of P": np.ones(2)}
+    point = {"t": at[0], "s": at[1]}
+    kernel = pair.pull_kernel
+    by_variables, by_weights = kernel.gradients(point, own, given)
+    np.testing.assert_allclose(by_variables, kernel.gradient(point, own, given), rtol=1e-12)
+    np.testing.assert_allclose(by_weights, kernel.weight_gradient(point, own, given), rtol=1e-12)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sympy as sp
 import wiberg as wb
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wiberg.runtime import Status, minimise, quadratic, set_threads
 from wiberg.runtime.driver import run_driver
@@ -161,6 +161,7 @@ def test_other_methods_take_one_step_too(form):
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.floats(-5, 3), st.booleans())
+@example(seed=14680811, size=6, strength=-4.71875, indefinite=False)
 def test_what_has_no_minimum_is_unbounded(form, seed, size, strength, indefinite):
     source = np.random.default_rng(seed)
     eigenvalues = np.geomspace(1, 1e-3, size)

@@ -142,8 +142,8 @@ def test_simple_fusions_and_the_oracle() -> None:
     means = tracks.overlaps().mean(axis=0)
     assert [tracks.names.index(name) for name in ranked] == np.argsort(-means, kind="stable").tolist()
     simple = fusion.baselines(tracks, ["no tracker of these", *ranked])
-    corners = np.concatenate([tracks.boxes[..., :2], tracks.boxes[..., :2] + tracks.boxes[..., 2:]], axis=-1)
-    median = np.median(corners.astype(float), axis=1)
+    boxes = tracks.boxes.astype(float)
+    median = np.median(np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1), axis=1)
     np.testing.assert_allclose(simple["median"], np.concatenate([median[:, :2], median[:, 2:] - median[:, :2]], axis=1))
     assert list(simple)[3] == f"best single 1: {ranked[0]}" and len(simple) == 8
     found = fusion.overlaps_of(tracks, simple)
