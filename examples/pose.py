@@ -2,6 +2,8 @@
 
     python examples/pose.py sample [POSE_DATA.npz] --parameters untrained --solver huber
     python examples/pose.py evaluate [DATA.npz] --subject S9 --model trained --bodies POSE_DATA.npz
+    python examples/pose.py train [DATA.npz] --solver huber --model-out MODEL.npz
+    python examples/pose.py train [DATA.npz] --cameras monocular --model-out MODEL.npz
 
 Without a file, both use poses of the CMU motion capture database (examples/data), seen by made-up cameras.
 """
@@ -14,12 +16,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import sympy as sp
 import wiberg as wb
 from numpy.typing import NDArray
+from pose_regression import REGRESSIONS, one_camera_by_regression
+from pose_training import JUDGED, MONOCULAR, Examples, Recipe, learn
 from wiberg.energies import pose
 from wiberg.energies.pose import synthetic
 from wiberg.runtime.progress import reporter
@@ -62,8 +67,8 @@ class Frames:
             raise wb.InputError(f"no subject {subject!r} in {self.name}; it has {', '.join(sorted(set(self.subject)))}")
         return self.chosen(np.flatnonzero(found))
 
-    def without(self, subject: str) -> Frames:
-        return self.chosen(np.flatnonzero(self.subject != subject))
+    def without(self, *subjects: str) -> Frames:
+        return self.chosen(np.flatnonzero(~np.isin(self.subject, subjects)))
 
     def chosen(self, rows: NDArray[np.int64]) -> Frames:
         arrays = ("points", "visible", "truth", "subject", "action")
@@ -166,22 +171,55 @@ def centred(truth: Floats) -> Floats:
     return np.asarray(truth - truth.mean(axis=-2, keepdims=True))
 
 
-def save_model(path: Path, model: pose.MultiCamera, weights: Mapping[str, Any]) -> None:
-    """Body models, cameras, solver and weights, as arrays without pickles."""
+class OneCamera(Reconstruction):
+    """The monocular model: a pose from each camera alone."""
+
+    model: pose.Monocular
+
+    def minimise(self, frames: Frames, rows: Any, camera: int = 0) -> Any:
+        seen = frames.points[rows, camera], frames.visible[rows, camera]
+        data = self.model.data(*seen, np.full(len(rows), camera), frames.truth[rows])
+        return wb.minimise(self.output, self.weights, data)
+
+    def poses(self, frames: Frames, *, progress: bool = False) -> Floats:
+        """Poses (N, C, 17, 3) in mm, as large as the truth; NaN where fewer than six joints are seen."""
+        count, cameras = frames.points.shape[:2]
+        found = np.full((count, cameras, 17, 3), np.nan)
+        usable = pose.enough_of_one(pose.normalise(frames.points, frames.visible)[1])
+        with reporter(progress, None, count, who="poses", unit="frame") as report:
+            for rows in frames.parts():
+                for camera in range(cameras):
+                    some = rows[usable[rows, camera]]
+                    if len(some):
+                        found[some, camera] = self.minimise(frames, some, camera).outputs["pose"]
+                if report is not None:
+                    report(len(rows))
+        return found
+
+
+def save_model(path: Path, model: Any, weights: Mapping[str, Any], **notes: Any) -> None:
+    """Body models, cameras, solver and weights, as arrays without pickles; other arrays are for figures."""
     bodies = {f"bodies_{name}": getattr(model.bodies, name) for name in ("mean", "shapes", "sigma")}
     arrays = {f"weight_{name}": np.asarray(weight) for name, weight in weights.items()}
-    np.savez(path, solver=model.solver, average=model.average, **bodies, **arrays)
+    solver = f"monocular {model.choice}" if isinstance(model, pose.Monocular) else model.solver
+    np.savez(path, solver=solver, average=model.average, **bodies, **arrays, **notes)
 
 
 def load_model(path: Path) -> Reconstruction:
     file = _load(path, ("solver", "average", "bodies_mean", "bodies_shapes", "bodies_sigma"))
     bodies = pose.BodyModels(*(file[f"bodies_{name}"] for name in ("mean", "shapes", "sigma")))
-    model = pose.MultiCamera(bodies, file["average"], solver=str(file["solver"]))
+    solver, monocular = str(file["solver"]), str(file["solver"]).startswith("monocular ")
+    model: Any
+    if monocular:
+        model = pose.Monocular(bodies, file["average"], choice=solver.removeprefix("monocular "))
+    else:
+        model = pose.MultiCamera(bodies, file["average"], solver=solver)
     start = model.weights()
     wrong = [name for name in start if np.shape(file.get(f"weight_{name}")) != np.shape(start[name])]
     if wrong:
         raise wb.InputError(f"{path}: weights {', '.join(wrong)} are missing or of another shape")
-    return Reconstruction(model, {name: file[f"weight_{name}"] for name in start})
+    weights = {name: file[f"weight_{name}"] for name in start}
+    return OneCamera(model, weights) if monocular else Reconstruction(model, weights)
 
 
 def _of_authors(path: Path, parameters: str, solver: str, mixture: int) -> Reconstruction:
@@ -200,6 +238,16 @@ def _of_poses(frames: Frames, subject: str, solver: str, mixture: int) -> Recons
     bodies = pose.fit_bodies(frames.without(subject).truth, mixture)
     model = pose.MultiCamera(bodies, frames.average, solver=SOLVERS[solver])
     return Reconstruction(model, model.weights())
+
+
+def _of_one_camera(frames: Frames, subject: str, mixture: int, bodies: Path | None) -> Reconstruction:
+    """An untrained monocular model, of the poses of everyone else or of the authors' bodies."""
+    if bodies is None:
+        fitted = pose.fit_bodies(frames.without(subject).truth, mixture)
+    else:
+        fitted = pose.BodyModels.of_file(_load(bodies, ()), mixture)
+    model = pose.Monocular(fitted, frames.average)
+    return OneCamera(model, model.weights())
 
 
 # ---------------------------------------------------------------------------------------------- commands
@@ -236,28 +284,93 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     every = cmu_frames() if options.file is None else mocap_frames(options.file)
     subject = options.subject or TEST_SUBJECT[every.name]
     frames = every.of(subject)
+    if options.model in REGRESSIONS:
+        found = one_camera_by_regression(every.without(subject), frames, options.model)
+        return _report(frames, found, subject, options.out)
     if options.model not in ("untrained", "trained", "trained-loaded"):
         model = load_model(Path(options.model))
+    elif options.cameras == "monocular":
+        if options.model != "untrained":
+            raise wb.InputError(f"--model {options.model} of the authors is of several cameras")
+        model = _of_one_camera(every, subject, options.mixture, options.bodies)
     elif options.bodies is not None:
         model = _of_authors(options.bodies, options.model, options.solver, options.mixture)
     elif options.model == "untrained":
         model = _of_poses(every, subject, options.solver, options.mixture)
     else:
         raise wb.InputError(f"--model {options.model} is in the authors' file: give --bodies POSE_DATA.npz")
-    found = model.poses(frames, progress=True)
-    error = pose.euclidean(found, centred(frames.truth))
+    return _report(frames, model.poses(frames, progress=True), subject, options.out)
+
+
+def _report(frames: Frames, found: Floats, subject: str, out: Path | None = None) -> dict[str, Any]:
+    """Print errors by action of poses (N, 17, 3), or (N, C, 17, 3) of one camera each."""
+    monocular, truth = found.ndim == 4, centred(frames.truth)
+    error = pose.euclidean(found, truth[:, None] if monocular else truth)
+    if out is not None:
+        np.savez(out, pose_mm=found, truth_mm=truth, error_mm=error, action=frames.action)
     used = np.isfinite(error)
     if not used.any():
-        raise wb.InputError(f"no frame of {subject} has six joints in two cameras")
-    print(f"{subject}: {used.sum():,} of {len(used):,} frames have enough detections; Euclidean error in mm, frames")
+        raise wb.InputError(f"no frame of {subject} has six joints in {'one camera' if monocular else 'two cameras'}")
+    what = "views" if monocular else "frames"
+    print(f"{subject}: {used.sum():,} of {used.size:,} {what} have enough detections; Euclidean error in mm, {what}")
     by_action = {}
     for action in sorted(set(frames.action)):
-        own = error[used & (frames.action == action)]
+        own = error[frames.action == action]
+        own = own[np.isfinite(own)]
         if len(own):
             by_action[str(action)] = float(own.mean())
             print(f"  {action:<40} {own.mean():7.1f} {len(own):6,}")
-    print(f"  {'all frames':<40} {error[used].mean():7.1f} {used.sum():6,}")
-    return {"euclidean_mm": float(error[used].mean()), "by_action": by_action, "frames": int(used.sum())}
+    print(f"  {f'all {what}':<40} {error[used].mean():7.1f} {used.sum():6,}")
+    return {"euclidean_mm": float(error[used].mean()), "by_action": by_action, what: int(used.sum())}
+
+
+def train(options: argparse.Namespace) -> dict[str, Any]:
+    every = cmu_frames() if options.file is None else mocap_frames(options.file)
+    held_out = options.without or [TEST_SUBJECT[every.name]]
+    frames = every.without(*held_out)
+    bodies = (
+        pose.fit_bodies(frames.truth, options.mixture)
+        if options.bodies is None
+        else pose.BodyModels.of_file(_load(options.bodies, ()), options.mixture)
+    )
+    frames = frames.chosen(np.arange(0, len(frames.truth), options.every))
+    seen = pose.normalise(frames.points, frames.visible)[1]
+    model: Any
+    if options.cameras == "monocular":
+        model, recipe = pose.Monocular(bodies, every.average), MONOCULAR
+        row, view = np.nonzero(pose.enough_of_one(seen))
+        data = model.data(frames.points[row, view], frames.visible[row, view], view, frames.truth[row])
+        examples = Examples.of(data, frames.truth[row])
+    else:
+        solver = "huber" if options.solver.startswith("huber") else options.solver
+        model, recipe = pose.MultiCamera(bodies, every.average, solver=solver), Recipe()
+        if options.loss != "soft":
+            raise wb.InputError(f"--loss {options.loss} is for --cameras monocular")
+        frames = frames.chosen(np.flatnonzero(pose.enough(seen)))
+        examples = Examples.of(model.data(frames.points, frames.visible, frames.truth), frames.truth)
+    given = {"epochs": options.epochs, "rate": options.rate, "lambda_scale": options.lambda_scale}
+    recipe = replace(
+        recipe,
+        seed=options.seed,
+        optimiser=options.optimiser,
+        damping=options.damping,
+        only=tuple(options.only or ()),
+        judged=options.loss,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    print(f"{len(examples.truth):,} examples of {', '.join(sorted(set(frames.subject)))}; {recipe}")
+    began = perf_counter()
+    learner = learn(model, examples, recipe, checkpoint=options.checkpoint)
+    seconds = perf_counter() - began
+    if options.loss == "winner":
+        model = replace(model, choice="lowest")
+    losses, last = learner.history.loss, max(1, learner.steps // 10)
+    save_model(options.model_out, model, learner.weights, history_loss=losses, history_steps=learner.history.steps)
+    loss = float(np.nanmean(losses[-last:]))
+    print(
+        f"{learner.steps:,} steps in {seconds:.0f} s; mean error of the last tenth {loss:.1f} mm: {options.model_out}"
+    )
+    return {"model": str(options.model_out), "loss": loss, "steps": learner.steps, "seconds": seconds}
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -271,10 +384,30 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     many = commands.add_parser("evaluate", help="the mean error of a subject's frames")
     many.add_argument("file", type=Path, nargs="?", metavar="DATA.npz")
     many.add_argument("--subject", help="S9 by default (S2 of CMU)")
-    many.add_argument("--model", default="untrained", help="a file, untrained, trained or trained-loaded")
-    many.add_argument("--bodies", type=Path, metavar="POSE_DATA.npz", help="body models and parameters of the authors")
+    many.add_argument(
+        "--model", default="untrained", help=f"a file, untrained, trained, trained-loaded, {', '.join(REGRESSIONS)}"
+    )
+    many.add_argument("--out", type=Path, metavar="OUT.npz", help="poses, truth, errors and actions of all frames")
     many.set_defaults(run=evaluate)
-    for command in (one, many):
+    learning = commands.add_parser("train", help="learn all weights from the frames of everyone else")
+    learning.add_argument("file", type=Path, nargs="?", metavar="DATA.npz")
+    learning.add_argument("--model-out", type=Path, required=True, metavar="MODEL.npz")
+    learning.add_argument("--checkpoint", type=Path, metavar="FILE.npz", help="saved to every minute, and gone on from")
+    learning.add_argument("--without", action="append", metavar="SUBJECT", help="not learnt from: S9 (S2 of CMU)")
+    learning.add_argument("--every", type=int, default=2, help="use every so many frames")
+    learning.add_argument("--epochs", type=float)
+    learning.add_argument("--rate", type=float, help="the learning rate at first; it falls to 0")
+    learning.add_argument("--lambda-scale", type=float, help="where the weight of the reprojection starts")
+    learning.add_argument("--seed", type=int, default=0)
+    learning.add_argument("--optimiser", choices=("adam", "sgd"), default="adam")
+    learning.add_argument("--damping", type=float, default=0.0)
+    learning.add_argument("--only", nargs="+", metavar="WEIGHT", help="learn these alone")
+    learning.add_argument("--loss", choices=JUDGED, default="soft", help="of one camera: what of its minima is judged")
+    learning.set_defaults(run=train)
+    for command in (many, learning):
+        command.add_argument("--cameras", choices=("all", "monocular"), default="all")
+        command.add_argument("--bodies", type=Path, metavar="POSE_DATA.npz", help="the authors' body models")
+    for command in (one, many, learning):
         command.add_argument("--solver", choices=tuple(SOLVERS), default="huber")
         command.add_argument("--mixture", type=int, choices=pose.MIXTURES, default=3)
         command.add_argument("--json", action="store_true", help="the result as the last line")

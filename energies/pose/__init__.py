@@ -5,11 +5,13 @@ Section 5 of the paper. Declarations in SymPy and features in NumPy; who minimis
 
 from .body import MIXTURES, BodyModels, fit_bodies
 from .errors_mm import ERRORS, euclidean, procrustes
-from .features import detections, enough, normalise, rotations
+from .features import detections, enough, enough_of_one, normalise, rotations
+from .monocular import CHOICES, Monocular
 from .multi_camera import SOLVERS, MultiCamera
 from .skeleton import COCO, EDGES, JOINTS, MPII, NORMALISATION_EDGES, limb_norm, to_joints
 
 __all__ = [
+    "CHOICES",
     "COCO",
     "EDGES",
     "ERRORS",
@@ -19,9 +21,11 @@ __all__ = [
     "NORMALISATION_EDGES",
     "SOLVERS",
     "BodyModels",
+    "Monocular",
     "MultiCamera",
     "detections",
     "enough",
+    "enough_of_one",
     "euclidean",
     "fit_bodies",
     "limb_norm",

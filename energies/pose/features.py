@@ -58,7 +58,12 @@ def normalise(points: ArrayLike, visible: ArrayLike) -> tuple[Floats, Floats]:
 
 def enough(weights: ArrayLike) -> NDArray[np.bool_]:
     """Whether frames with these weights (..., C, 17) show a body: six joints in each of two cameras."""
-    return np.asarray(((np.asarray(weights) > 0).sum(axis=-1) >= SEEN).sum(axis=-1) >= CAMERAS)
+    return np.asarray(enough_of_one(weights).sum(axis=-1) >= CAMERAS)
+
+
+def enough_of_one(weights: ArrayLike) -> NDArray[np.bool_]:
+    """Whether cameras with these weights (..., 17) show a body: six joints."""
+    return np.asarray((np.asarray(weights) > 0).sum(axis=-1) >= SEEN)
 
 
 def rotations(count: int = 100, every: int = 1) -> Floats:

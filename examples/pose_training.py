@@ -1,0 +1,154 @@
+"""Learning the weights of pose models (examples/pose.py): what is learnt, from which batches, and how fast.
+
+The recipe is the paper's (Adam with epsilon 0.1, weights put back within limits after each step, mean distance of
+joints) but for three things: reprojection starts 20 times as soft (`lambda_scale` 0.5), so that rotations and bodies
+are averages at first and all of them learn; the rate falls to 0 along half a cosine; and while learning, only every
+4th rotation is minimised.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sympy as sp
+import wiberg as wb
+from numpy.typing import NDArray
+from wiberg.energies import pose
+
+Floats = NDArray[np.float64]
+
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "joint_weights": (1e-3, 1e5),
+    "exp_weights": (1e-5, 1e3),
+    "exp_weights_model": (1e-5, 1e3),
+    "sigma_variance": (-5.0, 5.0),
+    "ir_reg": (1e-3, 5.0),
+    "hl_param": (1e-3, 5.0),
+}
+"""Where weights are put back after each step; the authors'."""
+
+TURNS = pose.rotations(100, every=4)
+
+GTOL = 1e-6
+"""Of gradients of the Huber energy; what is left of the way to its minimum moves a joint by less than 0.001 mm."""
+
+JUDGED = ("soft", "expected", "winner")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is learnt.
+
+    lambda_scale  its start; None: the model's own
+    only          what is learnt, by name; empty: everything
+    judged        of one camera: the pose that is an average of minima ("soft"), the average of their errors
+                  ("expected"), or the pose of the lowest minimum ("winner")
+    """
+
+    epochs: float = 3.0
+    rate: float = 0.015
+    batch: int = 8
+    seed: int = 0
+    optimiser: str = "adam"
+    lambda_scale: float | None = 0.5
+    damping: float = 0.0
+    only: tuple[str, ...] = ()
+    judged: str = "soft"
+
+
+MONOCULAR = Recipe(epochs=1.0, rate=0.015, batch=16, lambda_scale=None)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N instances: what differs between them (data by name, (N, ...)), what does not, and the true poses (N, 17, 3)."""
+
+    own: Mapping[str, Any]
+    shared: Mapping[str, Any]
+    truth: Floats
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], truth: Floats) -> Examples:
+        """Of what `model.data` gave, and true poses in mm, which need not be centred."""
+        own = {name: data[name] for name in ("detections", "visible", "size", "view") if name in data}
+        shared = {name: array for name, array in data.items() if name not in own}
+        return cls(own, shared, np.asarray(truth - truth.mean(axis=-2, keepdims=True)))
+
+    def batch(self, rows: NDArray[np.int64], *, as_data: bool) -> wb.Batch:
+        data = {**self.shared, **{name: array[rows] for name, array in self.own.items()}}
+        true = {"truth": self.truth[rows]}
+        return wb.Batch(data=data | true) if as_data else wb.Batch(data=data, targets=true)
+
+
+def start(model: Any, recipe: Recipe) -> dict[str, wb.Weight]:
+    """All weights before learning, within their limits."""
+    weights = model.weights()
+    unknown = [name for name in recipe.only if name not in weights]
+    if unknown:
+        raise wb.InputError(f"no weight {', '.join(unknown)}; there are {', '.join(weights)}")
+    if recipe.lambda_scale is not None:
+        weights["lambda_scale"] = np.full_like(weights["lambda_scale"], recipe.lambda_scale)
+    made = {}
+    for name, value in weights.items():
+        limits = LIMITS.get(name)
+        fixed = bool(recipe.only) and name not in recipe.only
+        within = value if limits is None or fixed else np.clip(value, *limits)
+        made[name] = wb.Weight(within, bounds=None if fixed else limits, fixed=fixed)
+    return made
+
+
+def judged(model: Any, recipe: Recipe) -> tuple[wb.Output, wb.Loss]:
+    """What is wanted of the minima, and the loss."""
+    if recipe.judged == "expected":
+        error = sp.Symbol("error", real=True)
+        return wb.Output(minima=wb.compile(model.energy), **model.expected_error), wb.Loss(error, variables=[error])
+    found, true = (sp.IndexedBase(name, shape=(17, 3)) for name in ("pose", "truth"))
+    return wb.Output(minima=wb.compile(model.energy), **model.output), wb.mean_joint_distance(found, true)
+
+
+def learn(model: Any, examples: Examples, recipe: Recipe, *, checkpoint: Path | None = None) -> wb.Learner:
+    """Learn, with a progress bar; a checkpoint that exists is gone on from.
+
+    Raises
+    ------
+    wb.InputError
+        For too few examples; for a checkpoint of another recipe.
+    """
+    count = len(examples.truth)
+    per_epoch = count // recipe.batch
+    if not per_epoch:
+        raise wb.InputError(f"{count} examples are too few for a batch of {recipe.batch}")
+    steps = max(1, round(recipe.epochs * per_epoch))
+    learnt_model = replace(model, turns=TURNS)
+    if recipe.judged == "winner":
+        learnt_model = replace(learnt_model, choice="lowest")
+    output, loss = judged(learnt_model, recipe)
+    notes = {"recipe": {**asdict(recipe), "only": list(recipe.only)}, "examples": count}
+    if checkpoint is not None and checkpoint.exists():
+        learner = wb.Learner.load(checkpoint, output, loss)
+        if learner.notes != notes:
+            raise wb.InputError(f"{checkpoint} is of {learner.notes}, not of {notes}: give another file")
+    else:
+        options = dict(learnt_model.options)
+        if options.get("method") == "irls":
+            options["gtol"] = GTOL
+        rate = wb.CosineDecay(recipe.rate, steps)
+        optimiser = wb.Adam(rate, epsilon=0.1) if recipe.optimiser == "adam" else wb.SGD(rate, momentum=0.9)
+        weights = start(learnt_model, recipe)
+        learner = wb.Learner(output, loss, weights, optimiser, damping=recipe.damping, notes=notes, **options)
+
+    def batch(step: int) -> wb.Batch:
+        epoch, part = divmod(step, per_epoch)
+        order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
+        rows = order[part * recipe.batch : (part + 1) * recipe.batch]
+        return examples.batch(rows, as_data=recipe.judged == "expected")
+
+    if learner.steps < steps:
+        path = None if checkpoint is None else os.fspath(checkpoint)
+        learner.fit(batch, steps - learner.steps, progress=True, checkpoint=path)
+    return learner
