@@ -6,8 +6,10 @@ import contextlib
 import importlib
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -174,6 +176,33 @@ def test_a_benchmark_is_converted_and_fused(folder: Path) -> None:
     assert iou(succeed(folder, "evaluate", "made.npz", "--model", "model.npz", "--json"))["iou"] > 0.5
 
 
+def test_frames_without_a_true_box_do_not_count(folder: Path) -> None:
+    known = np.load(folder / "tracks.npz")["gt"].copy()
+    known[[3, 200]] = 0
+    changed(folder, "unseen.npz", gt=known)
+    output = succeed(folder, "evaluate", "unseen.npz", "--model", "model.npz", "--json")
+    assert "478 frames of 12 sequences" in output and "2 frames without a true box are left out" in output
+    succeed(folder, "train", "unseen.npz", "--steps", 5, "--save", "unseen_model.npz")
+    assert "80 boxes" not in succeed(folder, "fuse", "unseen.npz", "--model", "model.npz", "--out", "x.npz")
+
+
+@pytest.mark.parametrize(("signal_", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_training_that_is_stopped_goes_on(folder: Path, signal_: signal.Signals, code: int) -> None:
+    """Stopped from outside, by Ctrl-C or killed: a Ctrl-C loses no step."""
+    name = f"stopped_{signal_.name}.npz"
+    command = [sys.executable, "-u", str(EXAMPLE), "train", "tracks.npz", "--steps", "100000", "--save", name]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "8 trackers" in process.stdout.readline()  # what is left to do are steps
+        time.sleep(2)
+        process.send_signal(signal_)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code and "Traceback" not in said
+    if signal_ == signal.SIGINT:
+        assert "the same command goes on there" in said
+        assert example().load(folder / name).learner.steps > 0
+
+
 def test_it_runs_as_a_script(folder: Path) -> None:
     command = [sys.executable, str(EXAMPLE), "fuse", "tracks.npz", "--model", "model.npz", "--out", "script.npz"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -184,7 +213,13 @@ def test_it_runs_as_a_script(folder: Path) -> None:
     ("command", "message"),
     [
         (("train", "nowhere.npz", "--save", "x.npz"), "nowhere.npz: no such file"),
-        (("evaluate", "tracks.npz", "--model", "nowhere.npz"), "nowhere.npz"),
+        (("evaluate", "tracks.npz", "--model", "nowhere.npz"), "nowhere.npz: no such file; make a model"),
+        (("evaluate", "tracks.npz", "--model", "."), "no such file; make a model"),
+        (("train", "tracks.npz", "--save", "nowhere/x.npz"), "no such folder"),
+        (("train", "tracks.npz", "--save", "."), "a folder"),
+        (("train", "tracks.npz", "--save", "x.npz", "--seed", -1), "0 or more (got '-1')"),
+        (("train", "tracks.npz", "--save", "x.npz", "--steps", "many"), "0 or more (got 'many')"),
+        (("fuse", "tracks.npz", "--model", "model.npz", "--out", "nowhere/x.npz"), "nowhere/x.npz"),
         (("evaluate", "tracks.npz", "--model", "tracks.npz"), "tracks.npz"),
         (("train", "tracks.npz", "--partition", "halves", "--save", "x.npz"), "invalid choice: 'halves'"),
         (("convert", "--format", "vot", "--results", "none", "--truth", "none", "--out", "x.npz"), "no such folder"),
