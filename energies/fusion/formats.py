@@ -168,8 +168,8 @@ def _results(kind: str, folder: Path, sequences: Mapping[str, Floats]) -> dict[s
             found[name] = read_regions(file, polygons=kind == "vot")
             if len(found[name]) > len(sequences[name]):
                 warnings.warn(
-                    f"{file} has {len(found[name])} lines, the sequence {len(sequences[name])} frames: the last ones are "
-                    "left out; do both begin with the same frame?",
+                    f"{file} has {len(found[name])} lines, the sequence {len(sequences[name])} frames: the last ones "
+                    "are left out; do both begin with the same frame?",
                     stacklevel=3,
                 )
     return found

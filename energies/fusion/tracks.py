@@ -248,7 +248,8 @@ def _check_shapes(arrays: Any, name: str, frames: int, sequences: int, trackers:
 
 def _names(array: Any) -> tuple[str, ...]:
     """Names, of text or bytes."""
-    return tuple(one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in np.atleast_1d(array).ravel())
+    each = np.atleast_1d(array).ravel()
+    return tuple(one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in each)
 
 
 def _check_numbers(arrays: Any, name: str, sequences: int) -> None:
