@@ -34,6 +34,7 @@ from wiberg.energies import fusion
 Floats = NDArray[np.float64]
 
 ENERGIES = {"box": fusion.BoxFusion, "corners": fusion.CornerFusion}
+INTERRUPTED = 130
 PRESETS = {"sequences": "new sequences", "all": "new sequences", "frames": "same sequences, other frames"}
 
 
@@ -126,6 +127,8 @@ def fit(model: Model, tracks: fusion.Tracks, seed: int, **options: Any) -> None:
 
 
 def load(path: Path) -> Model:
+    if not path.is_file():
+        raise wb.CheckpointError(f"{path}: no such file; make a model: fusion.py train DATA.npz --save MODEL")
     notes = wb.Learner.read_notes(path)
     if notes.get("energy") not in ENERGIES:
         raise wb.CheckpointError(f"{path} is no model of a fusion; make one: fusion.py train DATA.npz --save MODEL")
@@ -140,7 +143,9 @@ def load(path: Path) -> Model:
 
 
 def train(options: argparse.Namespace) -> None:
-    tracks = fusion.Tracks.read(options.data).part(options.partition, "train")
+    if options.save.is_dir() or not options.save.parent.is_dir():  # said before the work rather than after it
+        raise wb.InputError(f"--save {options.save}: " + ("a folder" if options.save.is_dir() else "no such folder"))
+    tracks = fusion.Tracks.read(options.data).part(options.partition, "train").with_truth()
     changes = {} if options.steps is None else {"steps": options.steps}
     model = new_model(tracks, options.energy, options.partition, options.seed, changes)
     if options.save.exists():
@@ -155,23 +160,35 @@ def train(options: argparse.Namespace) -> None:
     print(f"{len(tracks.names)} trackers, {len(tracks):,} frames of {len(set(tracks.sequence.tolist()))} sequences")
     if model.learner.steps:
         print(f"goes on from step {model.learner.steps}")
-    fit(model, tracks, options.seed, checkpoint=options.save, every_seconds=10)
+    try:
+        fit(model, tracks, options.seed, checkpoint=options.save, every_seconds=10)
+    except KeyboardInterrupt:
+        print(f"fusion.py: stopped after {model.learner.steps} steps; the same command goes on there", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    if not steps:
+        model.learner.save(options.save)
     overlap = fusion.overlap(model.fuse(tracks)[0], tracks.known).mean()
     print(f"{options.save}: {steps} steps in {perf_counter() - began:.1f} s; mean overlap in training {overlap:.4f}")
 
 
 def evaluate(options: argparse.Namespace) -> None:
     everything, model = fusion.Tracks.read(options.data), load(options.model)
-    tracks = everything if options.partition is None else everything.part(options.partition, "test")
+    part = everything if options.partition is None else everything.part(options.partition, "test")
+    tracks = part.with_truth()
     boxes, status = model.fuse(tracks)
     simple = fusion.baselines(tracks, model.notes["ranking"])
     if options.partition == "frames":
-        known = everything.part("frames", "train")
+        known = everything.part("frames", "train").with_truth()
         simple["interpolated truth of other frames (a warning)"] = fusion.interpolated(tracks, known)
     found = fusion.overlaps_of(tracks, {"fusion": boxes, **simple})
     found["oracle: best box of each frame"] = fusion.oracle(tracks)
     rows = {name: float(values.mean()) for name, values in found.items()}
     print(f"{len(tracks):,} frames of {len(set(tracks.sequence.tolist()))} sequences, {len(tracks.names)} trackers")
+    if len(tracks) < len(part):
+        print(f"{len(part) - len(tracks)} frames without a true box are left out")
+    absent = [name for name in model.fusion.names if name not in tracks.names]
+    if absent:
+        print(f"without {len(absent)} trackers of the model, which the file does not have: {', '.join(absent)}")
     print(f"{'mean IoU':<48} frames   95 % interval   sequences")
     for name, values in found.items():
         low, high = fusion.interval(values, tracks.sequence)
@@ -200,8 +217,15 @@ def fuse(options: argparse.Namespace) -> None:
     tracks, model = fusion.Tracks.read(options.data), load(options.model)
     boxes, status = model.fuse(tracks)
     names = np.array([member.name for member in wb.Status])
-    np.savez(options.out, boxes=boxes.astype(np.float32), status=status.astype(np.int8), status_names=names)
+    arrays = {"boxes": boxes.astype(np.float32), "status": status.astype(np.int8), "status_names": names}
+    write(options.out, arrays)
     print(f"{options.out}: {len(boxes):,} boxes; {counted(status)}")
+
+
+def write(path: Path, arrays: dict[str, Any]) -> None:
+    """An .npz file of exactly that name."""
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def draw(options: argparse.Namespace) -> None:
@@ -210,18 +234,27 @@ def draw(options: argparse.Namespace) -> None:
     except ImportError as error:
         raise wb.MissingPackageError(f"draw needs matplotlib: pip install 'wiberg[figures]' ({error})") from None
     tracks, model = fusion.Tracks.read(options.data), load(options.model)
+    if options.frame is not None and not 0 <= options.frame < len(tracks):
+        raise wb.InputError(f"frame {options.frame}: the file has frames 0 to {len(tracks) - 1}")
     for path in draw_all(tracks, model, Path(options.out), options.frame):
         print(path)
 
 
 def convert(options: argparse.Namespace) -> None:
     arrays = fusion.convert(options.format, options.results, options.truth, every=options.every)
-    np.savez_compressed(options.out, **arrays)
+    write(options.out, arrays)
     frames, trackers = arrays["boxes"].shape[:2]
     print(
         f"{options.out}: {frames:,} frames of {len(arrays['seq_names'])} sequences, {trackers} trackers; "
         f"{100 * (1 - arrays['valid'].mean()):.2f} % of the boxes are missing"
     )
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more (got {text!r})")
+    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -240,8 +273,8 @@ def main(arguments: list[str] | None = None) -> None:
     one = command("train", train, "learn the weights of an energy from the training part of a file", model=False)
     one.add_argument("--partition", choices=fusion.PARTITIONS, default="sequences")
     one.add_argument("--energy", choices=tuple(ENERGIES), default="box")
-    one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--steps", type=int, help="other than the preset's")
+    one.add_argument("--seed", type=count, default=0)
+    one.add_argument("--steps", type=count, help="other than the preset's")
     one.add_argument("--save", type=Path, required=True, metavar="MODEL", help="a file; training goes on from it")
     one = command("evaluate", evaluate, "compare fused boxes with the true ones, and with simple fusions")
     one.add_argument("--partition", choices=fusion.PARTITIONS, help="its test part; by default all frames")

@@ -29,8 +29,6 @@ def draw_all(tracks: fusion.Tracks, model: Any, folder: Path, frame: int | None)
     overlap = fusion.overlap(boxes, tracks.known)
     if frame is None:
         frame = _interesting(tracks, overlap)
-    if not 0 <= frame < len(tracks):
-        raise wb.InputError(f"frame {frame}: the file has frames 0 to {len(tracks) - 1}")
     for name, draw in (
         ("boxes", lambda: _draw_frame(tracks, boxes, frame)),
         ("energy", lambda: _draw_energy(tracks, model, frame)),

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError, NameMissingError, nearest
 from .features import Features, features
+from .overlap import usable
 from .settings import Settings, settings_of
 from .tracks import Tracks
 
@@ -36,8 +37,9 @@ class Fusion:
     def __init__(self, trackers: Tracks | Mapping[str, float], preset: str | Settings, **changes: Any) -> None:
         self.settings = settings_of(preset, self.presets, changes, type(self).__name__)
         if isinstance(trackers, Tracks):
-            mean = trackers.chances(self.settings.balance) @ trackers.overlaps()
-            self.names = trackers.names
+            known = trackers.with_truth()
+            mean = known.chances(self.settings.balance) @ known.overlaps()
+            self.names = known.names
         else:
             self.names, mean = tuple(trackers), np.array(list(trackers.values()), dtype=float)
         if not self.names:
@@ -127,11 +129,11 @@ class Fusion:
 def draw(tracks: Tracks, settings: Settings, step: int, seed: int) -> tuple[Tracks, Any]:
     """The frames of a step, and which of their boxes are left out: never all that there are."""
     random = np.random.default_rng([seed, step])
-    usable = np.flatnonzero(tracks.valid.any(axis=1))
-    if not len(usable):
-        raise InputError("the tracks have no frame with a box to learn from")
-    chances = np.cumsum(tracks.chances(settings.balance)[usable])
-    frames = usable[np.searchsorted(chances, random.random(settings.batch) * chances[-1], side="right")]
+    teaching = np.flatnonzero(tracks.valid.any(axis=1) & usable(tracks.known))
+    if not len(teaching):
+        raise InputError("the tracks have no frame with a tracker's and a true box to learn from")
+    chances = np.cumsum(tracks.chances(settings.balance)[teaching])
+    frames = teaching[np.searchsorted(chances, random.random(settings.batch) * chances[-1], side="right")]
     chosen = tracks[frames]
     if settings.dropout == 0:
         return chosen, None

@@ -22,7 +22,7 @@ Flags = NDArray[np.bool_]
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Of the scale change over trackers."""
 FAR = 60.0
-"""Boxes are moved to at most so many of the median box's sides from it."""
+"""Boxes are moved to at most so many of the median box's sides from it, and their sides are at most so long."""
 MOST = 6.0
 """Changes are at most so many of their usual sizes: .35, .2, .2."""
 CHUNK = 1024
@@ -154,6 +154,7 @@ def _of_boxes(boxes: Any, valid: Flags, start: Floats, out: tuple[Floats, ...]) 
     centre /= unit[:, None]
     sides /= unit[:, None]
     np.clip(centre, -FAR, FAR, out=centre)
+    np.minimum(sides, FAR, out=sides)
     if not fine:
         centre[~valid], sides[~valid], size[~valid], change[~valid] = 0.0, 1.0, 0.0, 0.0
 

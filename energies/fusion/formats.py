@@ -5,7 +5,7 @@
     got10k   TRACKER/SEQUENCE/SEQUENCE_001.txt                  SEQUENCE/groundtruth.txt
     vot      TRACKER/EXPERIMENT/SEQUENCE/SEQUENCE_001.txt       SEQUENCE/groundtruth.txt
 
-A line is x, y, width, height, with commas, tabs, semicolons or blanks between; in VOT also a polygon of three or
+A line is x, y, width, height, with commas, tabs, semicolons or blanks between; in VOT it is also a polygon of three or
 more points x1, y1, x2, y2, ..., of which the bounding rectangle is taken, or a single number: a state without a region
 (1 initialised, 2 failed, 0 none). Lines without a box, of NaN, or without an area are missing boxes; so are lines after
 the end of a tracker's file. A missing box repeats the last one of its tracker, as the benchmarks' evaluations do, and
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,15 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 _BETWEEN = re.compile(r"[,;\s]+")
 
 
-def read_regions(path: str | os.PathLike[str]) -> Floats:
+def read_regions(path: str | os.PathLike[str], *, polygons: bool = True) -> Floats:
     """The boxes of a file, (lines, 4); NaN for a line without a box.
+
+    Parameters
+    ----------
+    path
+        A text file.
+    polygons : bool
+        Whether a line may also be a polygon or a state, as in VOT.
 
     Raises
     ------
@@ -47,7 +55,7 @@ def read_regions(path: str | os.PathLike[str]) -> Floats:
         For a file that cannot be read, and for a line that is neither a box, a polygon nor a state.
     """
     try:
-        lines = Path(path).read_text().strip("\n\r").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").strip("\n\r").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     boxes = np.full((len(lines), 4), np.nan)
@@ -60,6 +68,8 @@ def read_regions(path: str | os.PathLike[str]) -> Floats:
             raise InputError(f"{path}: line {number + 1} is not numbers: {line.strip()[:60]!r}{hint}") from None
         if len(values) == 4:
             boxes[number] = values
+        elif not polygons and len(values):
+            raise InputError(f"{path}: line {number + 1} has {len(values)} numbers; a rectangle has 4")
         elif len(values) >= 6 and len(values) % 2 == 0:
             points = values.reshape(-1, 2)
             low = points.min(axis=0)
@@ -106,7 +116,7 @@ def convert(
     parts: dict[str, list[Any]] = {key: [] for key in ("boxes", "valid", "gt", "seq", "frame")}
     for number, name in enumerate(names):
         true = known[name]
-        if not usable(true[0]):
+        if not usable(true[:1]).any():
             raise InputError(f"{truth}: sequence {name}: its first frame has no box with an area")
         each = [_filled(found[tracker].get(name), true) for tracker in trackers]
         frames = np.arange(1, len(true), every)
@@ -116,6 +126,8 @@ def convert(
         parts["gt"].append(true[frames])
         parts["seq"].append(np.full(len(frames), number))
         parts["frame"].append(frames)
+    if not sum(map(len, parts["frame"])):
+        raise InputError(f"{truth}: no frame but the first of a sequence has a true box with an area")
     types = {"boxes": np.float32, "valid": bool, "gt": np.float32, "seq": np.int16, "frame": np.int32}
     return {
         **{key: np.concatenate(arrays).astype(types[key]) for key, arrays in parts.items()},
@@ -136,21 +148,30 @@ def _truths(kind: str, folder: Path) -> Iterator[tuple[str, Floats]]:
             files = [path]
         for file in files:
             if file.is_file():
-                yield path.stem if path.is_file() else path.name, read_regions(file)
+                yield path.stem if path.is_file() else path.name, read_regions(file, polygons=kind == "vot")
 
 
 def _results(kind: str, folder: Path, sequences: Mapping[str, Floats]) -> dict[str, Floats]:
-    """What a tracker gave, by sequence; of several runs the first."""
+    """What a tracker gave, by sequence; of several runs the first, of VOT's experiments the one without a restart."""
     found = {}
     for name in sequences:
         files = {
             "otb": [folder / f"{name}.txt"],
             "got10k": [folder / name / f"{name}_001.txt"],
-            "vot": [*sorted(folder.glob(f"*/{name}/{name}_001.txt")), folder / name / f"{name}_001.txt"],
+            "vot": [
+                *sorted(folder.glob(f"*/{name}/{name}_001.txt"), key=lambda file: file.parts[-3] != "unsupervised"),
+                folder / name / f"{name}_001.txt",
+            ],
         }[kind]
         file = next((file for file in files if file.is_file()), None)
         if file is not None:
-            found[name] = read_regions(file)
+            found[name] = read_regions(file, polygons=kind == "vot")
+            if len(found[name]) > len(sequences[name]):
+                warnings.warn(
+                    f"{file} has {len(found[name])} lines, the sequence {len(sequences[name])} frames: the last ones "
+                    "are left out; do both begin with the same frame?",
+                    stacklevel=3,
+                )
     return found
 
 

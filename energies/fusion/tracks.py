@@ -9,7 +9,7 @@ As a file they are an .npz without pickle. F frames, T trackers, S sequences:
     seq_len         (S,)       its frames
     seq_init        (S, 4)     the true box of its first frame
     tracker_names   (T,)
-    gt              (F, 4)     the true boxes; only where they are known
+    gt              (F, 4)     the true boxes, if they are known; without an area where a frame has none
     seq_names, seq_group (S,)  sequences of a group show the same scene; optional
     split_seq (S,), split_random (F,)   0 for training, 1 for testing: by sequence, and by frame; optional
 """
@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,11 +86,16 @@ class Tracks:
             For a file that is missing or no .npz, without an array that is needed, or with one of another shape.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as opened:
+                file = np.load(opened, allow_pickle=False)
+                if isinstance(file, np.ndarray):
+                    raise InputError(f"{path}: one array without a name; needed: {', '.join(_NEEDED)}")
                 arrays = {name: file[name] for name in file.files}
         except FileNotFoundError:
             raise InputError(f"{path}: no such file; give a file of tracker outputs (.npz)") from None
-        except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except InputError:
+            raise
+        except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: no .npz file of arrays ({error})") from None
         return cls.of(arrays, str(path))
 
@@ -99,7 +105,8 @@ class Tracks:
         missing = [key for key in _NEEDED if key not in arrays]
         if missing:
             raise InputError(f"{name}: no array {', '.join(missing)}; needed: {', '.join(_NEEDED)}")
-        boxes, names = np.asarray(arrays["boxes"]), tuple(str(one) for one in arrays["tracker_names"])
+        names = _names(arrays["tracker_names"])
+        boxes = np.asarray(arrays["boxes"])
         if boxes.ndim != 3 or boxes.shape[1:] != (len(names), 4) or boxes.dtype.kind not in "fiu":
             raise InputError(
                 f"{name}: boxes must be numbers of shape (frames, {len(names)}, 4), a box for each of tracker_names "
@@ -110,15 +117,9 @@ class Tracks:
             raise InputError(f"{name}: tracker_names has {twice!r} more than once")
         count, number = len(boxes), len(np.atleast_1d(arrays["seq_len"]))
         _check_shapes(arrays, name, count, number, len(names))
+        _check_numbers(arrays, name, number)
         sequence = np.asarray(arrays["seq"], dtype=np.int64)
-        if count and not 0 <= sequence.min() <= sequence.max() < number:
-            raise InputError(
-                f"{name}: seq must be numbers from 0 to {number - 1} (got {sequence.min()} to {sequence.max()})"
-            )
         first = np.asarray(arrays["seq_init"], dtype=float)
-        if not usable(first).all():
-            bad = int(np.flatnonzero(~usable(first))[0])
-            raise InputError(f"{name}: seq_init[{bad}] is no box with an area: {first[bad].tolist()}")
         given = np.asarray(arrays["valid"], dtype=bool) if "valid" in arrays else np.ones(boxes.shape[:2], bool)
         labels = np.asarray(arrays.get("seq_group", np.arange(number)))
         tests = {}
@@ -135,7 +136,7 @@ class Tracks:
             sequence=sequence,
             names=names,
             truth=np.asarray(arrays["gt"], dtype=float) if "gt" in arrays else None,
-            sequences=tuple(str(one) for one in arrays.get("seq_names", np.arange(number))),
+            sequences=_names(arrays.get("seq_names", np.arange(number))),
             group=np.unique(labels, return_inverse=True)[1].astype(np.int64)[sequence],
             tests=tests,
         )
@@ -175,7 +176,7 @@ class Tracks:
         Raises
         ------
         InputError
-            For a partition that is none, or that the file does not have.
+            For a partition that is none, that the file does not have, or whose part has no frame.
         """
         if partition not in PARTITIONS:
             raise InputError(f"no partition {partition!r}{nearest(partition, PARTITIONS)}; {', '.join(PARTITIONS)}")
@@ -185,7 +186,23 @@ class Tracks:
             array = {"sequences": "split_seq", "frames": "split_random"}[partition]
             raise InputError(f"the tracks have no partition by {partition}: no array {array} in the file; use 'all'")
         test = self.tests[partition]
-        return self[np.flatnonzero(test if part == "test" else ~test)]
+        frames = np.flatnonzero(test if part == "test" else ~test)
+        if not len(frames):
+            raise InputError(f"the {part} part of the partition by {partition} has no frame; use 'all'")
+        return self[frames]
+
+    def with_truth(self) -> Tracks:
+        """The frames whose true box has an area: the others neither teach nor judge.
+
+        Raises
+        ------
+        InputError
+            Where no frame is left.
+        """
+        there = usable(self.known)
+        if not there.any():
+            raise InputError(f"none of the {len(self):,} frames has a true box with an area (gt)")
+        return self if there.all() else self[np.flatnonzero(there)]
 
     @property
     def known(self) -> Floats:
@@ -227,3 +244,31 @@ def _check_shapes(arrays: Any, name: str, frames: int, sequences: int, trackers:
     for key, shape in shapes.items():
         if key in arrays and np.shape(arrays[key]) != shape:
             raise InputError(f"{name}: {key} must have shape {shape} (got {np.shape(arrays[key])})")
+
+
+def _names(array: Any) -> tuple[str, ...]:
+    """Names, of text or bytes."""
+    each = np.atleast_1d(array).ravel()
+    return tuple(one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in each)
+
+
+def _check_numbers(arrays: Any, name: str, sequences: int) -> None:
+    """What is no box must be numbers that say something."""
+    for key in ("valid", "frame", "seq", "seq_len", "seq_init", "gt", "split_seq", "split_random"):
+        array = np.asarray(arrays.get(key, 0))
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{name}: {key} must be numbers (got {array.dtype})")
+    wanted: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
+        ("seq", f"numbers from 0 to {sequences - 1}", lambda a: np.isin(a, np.arange(sequences))),
+        ("frame", "0 or more", lambda a: np.isfinite(a) & (a >= 0)),
+        ("seq_len", "1 or more", lambda a: np.isfinite(a) & (a >= 1)),
+        ("seq_init", "boxes with an area", usable),
+        *((key, "0 or 1", lambda a: np.isfinite(a)) for key in ("valid", "split_seq", "split_random")),
+    )
+    for key, what, fits in wanted:
+        array = np.asarray(arrays.get(key, np.empty((0, 4))))
+        fine = fits(array)
+        if not fine.all():
+            place = np.unravel_index(int(np.argmin(fine)), fine.shape)
+            shown = ", ".join(map(str, place))
+            raise InputError(f"{name}: {key} must be {what} (got {array[place].tolist()} at [{shown}])")

@@ -6,8 +6,10 @@ import contextlib
 import importlib
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -174,6 +176,43 @@ def test_a_benchmark_is_converted_and_fused(folder: Path) -> None:
     assert iou(succeed(folder, "evaluate", "made.npz", "--model", "model.npz", "--json"))["iou"] > 0.5
 
 
+def test_frames_without_a_true_box_do_not_count(folder: Path) -> None:
+    known = np.load(folder / "tracks.npz")["gt"].copy()
+    known[[3, 200]] = 0
+    changed(folder, "unseen.npz", gt=known)
+    output = succeed(folder, "evaluate", "unseen.npz", "--model", "model.npz", "--json")
+    assert "478 frames of 12 sequences" in output and "2 frames without a true box are left out" in output
+    succeed(folder, "train", "unseen.npz", "--steps", 5, "--save", "unseen_model.npz")
+    assert "480 boxes" in succeed(folder, "fuse", "unseen.npz", "--model", "model.npz", "--out", "x.npz")
+
+
+def test_which_sequence_a_frame_is_of_is_not_seen(folder: Path) -> None:
+    """Frames in another order, of sequences in another order, without truth: each has the bits that it had."""
+    arrays = dict(np.load(folder / "tracks.npz"))
+    order = np.random.default_rng(0).permutation(480)
+    moved = {key: arrays[key][order] for key in ("boxes", "valid", "frame")}
+    moved |= {key: arrays[key][::-1] for key in ("seq_len", "seq_init")}
+    gone = dict.fromkeys(("gt", "seq_names", "split_seq", "split_random"))
+    changed(folder, "moved.npz", **moved, seq=11 - arrays["seq"][order], **gone)
+    for file in ("tracks", "moved"):
+        succeed(folder, "fuse", f"{file}.npz", "--model", "model.npz", "--out", f"{file}_boxes.npz")
+    one, other = (np.load(folder / f"{file}_boxes.npz")["boxes"] for file in ("tracks", "moved"))
+    np.testing.assert_array_equal(one[order], other)
+
+
+def test_training_is_saved_at_ctrl_c(folder: Path) -> None:
+    command = [sys.executable, "-u", str(EXAMPLE), "train", "tracks.npz", "--steps", "100000", "--save", "stopped.npz"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "8 trackers" in process.stdout.readline()  # what is left to do are steps
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+    steps = example().load(folder / "stopped.npz").learner.steps
+    assert f"stopped after {steps} steps; the same command goes on there" in said and steps > 0
+
+
 def test_it_runs_as_a_script(folder: Path) -> None:
     command = [sys.executable, str(EXAMPLE), "fuse", "tracks.npz", "--model", "model.npz", "--out", "script.npz"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -184,7 +223,13 @@ def test_it_runs_as_a_script(folder: Path) -> None:
     ("command", "message"),
     [
         (("train", "nowhere.npz", "--save", "x.npz"), "nowhere.npz: no such file"),
-        (("evaluate", "tracks.npz", "--model", "nowhere.npz"), "nowhere.npz"),
+        (("evaluate", "tracks.npz", "--model", "nowhere.npz"), "nowhere.npz: no such file; make a model"),
+        (("evaluate", "tracks.npz", "--model", "."), "no such file; make a model"),
+        (("train", "tracks.npz", "--save", "nowhere/x.npz"), "no such folder"),
+        (("train", "tracks.npz", "--save", "."), "a folder"),
+        (("train", "tracks.npz", "--save", "x.npz", "--seed", -1), "0 or more (got '-1')"),
+        (("train", "tracks.npz", "--save", "x.npz", "--steps", "many"), "0 or more (got 'many')"),
+        (("fuse", "tracks.npz", "--model", "model.npz", "--out", "nowhere/x.npz"), "nowhere/x.npz"),
         (("evaluate", "tracks.npz", "--model", "tracks.npz"), "tracks.npz"),
         (("train", "tracks.npz", "--partition", "halves", "--save", "x.npz"), "invalid choice: 'halves'"),
         (("convert", "--format", "vot", "--results", "none", "--truth", "none", "--out", "x.npz"), "no such folder"),

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wiberg as wb
 from hypothesis import given
 from hypothesis import strategies as st
 from wiberg.energies import fusion
-from wiberg.energies.fusion.features import CHUNK, QUANTILES
+from wiberg.energies.fusion.features import CHUNK, FAR, QUANTILES
 
 
 def frames(seed: int, count: int = 6, trackers: int = 7, missing: float = 0.3) -> dict[str, Any]:
@@ -114,3 +115,15 @@ def test_coordinates_go_there_and_back(seed: int) -> None:
 )
 def test_overlap(one: list[float], other: list[float], expected: float) -> None:
     assert float(fusion.overlap(one, other)) == pytest.approx(expected)
+
+
+def test_a_box_of_any_size_leaves_the_others_what_they_were() -> None:
+    """Sides beyond all measure take no part beyond FAR: no square of them overflows."""
+    given_ = frames(3, missing=0.0)
+    made = fusion.BoxFusion({str(k): 0.0 for k in range(7)})
+    given_["boxes"][2, 1, 2:] = 1e200
+    seen = fusion.features(**given_)
+    assert seen.side.max() == FAR
+    weights = made.weights() | {"shift": np.full((7, 2), 0.1)}
+    solution = wb.minimise(wb.compile(made.energy), weights, made.data(seen))
+    assert solution.converged.all()

@@ -48,7 +48,13 @@ def test_boxes_without_an_area_do_not_count() -> None:
         ({"boxes": np.zeros((18, 4))}, r"boxes must be numbers of shape \(frames, 4, 4\)"),
         ({"tracker_names": np.array(["a", "b", "a", "c"])}, "'a' more than once"),
         ({"seq": np.full(18, 7)}, "seq must be numbers from 0 to 2"),
-        ({"seq_init": np.zeros((3, 4))}, r"seq_init\[0\] is no box"),
+        ({"seq": np.full(18, np.nan)}, r"seq must be numbers from 0 to 2 \(got nan at \[0\]\)"),
+        ({"seq_init": np.zeros((3, 4))}, r"seq_init must be boxes with an area .* at \[0\]"),
+        ({"frame": np.arange(18) - 1}, r"frame must be 0 or more \(got -1 at \[0\]\)"),
+        ({"frame": np.full(18, "x")}, "frame must be numbers"),
+        ({"seq_len": np.zeros(3)}, "seq_len must be 1 or more"),
+        ({"gt": np.full((18, 4), "x")}, "gt must be numbers"),
+        ({"split_random": np.full(18, np.nan)}, "split_random must be 0 or 1"),
         ({"valid": np.ones((18, 3), bool)}, "valid must have shape"),
     ],
 )
@@ -57,7 +63,37 @@ def test_a_file_that_does_not_fit_says_why(changes: dict[str, Any], message: str
         fusion.Tracks.of(arrays(**changes))
 
 
+def test_names_may_be_bytes() -> None:
+    assert fusion.Tracks.of(arrays(tracker_names=np.array([b"a", b"b", b"c", b"d"]))).names == ("a", "b", "c", "d")
+
+
+def test_frames_without_a_true_box_neither_teach_nor_judge() -> None:
+    known = arrays()["gt"].copy()
+    known[7], known[9, 2] = np.nan, 0
+    tracks = fusion.Tracks.of(arrays(gt=known))
+    without = tracks[[f for f in range(18) if f not in (7, 9)]]
+    assert tracks.with_truth().frame.tolist() == without.frame.tolist()
+    made, other = fusion.BoxFusion(tracks, batch=200), fusion.BoxFusion(without, batch=200)
+    np.testing.assert_array_equal(made.accuracy, other.accuracy)
+    assert np.isfinite(made.batch(tracks, 0)["targets"]["target"]).all()
+    with pytest.raises(wb.InputError, match="none of the 18 frames has a true box"):
+        fusion.Tracks.of(arrays(gt=np.zeros((18, 4)))).with_truth()
+
+
+def test_a_part_without_a_frame_is_refused() -> None:
+    with pytest.raises(wb.InputError, match="test part of the partition by sequences has no frame"):
+        fusion.Tracks.of(arrays(split_seq=np.zeros(3))).part("sequences", "test")
+
+
 def test_a_file_that_is_none_says_so(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", arrays()["boxes"])
+    with pytest.raises(wb.InputError, match="one array without a name"):
+        fusion.Tracks.read(tmp_path / "one.npy")
+    np.savez(tmp_path / "whole.npz", **arrays())
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(wb.InputError, match=r"cut\.npz: no \.npz file"):
+        fusion.Tracks.read(tmp_path / "cut.npz")
     with pytest.raises(wb.InputError, match="no such file"):
         fusion.Tracks.read(tmp_path / "nowhere.npz")
     (tmp_path / "text.npz").write_text("no archive")
@@ -80,6 +116,12 @@ def test_other_lines_are_refused(tmp_path: Path, line: str, message: str) -> Non
     (tmp_path / "regions.txt").write_text(line + "\n")
     with pytest.raises(wb.InputError, match=message):
         fusion.read_regions(tmp_path / "regions.txt")
+
+
+def test_only_vot_has_polygons(tmp_path: Path) -> None:
+    (tmp_path / "regions.txt").write_text("0 0 4 1 5 5 1 4\n")
+    with pytest.raises(wb.InputError, match="8 numbers; a rectangle has 4"):
+        fusion.read_regions(tmp_path / "regions.txt", polygons=False)
 
 
 def write(path: Path, rows: Any, between: str = ",") -> None:
@@ -120,6 +162,30 @@ def test_benchmarks_are_converted_to_the_same_arrays(tmp_path: Path, kind: str) 
     assert made["boxes"][:, 1, 0].tolist() == [11, 11, 11, 12, 12, 32]  # a missing box repeats the last one
     assert made["gt"][:, 0].tolist() == [10, 20, 30, 11, 21, 31]
     assert len(fusion.convert(kind, *benchmark(tmp_path, kind), every=2)["frame"]) == 4
+
+
+def test_of_vot_s_experiments_the_one_without_a_restart_is_read(tmp_path: Path) -> None:
+    results, truth = benchmark(tmp_path, "vot")
+    write(results / "alpha" / "baseline" / "ball" / "ball_001.txt", [[1], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]])
+    assert fusion.convert("vot", results, truth)["boxes"][:3, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_results_longer_than_their_sequence_are_said(tmp_path: Path) -> None:
+    results, truth = benchmark(tmp_path, "otb")
+    write(results / "alpha" / "ball.txt", [[10 * f, 5, 4, 6] for f in range(6)])
+    with pytest.warns(UserWarning, match="6 lines, the sequence 4 frames"):
+        fusion.convert("otb", results, truth)
+
+
+def test_sequences_without_true_boxes_are_refused(tmp_path: Path) -> None:
+    results, truth = benchmark(tmp_path, "otb")
+    for name in ("ball", "car"):
+        write(truth / name / "groundtruth_rect.txt", [[1, 2, 3, 4], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    with pytest.raises(wb.InputError, match="no frame but the first"):
+        fusion.convert("otb", results, truth)
+    (truth / "ball" / "groundtruth_rect.txt").write_text("")
+    with pytest.warns(UserWarning), pytest.raises(wb.InputError, match="sequence ball: its first frame has no box"):
+        fusion.convert("otb", results, truth)
 
 
 def test_folders_without_results_are_refused(tmp_path: Path) -> None:
