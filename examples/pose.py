@@ -326,6 +326,8 @@ def _report(frames: Frames, found: Floats, subject: str, out: Path | None = None
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
     every = cmu_frames() if options.file is None else mocap_frames(options.file)
+    if options.every < 1 or (options.epochs is not None and not options.epochs > 0):
+        raise wb.InputError(f"--every {options.every} and --epochs {options.epochs} must be above 0")
     held_out = options.without or [TEST_SUBJECT[every.name]]
     frames = every.without(*held_out)
     bodies = (

@@ -50,7 +50,7 @@ class Recipe:
                   ("expected"), or the pose of the lowest minimum ("winner")
     """
 
-    epochs: float = 3.0
+    epochs: float = 2.0
     rate: float = 0.015
     batch: int = 8
     seed: int = 0
@@ -61,7 +61,7 @@ class Recipe:
     judged: str = "soft"
 
 
-MONOCULAR = Recipe(epochs=1.0, rate=0.015, batch=16, lambda_scale=None)
+MONOCULAR = Recipe(epochs=0.5, rate=0.02, batch=16, lambda_scale=None)
 
 
 @dataclass(frozen=True)

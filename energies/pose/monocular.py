@@ -87,6 +87,9 @@ CHOICES = ("soft", "lowest")
 LAMBDA_SCALE = 0.3
 """Where `lambda_scale` starts: with 10, as for several cameras, bodies are bent to meet one camera's joints."""
 
+SHARP = 8.0
+"""Where `exp_weights` start: with 1, averages are of bodies that face many ways, and learning keeps them so."""
+
 PLACE = 1e-3
 """How strongly the place t is held at 0 in the beginning: its depth is not seen, and 1e-5 is lost in rounding."""
 
@@ -260,6 +263,7 @@ class Monocular:
         names = [str(symbol) for symbol in (*WEIGHTS, *CHOICE_WEIGHTS)]
         start = {name: w[name] for name in names}
         start["lambda_scale"] = np.full((len(self.bodies), 1), LAMBDA_SCALE)
+        start["exp_weights"] = SHARP * start["exp_weights"]
         start["sigma_variance"][:, [1, 2, 3], [1, 2, 3]] = PLACE / self._several.units["variance_unit"]
         return start
 
