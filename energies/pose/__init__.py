@@ -4,6 +4,8 @@ Section 5 of the paper. Declarations in SymPy and features in NumPy; who minimis
 """
 
 from .body import MIXTURES, BodyModels, fit_bodies
+from .calibrated import Calibrated, Features, Frame, in_body_frame
+from .cameras import Cameras
 from .errors_mm import ERRORS, euclidean, procrustes
 from .features import detections, enough, normalise, rotations
 from .multi_camera import SOLVERS, MultiCamera
@@ -19,11 +21,16 @@ __all__ = [
     "NORMALISATION_EDGES",
     "SOLVERS",
     "BodyModels",
+    "Calibrated",
+    "Cameras",
+    "Features",
+    "Frame",
     "MultiCamera",
     "detections",
     "enough",
     "euclidean",
     "fit_bodies",
+    "in_body_frame",
     "limb_norm",
     "normalise",
     "procrustes",

@@ -1,7 +1,7 @@
 """A body from calibrated cameras: one convex energy over all its joints (not in the paper, docs/pose.md).
 
 Unknown are the 17 joints Y, in a frame that goes with the body: moved to where it is and turned to where it looks by a
-robust triangulation (triangulation.py), in metres. In that frame, with K detected points of C cameras,
+robust triangulation (triangulation.py), in metres times the person's size. In that frame, with K detected points of C cameras,
 
     P_k  = Y_0 + sum over bones b of L_kb (Y_b - Y_0) + o_k         what the detector finds, of the joints
     r_ck = omega_ck v_ck a_ck (P_k - T_c)                           how far off P_k projects, as at 5 m
@@ -12,7 +12,7 @@ robust triangulation (triangulation.py), in metres. In that frame, with K detect
 v is 0 where nothing is seen, also for a whole camera. The M components are a family. What comes out is the average of
 their minima, in mm of the world:
 
-    pose = sum_m s_m (turn' Y_m + centre),      s = softmax(lp_m - exp(sharpness) E_m)
+    pose = sum_m s_m (size turn' Y_m + centre),      s = softmax(lp_m - exp(sharpness) E_m)
 
 Learnt: the detector's joints as combinations of ours, L and o; how well each camera and point is known, omega and delta;
 the Gaussians mu, C and their log priors lp; sharpness. `start` fits all of them in closed form (calibrated_start.py).
@@ -36,7 +36,7 @@ from ..extrema import minimum
 from ..robust import pseudo_huber
 from .cameras import Cameras
 from .features import CAMERAS, SEEN
-from .triangulation import DISTANCE, Rays, heading, middle, robust
+from .triangulation import DISTANCE, Rays, heading, middle, robust, sizes
 
 Floats = NDArray[np.float64]
 
@@ -65,6 +65,7 @@ WEIGHTS = (joint_map, offset, omega, delta, mean, precision)
 view = sp.IndexedBase("view", shape=(V, K, 2, 3))
 seen_at = sp.IndexedBase("seen_at", shape=(V, K, 2))
 turn, centre = sp.IndexedBase("turn", shape=(3, 3)), sp.IndexedBase("centre", shape=(3,))
+size = sp.Symbol("size", positive=True)
 
 
 class Frame(IntEnum):
@@ -158,11 +159,11 @@ class Calibrated:
         pose, shares = sp.IndexedBase("pose", shape=(17, 3)), sp.IndexedBase("share", shape=(M,))
         return {
             "expressions": {
-                pose[j, d]: METRE * sp.Sum(turn[p, d] * mixed[j, p], p) + centre[d],
+                pose[j, d]: METRE * size * sp.Sum(turn[p, d] * mixed[j, p], p) + centre[d],
                 shares[m]: share,
             },
             "weights": [*WEIGHTS, log_prior, sharpness],
-            "data": [view, seen_at, turn, centre],
+            "data": [view, seen_at, turn, centre, size],
             "where": where,
             "name": "calibrated pose",
         }
@@ -184,7 +185,9 @@ class Calibrated:
             "where": {off[j, d]: pose[j, d] - truth[j, d], shift[d]: sp.Sum(off[i, d], i) / 17},
         }
 
-    def data(self, cameras: Cameras, points: ArrayLike, visible: ArrayLike) -> dict[str, Any]:
+    def data(
+        self, cameras: Cameras, points: ArrayLike, visible: ArrayLike, person: ArrayLike | None = None
+    ) -> dict[str, Any]:
         """All data of frames, of kernel and output.
 
         Parameters
@@ -195,10 +198,15 @@ class Calibrated:
             Detections in pixels; NaN is not seen.
         visible : (..., C, K)
             1 where a point is seen, else 0.
+        person : (...), optional
+            Which frames show the same person (any labels): each has the size that all its frames say. Without it all
+            frames are of one person.
         """
-        return self.features(cameras, points, visible).data
+        return self.features(cameras, points, visible, person).data
 
-    def features(self, cameras: Cameras, points: ArrayLike, visible: ArrayLike) -> Features:
+    def features(
+        self, cameras: Cameras, points: ArrayLike, visible: ArrayLike, person: ArrayLike | None = None
+    ) -> Features:
         """The same, with the robust points and whether frames are good for a pose."""
         given = np.asarray(points)
         if given.ndim < 3 or given.shape[-3:-1] != (self.cameras, len(self.detected)):
@@ -206,7 +214,7 @@ class Calibrated:
                 f"Calibrated: detections must be (..., {self.cameras}, {len(self.detected)}, 2), as many points as are "
                 f"detected; got {given.shape}"
             )
-        return Features.of(Rays.of(cameras, given, visible), self.detected)
+        return Features.of(Rays.of(cameras, given, visible), self.detected, person)
 
 
 @dataclass(frozen=True)
@@ -220,7 +228,7 @@ class Features:
     status : (...)
         Of `Frame`.
     data : dict
-        view, seen_at, turn, centre: what energy and output read.
+        view, seen_at, turn, centre, size: what energy and output read.
     """
 
     points: Floats
@@ -228,8 +236,9 @@ class Features:
     data: dict[str, Any]
 
     @classmethod
-    def of(cls, rays: Rays, detected: tuple[int, ...]) -> Features:
+    def of(cls, rays: Rays, detected: tuple[int, ...], person: ArrayLike | None = None) -> Features:
         points = robust(rays)
+        size = sizes(points, detected, person)
         centre = middle(points)
         turn, known = heading(points, detected)
         depth = (rays.depth_rows * centre[..., None, :]).sum(axis=-1) - rays.depth_constants
@@ -242,15 +251,16 @@ class Features:
         status = np.where(joints < SEEN, Frame.FEW_JOINTS, status)
         status = np.where(cameras < CAMERAS, Frame.FEW_CAMERAS, status)
         data = {
-            "view": np.einsum("...ckxp,...dp->...ckxd", view, turn),
+            "view": np.einsum("...ckxp,...dp->...ckxd", view, turn) * size[..., None, None, None, None],
             "seen_at": seen_at / METRE,
             "turn": turn,
             "centre": centre,
+            "size": size,
         }
         return cls(points, status, data)
 
 
 def in_body_frame(poses: ArrayLike, data: Mapping[str, Any]) -> Floats:
-    """Poses (..., J, 3), mm in the world, in the frame of the unknowns, m."""
+    """Poses (..., J, 3), mm in the world, in the frame of the unknowns."""
     moved = np.asarray(poses, dtype=np.float64) - data["centre"][..., None, :]
-    return np.asarray(np.einsum("...dp,...jp->...jd", data["turn"], moved) / METRE)
+    return np.asarray(np.einsum("...dp,...jp->...jd", data["turn"], moved) / (METRE * data["size"][..., None, None]))

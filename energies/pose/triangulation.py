@@ -5,7 +5,7 @@ X projects. `linear` minimises the sum of |a (X - T)|^2; `robust` that of rho(z 
 McClure's penalty and z 5 m: from the pair of cameras of least cost, by reweighting. So a detection that is far off, or
 of the wrong leg, does not count.
 
-From the robust points come the heading of a body (its right side, horizontally) and where it is.
+From the robust points come the heading of a body (its right side, horizontally), where it is, and how large.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ TINY = 1e-9
 
 RIGHT_LEFT = ((1, 4), (14, 11))
 """Hips and shoulders: what tells where a body's right is."""
+
+
+LIMBS = ((1, 2), (2, 3), (4, 5), (5, 6), (11, 12), (12, 13), (14, 15), (15, 16))
+LIMBS_OF_SIZE_ONE = 2700.0
+"""Thighs, shins, upper arms and forearms, and what they add up to in a person of size 1, mm."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,13 @@ def robust(rays: Rays, scale: float = ROBUST_SCALE) -> Floats:
 
 
 def middle(points: Floats) -> Floats:
-    """(..., 3) of points (..., K, 3): the median of those that are there, in each coordinate; 0 if none is."""
-    there = np.isfinite(points).any(axis=(-1, -2))
-    return np.asarray(np.nanmedian(np.where(there[..., None, None], points, 0.0), axis=-2))
+    """(..., 3) of points (..., K, 3): the one that is nearest to all others in sum (a medoid); 0 if there is none."""
+    there = np.isfinite(points).all(axis=-1)
+    known = np.where(there[..., None], points, 0.0)
+    apart = np.linalg.norm(known[..., :, None, :] - known[..., None, :, :], axis=-1)
+    total = np.where(there, (apart * there[..., None, :]).sum(axis=-1), np.inf)
+    best = total.argmin(axis=-1)
+    return np.asarray(np.take_along_axis(known, best[..., None, None], axis=-2)[..., 0, :])
 
 
 def heading(points: Floats, joints: tuple[int, ...]) -> tuple[Floats, Bools]:
@@ -126,3 +135,21 @@ def heading(points: Floats, joints: tuple[int, ...]) -> tuple[Floats, Bools]:
     turn = np.zeros((*length.shape, 3, 3))
     turn[..., 0, 0], turn[..., 0, 1], turn[..., 1, 0], turn[..., 1, 1], turn[..., 2, 2] = cos, sin, -sin, cos, 1.0
     return turn, known
+
+
+def sizes(points: Floats, joints: tuple[int, ...], person: ArrayLike | None = None) -> Floats:
+    """How large the person of each frame is, (...): its limbs, medians over all frames of that person; 1 if unknown.
+
+    `person` (...) are any labels; without them all frames show the same one.
+    """
+    limbs = [(joints.index(a), joints.index(b)) for a, b in LIMBS if a in joints and b in joints]
+    lead = points.shape[:-2]
+    label = np.zeros(lead, dtype=np.int64) if person is None else np.unique(person, return_inverse=True)[1].reshape(lead)
+    found = np.ones(lead)
+    for one in range(int(label.max()) + 1 if label.size else 0):
+        own = points[label == one]
+        lengths = [np.linalg.norm(own[..., a, :] - own[..., b, :], axis=-1) for a, b in limbs]
+        known = [float(np.nanmedian(length)) for length in lengths if np.isfinite(length).any()]
+        if known:
+            found[label == one] = np.mean(known) * len(LIMBS) / LIMBS_OF_SIZE_ONE
+    return found
