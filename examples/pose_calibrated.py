@@ -4,8 +4,8 @@
     python examples/pose_calibrated.py evaluate [DATA.npz] --subject S9 --model MODEL.npz --json
     python examples/pose_calibrated.py reconstruct [DATA.npz] --model MODEL.npz --out POSES.npz
 
-Without a file: poses of the CMU motion capture database (examples/data), seen by made-up cameras. `pose.py train --model
-b`, and `pose.py evaluate --model` with what that made, are the same.
+Without a file: poses of the CMU motion capture database (examples/data), seen by made-up cameras. The same are
+`pose.py train --model b`, and `pose.py evaluate --model MODEL.npz` with what that made.
 """
 
 from __future__ import annotations
@@ -67,14 +67,17 @@ class Frames:
         return len(self.points)
 
     def of(self, *subjects: str) -> Frames:
+        return self.chosen(np.flatnonzero(self._is_of(subjects)))
+
+    def without(self, *subjects: str) -> Frames:
+        return self.chosen(np.flatnonzero(~self._is_of(subjects)))
+
+    def _is_of(self, subjects: Sequence[str]) -> NDArray[np.bool_]:
         unknown = sorted(set(subjects) - set(self.subject))
         if unknown:
             known = ", ".join(sorted(set(self.subject)))
             raise wb.InputError(f"no subject {', '.join(unknown)} in {self.name}; it has {known}")
-        return self.chosen(np.flatnonzero(np.isin(self.subject, subjects)))
-
-    def without(self, *subjects: str) -> Frames:
-        return self.chosen(np.flatnonzero(~np.isin(self.subject, subjects)))
+        return np.isin(self.subject, subjects)
 
     def chosen(self, rows: NDArray[np.int64]) -> Frames:
         arrays = ("points", "visible", "truth", "subject", "action", "sequence")
@@ -439,7 +442,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     commands = parser.add_subparsers(dest="command", required=True)
     learning = commands.add_parser("train", help="learn all weights from the frames of everyone else")
     learning.add_argument("--model", choices=("b",), default="b", help=argparse.SUPPRESS)
-    learning.add_argument("--model-out", type=Path, required=True, metavar="MODEL.npz", help="gone on from if it exists")
+    learning.add_argument(
+        "--model-out", type=Path, required=True, metavar="MODEL.npz", help="gone on from if it exists"
+    )
     learning.add_argument("--without", action="append", metavar="SUBJECT", help="not learnt from: S9 (S2 of CMU)")
     for field in fields(Recipe):
         kind = float if field.name in ("epochs", "rate") else int

@@ -1,7 +1,7 @@
 """A body from calibrated cameras: one convex energy over all its joints (not in the paper, docs/pose.md).
 
 Unknown are the 17 joints Y, in a frame that goes with the body: moved to where it is and turned to where it looks by a
-robust triangulation (triangulation.py), in metres times the person's size. In that frame, with K detected points of C cameras,
+robust triangulation (triangulation.py), in metres times the person's size. With K detected points of C cameras, there
 
     P_k  = Y_0 + sum over bones b of L_kb (Y_b - Y_0) + o_k         what the detector finds, of the joints
     r_ck = omega_ck v_ck a_ck (P_k - T_c)                           how far off P_k projects, as at 5 m
@@ -14,8 +14,8 @@ their minima, in mm of the world:
 
     pose = sum_m s_m (size turn' Y_m + centre),      s = softmax(lp_m - exp(sharpness) E_m)
 
-Learnt: the detector's joints as combinations of ours, L and o; how well each camera and point is known, omega and delta;
-the Gaussians mu, C and their log priors lp; sharpness. `start` fits all of them in closed form (calibrated_start.py).
+Learnt: the detector's joints as combinations of ours, L and o; how well each camera and point is known, omega and
+delta; the Gaussians mu, C and their log priors lp; sharpness. calibrated_start.py has all of them in closed form.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ d, p, i = sp.Idx("d", 3), sp.Idx("p", 3), sp.Idx("i", 17)
 joint_map, offset = sp.IndexedBase("joint_map", shape=(K, BONES)), sp.IndexedBase("offset", shape=(K, 3))
 omega = sp.IndexedBase("omega", shape=(V, K), positive=True)
 delta = sp.IndexedBase("delta", shape=(K,), positive=True)
-mean, precision = sp.IndexedBase("mean", shape=(M, BONES, 3)), sp.IndexedBase("precision", shape=(M, BONES, 3, 3 * BONES))
+mean, precision = (
+    sp.IndexedBase("mean", shape=(M, BONES, 3)),
+    sp.IndexedBase("precision", shape=(M, BONES, 3, 3 * BONES)),
+)
 log_prior, sharpness = sp.IndexedBase("log_prior", shape=(M,)), sp.Symbol("sharpness", real=True)
 WEIGHTS = (joint_map, offset, omega, delta, mean, precision)
 
@@ -179,7 +182,9 @@ class Calibrated:
 
         shift = sp.IndexedBase("shift", shape=(3,))
         return {
-            "expression": distance(lambda d: shift[d]) / 2 + distance(lambda d: off[0, d]) / 2 + distance(lambda d: 0) / 5,
+            "expression": distance(lambda d: shift[d]) / 2
+            + distance(lambda d: off[0, d]) / 2
+            + distance(lambda d: 0) / 5,
             "variables": [pose],
             "targets": [truth],
             "where": {off[j, d]: pose[j, d] - truth[j, d], shift[d]: sp.Sum(off[i, d], i) / 17},

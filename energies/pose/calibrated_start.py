@@ -1,10 +1,10 @@
 """Weights of the calibrated energy before learning, in closed form from poses and what detectors found of them.
 
-    joint_map, offset   ridge regression of the robust points on the joints, points far off left out
-    omega, delta        from how far off those project: 1 / (1.48 median), and 1.5
-    mean, precision     a mixture of Gaussians of the bones by expectation-maximisation (A. Dempster, N. Laird, D. Rubin,
-                        Journal of the Royal Statistical Society B 39, 1977), precision = Cholesky factor of Sigma^-1
-    log_prior           log of a component's share, and of |Sigma|^-1/2
+joint_map, offset   ridge regression of the robust points on the joints, points far off left out
+omega, delta        from how far off those project: 1 / (1.48 median), and 1.5
+mean, precision     a mixture of Gaussians of the bones by expectation-maximisation (A. Dempster, N. Laird, D. Rubin,
+                    Journal of the Royal Statistical Society B 39, 1977), precision = Cholesky factor of Sigma^-1
+log_prior           log of a component's share, and of |Sigma|^-1/2
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from .calibrated import BONES, METRE, PRECISION, Calibrated, Features, Frame, in_body_frame
+from .calibrated import BONES, PRECISION, Calibrated, Features, Frame, in_body_frame
 
 Floats = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def _weights(model: Calibrated, truth: ArrayLike, features: Features, fit: bool)
     used = features.status == Frame.ENOUGH
     if used.sum() < 4 * 3 * BONES:
         raise InputError(
-            f"start: {int(used.sum())} frames with enough detections are too few for {3 * BONES} numbers of a Gaussian; "
+            f"start: {int(used.sum())} frames that are good are too few for a Gaussian of {3 * BONES} numbers; "
             f"give {4 * 3 * BONES} or more"
         )
     data = {name: array[used] for name, array in features.data.items()}
@@ -122,7 +122,9 @@ def fit_mixture(rows: Floats, components: int, seed: int = 0) -> Mixture:
     centres = rows[random.choice(count, components, replace=False)]
     for _ in range(20):
         nearest = ((rows[:, None] - centres) ** 2).sum(axis=-1).argmin(axis=1)
-        centres = np.array([rows[nearest == m].mean(axis=0) if (nearest == m).any() else centres[m] for m in range(components)])
+        centres = np.array(
+            [rows[nearest == m].mean(axis=0) if (nearest == m).any() else centres[m] for m in range(components)]
+        )
     share = np.eye(components)[nearest]
     everyone = np.cov(rows.T) + SMOOTHING**2 * np.eye(size)
     for _ in range(ROUNDS):
@@ -136,7 +138,9 @@ def fit_mixture(rows: Floats, components: int, seed: int = 0) -> Mixture:
             covariance = (1 - borrowed) * covariance + borrowed * everyone
             factor = np.linalg.cholesky(np.linalg.inv(covariance))
             log_prior = np.log(own / count) + np.log(np.diag(factor)).sum()
-            means.append(mean), factors.append(factor), log_priors.append(log_prior)
+            means.append(mean)
+            factors.append(factor)
+            log_priors.append(log_prior)
             scores.append(log_prior - 0.5 * ((centred @ factor) ** 2).sum(axis=1))
         score = np.stack(scores, axis=1)
         share = np.exp(score - score.max(axis=1, keepdims=True))

@@ -97,5 +97,7 @@ class Cameras:
     def _lens(self, x: Floats) -> tuple[Floats, Floats]:
         k, p = self.radial[..., None, :], self.tangential[..., None, :]
         r2 = (x * x).sum(axis=-1)
-        factor = 1 + r2 * (k[..., 0] + r2 * (k[..., 1] + r2 * k[..., 2])) + p[..., 0] * x[..., 1] + p[..., 1] * x[..., 0]
+        factor = (
+            1 + r2 * (k[..., 0] + r2 * (k[..., 1] + r2 * k[..., 2])) + p[..., 0] * x[..., 1] + p[..., 1] * x[..., 0]
+        )
         return factor[..., None], r2[..., None] * p[..., ::-1]

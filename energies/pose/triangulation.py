@@ -1,7 +1,7 @@
 """Points in space from what calibrated cameras see of them, each point by itself.
 
-A detection x of camera c is on the ray where a (X - T) = 0, a = R_xy - x R_z, two rows; a (X - T) / depth is how far off
-X projects. `linear` minimises the sum of |a (X - T)|^2; `robust` that of rho(z |a (X - T)| / depth), rho Geman and
+A detection x of camera c is on the ray where a (X - T) = 0, a = R_xy - x R_z, two rows; a (X - T) / depth is how far
+off X projects. `linear` minimises the sum of |a (X - T)|^2; `robust` that of rho(z |a (X - T)| / depth), rho Geman and
 McClure's penalty and z 5 m: from the pair of cameras of least cost, by reweighting. So a detection that is far off, or
 of the wrong leg, does not count.
 
@@ -41,7 +41,7 @@ LIMBS_OF_SIZE_ONE = 2700.0
 
 @dataclass(frozen=True)
 class Rays:
-    """What the cameras see, as equations: rows (..., C, K, 2, 3), constants (..., C, K, 2) = rows T, seen (..., C, K)."""
+    """What cameras see, as equations: rows (..., C, K, 2, 3), constants (..., C, K, 2) = rows T, seen (..., C, K)."""
 
     rows: Floats
     constants: Floats
@@ -61,10 +61,15 @@ class Rays:
         depth = cameras.rotation[..., 2, :]
         return cls(rows, constants, seen, depth, (depth * cameras.position).sum(axis=-1))
 
+    @property
+    def twice(self) -> Bools:
+        """Which points two cameras see, (..., K)."""
+        return np.asarray(self.seen.sum(axis=-2) >= 2)
+
     def depths(self, points: Floats) -> Floats:
         """(..., C, K) of points (..., K, 3), at least 1 mm."""
         depth = np.einsum("...cp,...kp->...ck", self.depth_rows, points) - self.depth_constants[..., None]
-        return np.maximum(depth, 1.0)
+        return np.asarray(np.maximum(depth, 1.0))
 
     def errors(self, points: Floats) -> Floats:
         """How far off (..., K, 3) project in each camera, (..., C, K), as mm at `DISTANCE`."""
@@ -83,7 +88,7 @@ class Rays:
 def linear(rays: Rays) -> Floats:
     """Least squares over all cameras: (..., K, 3), NaN where less than two see a point."""
     points = rays.solved(rays.seen.astype(np.float64))
-    return np.where((rays.seen.sum(axis=-2) >= 2)[..., None], points, np.nan)
+    return np.where(rays.twice[..., None], points, np.nan)
 
 
 def robust(rays: Rays, scale: float = ROBUST_SCALE) -> Floats:
@@ -105,12 +110,12 @@ def robust(rays: Rays, scale: float = ROBUST_SCALE) -> Floats:
     for _ in range(REWEIGHTINGS):
         weights = rays.seen / (1 + (rays.errors(best) / scale) ** 2) ** 2 * (DISTANCE / rays.depths(best)) ** 2
         best = rays.solved(weights)
-    return np.where((rays.seen.sum(axis=-2) >= 2)[..., None], best, np.nan)
+    return np.where(rays.twice[..., None], best, np.nan)
 
 
 def middle(points: Floats) -> Floats:
     """(..., 3) of points (..., K, 3): the one that is nearest to all others in sum (a medoid); 0 if there is none."""
-    there = np.isfinite(points).all(axis=-1)
+    there: Bools = np.asarray(np.isfinite(points).all(axis=-1))
     known = np.where(there[..., None], points, 0.0)
     apart = np.linalg.norm(known[..., :, None, :] - known[..., None, :, :], axis=-1)
     total = np.where(there, (apart * there[..., None, :]).sum(axis=-1), np.inf)
@@ -128,7 +133,8 @@ def heading(points: Floats, joints: tuple[int, ...]) -> tuple[Floats, Bools]:
     for right, left in RIGHT_LEFT:
         if right in joints and left in joints:
             way = points[..., joints.index(right), :2] - points[..., joints.index(left), :2]
-            across += np.where(np.isfinite(way).all(axis=-1)[..., None], way, 0.0)
+            both: Bools = np.asarray(np.isfinite(way).all(axis=-1))
+            across += np.where(both[..., None], way, 0.0)
     length = np.linalg.norm(across, axis=-1)
     known = length > 1.0
     cos, sin = (np.where(known, across[..., axis] / np.maximum(length, 1.0), 1.0 - axis) for axis in (0, 1))
@@ -144,7 +150,9 @@ def sizes(points: Floats, joints: tuple[int, ...], person: ArrayLike | None = No
     """
     limbs = [(joints.index(a), joints.index(b)) for a, b in LIMBS if a in joints and b in joints]
     lead = points.shape[:-2]
-    label = np.zeros(lead, dtype=np.int64) if person is None else np.unique(person, return_inverse=True)[1].reshape(lead)
+    label = (
+        np.zeros(lead, dtype=np.int64) if person is None else np.unique(person, return_inverse=True)[1].reshape(lead)
+    )
     found = np.ones(lead)
     for one in range(int(label.max()) + 1 if label.size else 0):
         own = points[label == one]

@@ -107,14 +107,16 @@ def test_the_energy_is_convex(scene):
 
 
 def test_gradients_of_all_weights_are_differences_of_the_loss_of_minima(scene, truth):
-    w, x, rows = scene["weights"], some(scene, [4, 40]), [4, 40]
+    w, x, rows = scene["weights"], some(scene, [40]), [40]
     loss = wb.Loss(**scene["model"].loss)
 
     def judged(weights: Any) -> float:
         found = wb.minimise(scene["output"], weights, x, gtol=1e-10).outputs["pose"]
         off = found - truth[rows]
-        size = [np.linalg.norm(a, axis=-1).mean() for a in (off - off.mean(axis=1, keepdims=True), off - off[:, :1], off)]
-        return 2 * (0.5 * size[0] + 0.5 * size[1] + 0.2 * size[2])
+        size = [
+            np.linalg.norm(a, axis=-1).mean() for a in (off - off.mean(axis=1, keepdims=True), off - off[:, :1], off)
+        ]
+        return float(0.5 * size[0] + 0.5 * size[1] + 0.2 * size[2])
 
     solution = wb.minimise(scene["output"], w, x, gtol=1e-10)
     slope = loss.gradient({"pose": solution.outputs["pose"]}, {"truth": truth[rows]})
@@ -165,15 +167,14 @@ def test_poses_turn_and_move_with_the_world(scene):
     model, w, rows = scene["model"], scene["weights"], slice(0, 4)
     points, visible, cameras = scene["points"][rows], scene["visible"][rows], scene["cameras"]
     here = wb.minimise(scene["output"], w, model.data(cameras, points, visible)).outputs["pose"]
-    there = replace(
-        cameras, rotation=turned(cameras.rotation, 0.7), position=turned(cameras.position, 0.7) + [300.0, -200.0, 50.0]
-    )
+    shift = np.array([300.0, -200.0, 50.0])
+    there = replace(cameras, rotation=turned(cameras.rotation, 0.7), position=turned(cameras.position, 0.7) + shift)
     moved = wb.minimise(scene["output"], w, model.data(there, points, visible)).outputs["pose"]
-    np.testing.assert_allclose(moved, turned(here, 0.7) + [300.0, -200.0, 50.0], atol=0.02)
+    np.testing.assert_allclose(moved, turned(here, 0.7) + shift, atol=0.002)
 
 
-def test_the_closed_form_is_nearer_than_triangulation_and_learning_goes_on_from_it(scene, truth):
-    train, test = np.arange(0, len(truth), 2), np.arange(1, len(truth), 40)
+def test_the_closed_form_is_nearer_than_triangulation(scene, truth):
+    train, test = np.arange(0, len(truth), 2), np.arange(1, len(truth), 50)
     features, model = scene["features"], scene["model"]
     own = pose.Features(features.points[train], features.status[train], some(scene, train))
     w = calibrated_start.start(model, truth[train], own)
@@ -185,10 +186,6 @@ def test_the_closed_form_is_nearer_than_triangulation_and_learning_goes_on_from_
         return float(np.nanmean(np.linalg.norm(off, axis=-1)))
 
     assert error(found[:, joints]) < 0.97 * error(features.points[test])
-    learner = wb.Learner(scene["output"], wb.Loss(**model.loss), w, wb.Adam(0.003))
-    rows = train[:16]
-    history = learner.fit([wb.Batch(some(scene, rows), {"truth": truth[rows]})], steps=6)
-    assert history.loss[-1] < history.loss[0]
 
 
 # ---------------------------------------------------------------------------------------------- cameras, triangulation
@@ -216,7 +213,9 @@ def test_triangulation_finds_points_and_the_robust_one_does_not_mind_a_wrong_cam
     np.testing.assert_allclose(triangulation.robust(rays), truth[:30], atol=1e-5)
     off = points + np.where(np.arange(4)[:, None, None] == 1, 150.0, 0.0)
     rays = triangulation.Rays.of(rig(ring), off, seen)
-    plain, robust = (np.linalg.norm(f(rays) - truth[:30], axis=-1) for f in (triangulation.linear, triangulation.robust))
+    plain, robust = (
+        np.linalg.norm(f(rays) - truth[:30], axis=-1) for f in (triangulation.linear, triangulation.robust)
+    )
     assert np.median(plain) > 100 and np.quantile(robust, 0.95) < 30
     seen[0, 1:, 4], points[1, :3, 7] = 0.0, np.nan
     found = triangulation.robust(triangulation.Rays.of(rig(ring), points, seen))
