@@ -4,6 +4,7 @@ Section 5 of the paper. Declarations in SymPy and features in NumPy; who minimis
 """
 
 from .body import MIXTURES, BodyModels, fit_bodies
+from .bones import steadied
 from .calibrated import Calibrated, Features, Frame, in_body_frame
 from .cameras import Cameras
 from .errors_mm import ERRORS, euclidean, procrustes
@@ -35,5 +36,6 @@ __all__ = [
     "normalise",
     "procrustes",
     "rotations",
+    "steadied",
     "to_joints",
 ]

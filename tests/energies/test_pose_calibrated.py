@@ -250,3 +250,27 @@ def test_what_does_not_fit_is_refused(scene):
         few = {name: array[:9] for name, array in scene["features"].data.items()}
         features = pose.Features(scene["features"].points[:9], scene["features"].status[:9], few)
         calibrated_start.start(scene["model"], np.zeros((9, 17, 3)), features)
+
+
+def test_bones_of_a_person_are_shared(truth):
+    random = np.random.default_rng(0)
+    noisy = truth[:60] + random.normal(scale=20.0, size=(60, 17, 3))
+    noisy[7] = np.nan
+    people = np.repeat(["a", "b"], 30)
+    whole = pose.steadied(noisy, people, share=1.0)
+    ends = np.array(pose.EDGES)
+    used = np.delete(np.arange(60), 7)
+
+    def lengths(poses: Any) -> Any:
+        return np.linalg.norm(poses[:, ends[:, 1]] - poses[:, ends[:, 0]], axis=-1)
+
+    for person in "ab":
+        own = used[people[used] == person]
+        np.testing.assert_allclose(lengths(whole[own]), np.tile(np.median(lengths(noisy[own]), axis=0), (len(own), 1)))
+    np.testing.assert_allclose(whole[used].mean(axis=1), noisy[used].mean(axis=1), atol=1e-9)
+    assert np.isnan(whole[7]).all()
+    half = pose.steadied(noisy, people)[used]
+    np.testing.assert_allclose(lengths(half), (lengths(noisy[used]) + lengths(whole[used])) / 2)
+    error = [np.linalg.norm(poses - truth[used], axis=-1).mean() for poses in (noisy[used], half)]
+    assert error[1] < error[0]
+    np.testing.assert_allclose(pose.steadied(noisy, people, share=0.0), noisy)

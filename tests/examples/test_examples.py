@@ -144,7 +144,7 @@ def test_pose_learns_from_calibrated_cameras(tmp_path: Path) -> None:
     succeed(tmp_path, "pose.py", "train", "--model", "b", "--components", "1", "--epochs", "1", "--model-out", "b.npz")
     found = json.loads(succeed(tmp_path, "pose.py", "evaluate", "--model", "b.npz", "--json").splitlines()[-1])
     rows = found["table"]
-    assert found["euclidean_mm"] == rows["energy, learnt"][0]
+    assert found["euclidean_mm"] == rows["energy, learnt; bones of a person shared"][0] < rows["energy, learnt"][0] + 1
     assert rows["energy, learnt"][0] < rows["energy, L and o in closed form"][0] < 40
     assert rows["energy, learnt"][0] < rows["robust triangulation and ridge regression"][0]
     succeed(tmp_path, "pose_calibrated.py", "reconstruct", "--model", "b.npz", "--out", "poses.npz")
