@@ -439,9 +439,10 @@ def _frames(path: Path | None) -> Frames:
 
 def asked_for(arguments: Sequence[str]) -> bool:
     """Whether a command line of pose.py speaks of this model: `--model b`, or the file of one."""
-    if "--model" not in arguments[:-1]:
+    given = [part for argument in arguments for part in argument.split("=", 1)]
+    if "--model" not in given[:-1]:
         return False
-    model = arguments[list(arguments).index("--model") + 1]
+    model = given[given.index("--model") + 1]
     if model == "b":
         return True
     try:
