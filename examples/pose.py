@@ -20,6 +20,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import pose_calibrated
 import sympy as sp
 import wiberg as wb
 from numpy.typing import NDArray
@@ -376,6 +377,9 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    given = sys.argv[1:] if arguments is None else arguments
+    if pose_calibrated.asked_for(given):
+        return pose_calibrated.main(given)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("sample", help="the sample frame of the authors' file, or a CMU frame")

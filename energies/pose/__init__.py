@@ -4,6 +4,9 @@ Section 5 of the paper. Declarations in SymPy and features in NumPy; who minimis
 """
 
 from .body import MIXTURES, BodyModels, fit_bodies
+from .bones import steadied
+from .calibrated import Calibrated, Features, Frame, in_body_frame
+from .cameras import Cameras
 from .errors_mm import ERRORS, euclidean, procrustes
 from .features import detections, enough, enough_of_one, normalise, rotations
 from .monocular import CHOICES, Monocular
@@ -21,6 +24,10 @@ __all__ = [
     "NORMALISATION_EDGES",
     "SOLVERS",
     "BodyModels",
+    "Calibrated",
+    "Cameras",
+    "Features",
+    "Frame",
     "Monocular",
     "MultiCamera",
     "detections",
@@ -28,9 +35,11 @@ __all__ = [
     "enough_of_one",
     "euclidean",
     "fit_bodies",
+    "in_body_frame",
     "limb_norm",
     "normalise",
     "procrustes",
     "rotations",
+    "steadied",
     "to_joints",
 ]

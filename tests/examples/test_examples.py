@@ -138,3 +138,31 @@ def test_pose_reconstructs_a_frame_of_the_cmu_sample(tmp_path: Path) -> None:
 def test_pose_says_what_it_needs(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     done = run(tmp_path, "pose.py", *arguments)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_pose_learns_from_calibrated_cameras(tmp_path: Path) -> None:
+    succeed(tmp_path, "pose.py", "train", "--model", "b", "--components", "1", "--epochs", "1", "--model-out", "b.npz")
+    found = json.loads(succeed(tmp_path, "pose.py", "evaluate", "--model", "b.npz", "--json").splitlines()[-1])
+    rows = found["table"]
+    assert found["euclidean_mm"] == rows["energy, learnt; bones of a person shared"][0] < rows["energy, learnt"][0] + 1
+    assert rows["energy, learnt"][0] < rows["energy, L and o in closed form"][0] < 40
+    assert rows["energy, learnt"][0] < rows["robust triangulation and ridge regression"][0]
+    succeed(tmp_path, "pose_calibrated.py", "reconstruct", "--model", "b.npz", "--out", "poses.npz")
+    with np.load(tmp_path / "poses.npz") as file:
+        assert np.isfinite(file["pose_mm"][file["status"] == "ENOUGH"]).all()
+        assert 5 < np.nanmedian(file["deviation_mm"]) < 100
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("evaluate", "--model", "nothing.npz"), "nothing.npz"),
+        (("train", "nothing.npz", "--model-out", "b.npz"), "nothing.npz: no such file"),
+        (("train", "--without", "S9", "--model-out", "b.npz"), "no subject S9 in CMU; it has S1, S2, S3"),
+    ],
+)
+def test_pose_of_calibrated_cameras_says_what_it_needs(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = run(tmp_path, "pose_calibrated.py", *arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

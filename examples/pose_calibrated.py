@@ -1,0 +1,490 @@
+"""Human poses from calibrated cameras: a convex energy of all joints, learnt (docs/pose.md).
+
+    python examples/pose_calibrated.py train [DATA.npz] --model-out MODEL.npz
+    python examples/pose_calibrated.py evaluate [DATA.npz] --subject S9 --model MODEL.npz --json
+    python examples/pose_calibrated.py reconstruct [DATA.npz] --model MODEL.npz --out POSES.npz
+
+Without a file: poses of the CMU motion capture database (examples/data), seen by made-up cameras. The same are
+`pose.py train --model b`, and `pose.py evaluate --model MODEL.npz` with what that made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import wiberg as wb
+from numpy.typing import NDArray
+from wiberg.energies import pose
+from wiberg.energies.pose import calibrated_start, synthetic, triangulation
+
+Floats = NDArray[np.float64]
+
+CMU = Path(__file__).parent / "data" / "cmu_poses.npz"
+TEST_SUBJECT = {"CMU": "S2", "Human3.6M": "S9"}
+
+SHIFTED = ("S9/Greeting", "S9/SittingDown 1", "S9/Waiting 1")
+"""The truth of these stands a hand's breadth beside the person: left out of absolute errors."""
+
+FRAMES = 512
+"""So many at once."""
+
+SPREAD = 1.38
+"""What covariances are multiplied by: then half of the joints of a training subject that was held out (S8) are within
+their ellipsoids of 50 %."""
+
+ELLIPSOIDS = {0.5: 2.366, 0.9: 6.251, 0.99: 11.345}
+"""Quantiles of chi-squared with three degrees of freedom."""
+
+
+# ---------------------------------------------------------------------------------------------- what is reconstructed
+
+
+@dataclass(frozen=True)
+class Frames:
+    """N frames of several people, seen by calibrated cameras.
+
+    cameras    of every frame (N, C, ...)
+    points     (N, C, K, 2) detections in pixels; visible (N, C, K) which there are; detected: which joints they are
+    truth      (N, 17, 3), mm in the world; NaN where it is not known
+    subject    (N,), action (N,) and sequence (N,), as texts
+    """
+
+    name: str
+    detected: tuple[int, ...]
+    cameras: pose.Cameras
+    points: Floats
+    visible: Floats
+    truth: Floats
+    subject: NDArray[np.str_]
+    action: NDArray[np.str_]
+    sequence: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def of(self, *subjects: str) -> Frames:
+        return self.chosen(np.flatnonzero(self._is_of(subjects)))
+
+    def without(self, *subjects: str) -> Frames:
+        return self.chosen(np.flatnonzero(~self._is_of(subjects)))
+
+    def _is_of(self, subjects: Sequence[str]) -> NDArray[np.bool_]:
+        unknown = sorted(set(subjects) - set(self.subject))
+        if unknown:
+            known = ", ".join(sorted(set(self.subject)))
+            raise wb.InputError(f"no subject {', '.join(unknown)} in {self.name}; it has {known}")
+        return np.isin(self.subject, subjects)
+
+    def chosen(self, rows: NDArray[np.int64]) -> Frames:
+        arrays = ("points", "visible", "truth", "subject", "action", "sequence")
+        found = {name: getattr(self, name)[rows] for name in arrays}
+        return replace(self, cameras=self.cameras.chosen(rows), **found)
+
+    def features(self, model: pose.Calibrated) -> pose.Features:
+        """What the energy reads."""
+        return model.features(self.cameras, self.points, self.visible, self.subject)
+
+
+def cmu_frames(seed: int = 0) -> Frames:
+    """The poses that come with the example, turned by random angles, and what four made-up cameras see of them."""
+    with np.load(CMU) as file:
+        truth, number = file["joints"] / 10.0, file["sequence"]
+        subject = np.array([f"S{k}" for k in file["subject"]])[number]
+        action, names = file["action"][number], file["names"][number]
+    angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, len(truth))
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = [cos[:, None] * truth[..., 0] - sin[:, None] * truth[..., 1]]
+    turned += [sin[:, None] * truth[..., 0] + cos[:, None] * truth[..., 1], truth[..., 2]]
+    truth, ring = np.stack(turned, axis=-1), synthetic.Ring.around()
+    points, visible = synthetic.detect(truth, ring, seed=seed)
+    detected = [joint for joint in range(17) if joint != synthetic.UNSEEN]
+    rig = pose.Cameras(ring.rotation, ring.position, np.array(synthetic.FOCAL), np.array(synthetic.CENTRE))
+    cameras = _of_every_frame(rig, np.zeros(len(truth), dtype=np.int64))
+    arrays = (points[:, :, detected], visible[:, :, detected], truth)
+    return Frames("CMU", tuple(detected), cameras, *arrays, subject, action, names)
+
+
+def mocap_frames(path: Path) -> Frames:
+    """Frames of a file with det2d (MPII), seq, seq_subject, cameras of every subject, and joints3d if it is known."""
+    cameras = ("cam_R", "cam_T", "cam_f", "cam_c", "cam_k", "cam_p")
+    file = _load(path, ("det2d", "seq", "seq_subject", "seq_action", "seq_names", "cam_subjects", *cameras))
+    points, visible = pose.to_joints(file["det2d"], "mpii")
+    detected = tuple(sorted(pose.MPII.values()))
+    number = file["seq"]
+    who = file["seq_subject"][number]
+    known = list(file["cam_subjects"])
+    if not set(who) <= set(known):
+        raise wb.InputError(f"{path}: cam_subjects has no cameras of subject {sorted(set(who) - set(known))[0]}")
+    rigs = pose.Cameras(*(np.asarray(file[name], dtype=np.float64) for name in cameras))
+    truth = np.asarray(file.get("joints3d", np.full((len(points), 17, 3), np.nan)), dtype=np.float64)
+    arrays = (points[:, :, list(detected)], visible[:, :, list(detected)], truth)
+    rig = np.array([known.index(k) for k in who], dtype=np.int64)
+    subject = np.array([f"S{k}" for k in who])
+    texts = (subject, file["seq_action"][number], file["seq_names"][number])
+    return Frames("Human3.6M", detected, rigs.chosen(rig), *arrays, *texts)
+
+
+def _of_every_frame(rig: pose.Cameras, rows: NDArray[np.int64]) -> pose.Cameras:
+    return pose.Cameras(*(getattr(rig, field.name)[None][rows] for field in fields(rig)))
+
+
+def _load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        with np.load(path) as file:
+            missing = [name for name in names if name not in file]
+            if missing:
+                raise wb.InputError(f"{path}: has no array {', '.join(missing)}; see docs/pose.md for what is needed")
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise wb.InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise wb.InputError(f"{path}: is no npz file of arrays ({error})") from None
+
+
+# ---------------------------------------------------------------------------------------------- learning
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights are learnt; chosen on a training subject that was held out (docs/pose.md)."""
+
+    components: int = 3
+    epochs: float = 4.0
+    batch: int = 16
+    rate: float = 0.01
+    every: int = 1
+    seed: int = 0
+
+
+RATES = {
+    "joint_map": 0.3,
+    "offset": 0.1,
+    "omega": 1.0,
+    "delta": 1.0,
+    "mean": 0.1,
+    "precision": 1.0,
+    "log_prior": 1.0,
+    "sharpness": 1.0,
+}
+"""Learning rates, as parts of the recipe's: of the sizes that the weights have."""
+
+
+class Reconstruction:
+    """A model with its weights: from detections to poses in the world."""
+
+    def __init__(self, model: pose.Calibrated, weights: Mapping[str, Any]) -> None:
+        self.model, self.weights = model, dict(weights)
+        self.output = wb.Output(minima=wb.compile(model.energy), **model.output)
+
+    @classmethod
+    def load(cls, path: Path) -> Reconstruction:
+        notes = wb.Learner.read_notes(path)
+        if notes.get("model") != "b":
+            raise wb.InputError(f"{path} is no model of calibrated cameras; make one: pose_calibrated.py train")
+        model = pose.Calibrated(tuple(notes["detected"]), notes["recipe"]["components"], notes["cameras"])
+        made = cls(model, {})
+        made.weights = dict(wb.Learner.load(path, made.output, wb.Loss(**model.loss)).weights)
+        return made
+
+    def poses(self, frames: Frames, *, deviations: bool = False) -> tuple[Floats, NDArray[np.int64], Floats]:
+        """Poses (N, 17, 3) in mm, NaN where there is none; what is missing (pose.Frame); covariances (N, 17, 3, 3).
+
+        Covariances are those of joints about the mean of all joints, NaN unless `deviations`.
+        """
+        if frames.detected != self.model.detected:
+            raise wb.InputError(
+                f"the model knows detections of joints {self.model.detected}, the frames have {frames.detected}"
+            )
+        found, spread = np.full((len(frames), 17, 3), np.nan), np.full((len(frames), 17, 3, 3), np.nan)
+        features = frames.features(self.model)
+        status = features.status
+        for begin in range(0, len(frames), FRAMES):
+            rows = np.arange(begin, min(begin + FRAMES, len(frames)))
+            good = rows[status[rows] == pose.Frame.ENOUGH]
+            if not len(good):
+                continue
+            data = {name: array[good] for name, array in features.data.items()}
+            solution = wb.minimise(self.output, self.weights, data, gtol=GTOL)
+            found[good] = solution.outputs["pose"]
+            if deviations:
+                spread[good] = self._covariances(solution, data)
+        return found, status, spread
+
+    def _covariances(self, solution: Any, data: Mapping[str, Any]) -> Floats:
+        """Of each joint about the mean of all joints, mm^2: of each component's minimum, H^-1, and between them."""
+        kernel, Y = self.output.kernels[0], solution.minima["Y"]
+        seen = {name: data[name] for name in ("view", "seen_at")}
+        own = {str(weight): self.weights[str(weight)] for weight in kernel.energy.weights}
+        inverse = np.linalg.inv(kernel.hessian({"Y": Y}, own, seen)).reshape(*Y.shape[:2], 17, 3, 17, 3)
+        row = inverse.mean(axis=4)  # of each joint with the mean joint: (N, M, 17, 3, 3)
+        both = inverse.mean(axis=(2, 4))[:, :, None]
+        blocks = np.einsum("nmjpjq->nmjpq", inverse) - row - np.swapaxes(row, -1, -2) + both
+        share = solution.outputs["share"][..., None, None, None]
+        centred = Y - Y.mean(axis=2, keepdims=True)
+        off = centred - (share[..., 0] * centred).sum(axis=1, keepdims=True)
+        total = (share * (blocks + off[..., :, None] * off[..., None, :])).sum(axis=1)
+        turn = data["turn"][:, None] * (1000.0 * data["size"][:, None, None, None])
+        return np.asarray(SPREAD * np.swapaxes(turn, -1, -2) @ total @ turn)
+
+
+GTOL = 1e-5
+"""1/m, where curvatures are 1e3 to 1e5 per m^2: far below a micrometre."""
+
+
+def learn(frames: Frames, recipe: Recipe, path: Path | None = None, *, progress: bool = False) -> Reconstruction:
+    """Start in closed form and learn; PATH, if it is there, is gone on from."""
+    frames = frames.chosen(np.arange(0, len(frames), recipe.every))
+    model = pose.Calibrated(frames.detected, recipe.components, frames.points.shape[1])
+    features = frames.features(model)
+    made = Reconstruction(model, calibrated_start.start(model, frames.truth, features))
+    used = np.flatnonzero(features.status == pose.Frame.ENOUGH)
+    data = {name: array[used] for name, array in features.data.items()}
+    truth, per_epoch = frames.truth[used], max(1, len(used) // recipe.batch)
+    steps = round(recipe.epochs * per_epoch)
+
+    def batch(step: int) -> wb.Batch:
+        epoch, part = divmod(step, per_epoch)
+        order = np.random.default_rng([recipe.seed, epoch]).permutation(len(used))
+        rows = order[part * recipe.batch : (part + 1) * recipe.batch]
+        return wb.Batch({name: array[rows] for name, array in data.items()}, {"truth": truth[rows]})
+
+    loss = wb.Loss(**model.loss)
+    notes = {
+        "model": "b",
+        "detected": list(model.detected),
+        "cameras": model.cameras,
+        "recipe": {field.name: getattr(recipe, field.name) for field in fields(recipe)},
+        "subjects": sorted(set(frames.subject.tolist())),
+        "frames": len(used),
+    }
+    if path is not None and path.exists():
+        learner = wb.Learner.load(path, made.output, loss)
+        if learner.notes != notes:
+            raise wb.InputError(f"{path} is of {learner.notes}, not of {notes}: give another file")
+    else:
+        weights = {
+            name: wb.Weight(value, scale="log") if name in ("omega", "delta") else value
+            for name, value in made.weights.items()
+        }
+        rates = {name: wb.CosineDecay(recipe.rate * part, max(steps, 1)) for name, part in RATES.items()}
+        learner = wb.Learner(made.output, loss, weights, wb.Adam(rates), gtol=GTOL, notes=notes)
+    if learner.steps < steps:
+        with warnings.catch_warnings():  # with one component nothing depends on its prior
+            warnings.simplefilter("ignore", wb.ZeroGradientWarning)
+            learner.fit(batch, steps=steps - learner.steps, progress=progress, checkpoint=path)
+    made.weights = dict(learner.weights)
+    return made
+
+
+# ---------------------------------------------------------------------------------------------- what it is held against
+
+
+def ridge(frames: Frames, tested: Frames, strength: float = 1e-4) -> Floats:
+    """Poses (N, 17, 3) of frames by a linear map of the robust points, learnt by ridge regression, body frame."""
+    model = pose.Calibrated(frames.detected, 1, frames.points.shape[1])
+
+    def points(of: Frames) -> tuple[Floats, Mapping[str, Any]]:
+        features = of.features(model)
+        return pose.in_body_frame(features.points, features.data).reshape(len(of), -1), features.data
+
+    (source, given), (wanted, place) = points(frames), points(tested)
+    mean = np.nanmean(source, axis=0)
+    source, wanted = (np.where(np.isfinite(a), a, mean) - mean for a in (source, wanted))
+    target = pose.in_body_frame(frames.truth, given).reshape(len(frames), -1)
+    system = source.T @ source + strength * len(source) * np.eye(source.shape[1])
+    found = wanted @ np.linalg.solve(system, source.T @ (target - target.mean(axis=0))) + target.mean(axis=0)
+    turned = np.einsum("ndp,njd->njp", place["turn"], found.reshape(-1, 17, 3))
+    return np.asarray(1000.0 * place["size"][:, None, None] * turned + place["centre"][:, None])
+
+
+def triangulated(frames: Frames, method: Any) -> Floats:
+    """Joints (N, 17, 3) as they are detected, NaN for those that are not."""
+    rays = triangulation.Rays.of(frames.cameras, frames.points, frames.visible)
+    found = np.full((len(frames), 17, 3), np.nan)
+    found[:, list(frames.detected)] = method(rays)
+    if frames.name == "Human3.6M":
+        found[:, 7] = np.nan  # MPII's thorax, a third of a metre above the spine
+    return found
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Mean distances of joints that are there, (N,) each, in mm; NaN for frames without a pose."""
+
+    centred: Floats
+    root_relative: Floats
+    absolute: Floats
+
+    @classmethod
+    def of(cls, found: Floats, truth: Floats) -> Errors:
+        there = np.isfinite(found)
+        off = np.where(there, found - truth, np.nan)
+
+        def distance(shift: Any) -> Floats:
+            return np.asarray(_mean(np.sqrt(((off - shift) ** 2).sum(axis=-1)), axis=-1))
+
+        return cls(distance(_mean(off, axis=1)[:, None]), distance(off[:, :1]), distance(0.0))
+
+
+def _mean(array: Floats, axis: int) -> Floats:
+    count = np.isfinite(array).sum(axis=axis)
+    total = np.nansum(array, axis=axis)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
+def calibration(found: Floats, truth: Floats, spread: Floats) -> tuple[Floats, Floats]:
+    """d' S^-1 d of each joint about the mean joint, (N, 17), and its predicted size sqrt(trace S), mm."""
+    off = (found - found.mean(axis=1, keepdims=True)) - (truth - truth.mean(axis=1, keepdims=True))
+    squared = (off * np.linalg.solve(spread, off[..., None])[..., 0]).sum(axis=-1)
+    return squared, np.sqrt(np.trace(spread, axis1=-2, axis2=-1))
+
+
+# ---------------------------------------------------------------------------------------------- commands
+
+
+def train(options: argparse.Namespace) -> dict[str, Any]:
+    every = _frames(options.file)
+    without = options.without or [TEST_SUBJECT[every.name]]
+    asked = {field.name: getattr(options, field.name) for field in fields(Recipe)}
+    recipe = Recipe(**{name: value for name, value in asked.items() if value is not None})
+    learnt = every.without(*without)
+    learn(learnt, recipe, options.model_out, progress=True)
+    print(f"learnt from {', '.join(sorted(set(learnt.subject)))}: {options.model_out}")
+    return {"model": str(options.model_out), "subjects": sorted(set(learnt.subject.tolist()))}
+
+
+def evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    every = _frames(options.file)
+    subject = options.subject or TEST_SUBJECT[every.name]
+    model, frames = Reconstruction.load(Path(options.model)), every.of(subject)
+    notes = wb.Learner.read_notes(options.model)
+    if subject in notes["subjects"]:
+        print(f"note: {options.model} was learnt from {subject}, too")
+    learnt = every.of(*notes["subjects"]).chosen
+    learnt = learnt(np.arange(0, len(every.of(*notes["subjects"])), notes["recipe"]["every"]))
+    features = learnt.features(model.model)
+    found, status, spread = model.poses(frames, deviations=True)
+    start = Reconstruction(model.model, calibrated_start.start(model.model, learnt.truth, features))
+    named = Reconstruction(model.model, calibrated_start.identity_weights(model.model, learnt.truth, features))
+    rows = {
+        "linear triangulation, joints detected": triangulated(frames, triangulation.linear),
+        "robust triangulation, joints detected": triangulated(frames, triangulation.robust),
+        "robust triangulation and ridge regression": ridge(learnt, frames),
+        "energy, untrained": named.poses(frames)[0],
+        "energy, L and o in closed form": start.poses(frames)[0],
+        "energy, learnt": found,
+        "energy, learnt; bones of a person shared": pose.steadied(found, frames.subject),
+    }
+    good = status == pose.Frame.ENOUGH
+    if not good.any():
+        raise wb.InputError(f"no frame of {subject} has six joints in two cameras")
+    true_place = good & ~np.isin(frames.sequence, SHIFTED)
+    print(f"{subject}: {good.sum():,} of {len(frames):,} frames have enough detections; mean errors in mm")
+    print(f"  {'':<44} centred  root-relative  absolute")
+    table = {}
+    for name, poses in rows.items():
+        errors = Errors.of(poses, frames.truth)
+        own = [errors.centred[good], errors.root_relative[good], errors.absolute[true_place]]
+        table[name] = [float(np.nanmean(error)) for error in own]
+        print(f"  {name:<44} {table[name][0]:7.2f} {table[name][1]:14.2f} {table[name][2]:9.2f}")
+    *_, (best, poses) = rows.items()
+    squared, deviation = calibration(found[good], frames.truth[good], spread[good])
+    coverage = {str(level): float((squared < bound).mean()) for level, bound in ELLIPSOIDS.items()}
+    held = ", ".join(
+        f"{100 * share:.0f} % within ellipsoids of {100 * float(q):.0f} %" for q, share in coverage.items()
+    )
+    print(f"  uncertainty (median {np.median(deviation):.0f} mm): of joints {held}")
+    errors = Errors.of(poses, frames.truth)
+    by_action = {}
+    for action in sorted(set(frames.action)):
+        own = good & (frames.action == action)
+        if own.any():
+            by_action[str(action)] = float(errors.centred[own].mean())
+            print(f"  {action:<44} {by_action[action]:7.2f} {errors.root_relative[own].mean():14.2f} {own.sum():9,}")
+    centred, relative, absolute = table[best]
+    return {
+        "euclidean_mm": centred,
+        "root_relative_mm": relative,
+        "absolute_mm": absolute,
+        "by_action": by_action,
+        "frames": int(good.sum()),
+        "coverage": coverage,
+        "table": table,
+    }
+
+
+def reconstruct(options: argparse.Namespace) -> dict[str, Any]:
+    frames, model = _frames(options.file), Reconstruction.load(Path(options.model))
+    found, status, spread = model.poses(frames, deviations=True)
+    found = pose.steadied(found, frames.subject)
+    deviation = np.sqrt(np.trace(spread, axis1=-2, axis2=-1))
+    names = np.array([pose.Frame(s).name for s in status])
+    np.savez(options.out, pose_mm=found, status=names, deviation_mm=deviation, subject=frames.subject)
+    counts = {str(name): int((names == name).sum()) for name in sorted(set(names))}
+    print(f"{options.out}: {', '.join(f'{count:,} frames {name}' for name, count in counts.items())}")
+    return {"frames": len(frames), "status": counts}
+
+
+def _frames(path: Path | None) -> Frames:
+    return cmu_frames() if path is None else mocap_frames(path)
+
+
+def asked_for(arguments: Sequence[str]) -> bool:
+    """Whether a command line of pose.py speaks of this model: `--model b`, or the file of one."""
+    given = [part for argument in arguments for part in argument.split("=", 1)]
+    if "--model" not in given[:-1]:
+        return False
+    model = given[given.index("--model") + 1]
+    if model == "b":
+        return True
+    try:
+        return Path(model).is_file() and wb.Learner.read_notes(model).get("model") == "b"
+    except wb.CheckpointError:
+        return False  # a file of the other model
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    learning = commands.add_parser("train", help="learn all weights from the frames of everyone else")
+    learning.add_argument("--model", choices=("b",), default="b", help=argparse.SUPPRESS)
+    learning.add_argument(
+        "--model-out", type=Path, required=True, metavar="MODEL.npz", help="gone on from if it exists"
+    )
+    learning.add_argument("--without", action="append", metavar="SUBJECT", help="not learnt from: S9 (S2 of CMU)")
+    for field in fields(Recipe):
+        kind = float if field.name in ("epochs", "rate") else int
+        learning.add_argument(f"--{field.name}", type=kind, help=f"{field.default} by default")
+    learning.set_defaults(run=train)
+    many = commands.add_parser("evaluate", help="mean errors of a subject's frames, beside simpler ways")
+    many.add_argument("--subject", help="S9 by default (S2 of CMU)")
+    many.set_defaults(run=evaluate)
+    new = commands.add_parser("reconstruct", help="poses of all frames, and how sure they are")
+    new.add_argument("--out", type=Path, required=True, metavar="POSES.npz")
+    new.set_defaults(run=reconstruct)
+    for command in (learning, many, new):
+        command.add_argument("file", type=Path, nargs="?", metavar="DATA.npz")
+        command.add_argument("--json", action="store_true", help="the result as the last line")
+    for command in (many, new):
+        command.add_argument("--model", required=True, metavar="MODEL.npz")
+    options = parser.parse_args(arguments)
+    try:
+        result: dict[str, Any] = options.run(options)
+    except wb.WibergError as error:
+        print(f"pose_calibrated.py {options.command}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if options.json:
+        print(json.dumps(result))
+    return result
+
+
+if __name__ == "__main__":
+    main()
