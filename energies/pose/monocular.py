@@ -273,7 +273,8 @@ class Monocular:
         """All data for detections (..., 17, 2) in pixels of camera number `views` (...); else as for `detections`."""
         several, seen = np.asarray(points)[..., None, :, :], np.asarray(visible)[..., None, :]
         found = detections(several, seen, truth)
-        return self.constants | {
+        return {
+            **self.constants,
             "detections": found["detections"][..., 0, :, :],
             "visible": found["visible"][..., 0, :],
             "size": found["size"],
