@@ -300,6 +300,9 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         model = _of_poses(every, subject, options.solver, options.mixture)
     else:
         raise wb.InputError(f"--model {options.model} is in the authors' file: give --bodies POSE_DATA.npz")
+    if options.every_rotation < 1:
+        raise wb.InputError(f"--every-rotation {options.every_rotation} must be above 0")
+    model.model = replace(model.model, turns=pose.rotations(100, options.every_rotation))
     return _report(frames, model.poses(frames, progress=True), subject, options.out)
 
 
@@ -394,6 +397,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "--model", default="untrained", help=f"a file, untrained, trained, trained-loaded, {', '.join(REGRESSIONS)}"
     )
     many.add_argument("--out", type=Path, metavar="OUT.npz", help="poses, truth, errors and actions of all frames")
+    many.add_argument("--every-rotation", type=int, default=1, help="minimise at every so many of 100 rotations")
     many.set_defaults(run=evaluate)
     learning = commands.add_parser("train", help="learn all weights from the frames of everyone else")
     learning.add_argument("file", type=Path, nargs="?", metavar="DATA.npz")

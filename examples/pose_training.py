@@ -35,7 +35,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 TURNS = pose.rotations(100, every=4)
 
 GTOL = 1e-6
-"""Of gradients of the Huber energy; what is left of the way to its minimum moves a joint by less than 0.001 mm."""
+"""How exactly the Huber energy is minimised while learning."""
 
 JUDGED = ("soft", "expected", "winner")
 

@@ -20,7 +20,6 @@ Weights have the names and meanings of multi_camera.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -282,6 +281,6 @@ class Monocular:
         }
 
     @cached_property
-    def constants(self) -> Mapping[str, Any]:
+    def constants(self) -> dict[str, Any]:
         """The data that are the same for all frames."""
         return self._several.constants
