@@ -82,9 +82,9 @@ LOGICAL = {
 POINTS = 12
 KINKS_TESTED = {
     "abs", "sign", "floor", "ceiling", "maximum", "minimum", "pow", "select", "atan2", "asin", "acos", "acosh", "acot",
-    "shifted_exp", "fixed", "sqrt", "sqrt1pm1",
+    "shifted_exp", "fixed", "held", "sqrt", "sqrt1pm1",
 }  # fmt: skip
-CONSTANT = {"shifted_exp", "fixed"}  # whose derivatives are not those of their values
+CONSTANT = {"shifted_exp", "fixed", "held"}  # whose derivatives are not those of their values
 
 
 def row(name):
@@ -215,6 +215,7 @@ def test_the_branch_that_is_not_taken_does_not_spoil_the_derivative():
     ("acot", [0.0], [-1.0]),
     ("shifted_exp", [1.0, 1.0], [1.0, 0.0]),
     ("fixed", [1.0], [0.0]),
+    ("held", [1.0, 2.0], [0.0, 0.0]),
     ("maximum", [1.0, np.nextafter(1.0, 2.0)], [0.0, 1.0]),
     ("minimum", [np.nextafter(1.0, 2.0), 1.0], [0.0, 1.0]),
 ])  # fmt: skip
