@@ -448,4 +448,4 @@ CLOSED_FORMS = (
 
 def minimise_slice(unknowns: int) -> Native:
     """The compiled `_minimise_slice`; for few unknowns without factorisations, which take longer to compile."""
-    return native(_minimise_slice, CLOSED_FORMS) if unknowns <= trust_region.FEW else native(_minimise_slice)
+    return native(_minimise_slice, CLOSED_FORMS) if 0 < unknowns <= trust_region.FEW else native(_minimise_slice)

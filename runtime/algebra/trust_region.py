@@ -55,7 +55,7 @@ def newton_step_of_few(h: DoublePointer, g: DoublePointer, n: int, u: DoublePoin
 
 def newton_step(h: DoublePointer, g: DoublePointer, n: int, u: DoublePointer, p: DoublePointer) -> bool:
     """p <- -H^-1 g where H is positive definite, else False; closed forms for up to three unknowns."""
-    if n <= FEW:
+    if 0 < n <= FEW:
         return newton_step_of_few(h, g, n, u, p)
     if n == 3:
         a, b = h[1] / h[0], h[2] / h[0]
@@ -94,7 +94,7 @@ def spectrum_of_few(h: DoublePointer, n: int, space: DoublePointer) -> tuple[flo
 
 def spectrum(h: DoublePointer, n: int, space: DoublePointer) -> tuple[float, float]:
     """The lowest eigenvalue of H and a bound of all, leaving T and Q in `space` (n*n + 5n numbers) for a step."""
-    if n <= FEW:
+    if 0 < n <= FEW:
         return spectrum_of_few(h, n, space)
     diagonal, off = shifted(space, n * n), shifted(space, n * n + n)
     size = math.sqrt(dot(h, h, n * n))
