@@ -11,7 +11,6 @@ Without a file, both use poses of the CMU motion capture database (examples/data
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ import pose_calibrated
 import sympy as sp
 import wiberg as wb
 from numpy.typing import NDArray
+from pose_files import TEST_SUBJECT, answer, read, turned_poses
 from pose_regression import REGRESSIONS, one_camera_by_regression
 from pose_training import JUDGED, MONOCULAR, Examples, Recipe, learn
 from wiberg.energies import pose
@@ -31,9 +31,6 @@ from wiberg.energies.pose import synthetic
 from wiberg.runtime.progress import reporter
 
 Floats = NDArray[np.float64]
-
-CMU = Path(__file__).parent / "data" / "cmu_poses.npz"
-TEST_SUBJECT = {"CMU": "S2", "Human3.6M": "S9"}
 
 SOLVERS = {"l2": "l2", "huber": "steps", "huber-minimum": "huber"}
 """What a solver is called here, and the energy that it minimises: "huber" is as the authors do it."""
@@ -82,14 +79,7 @@ class Frames:
 
 def cmu_frames(seed: int = 0) -> Frames:
     """The poses that come with the example, each turned by a random angle, and what four cameras see of them."""
-    with np.load(CMU) as file:
-        truth = file["joints"] / 10.0
-        subject = np.array([f"S{k}" for k in file["subject"]])[file["sequence"]]
-        action = file["action"][file["sequence"]]
-    angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, len(truth))
-    cos, sin, zero = np.cos(angle), np.sin(angle), np.zeros(len(truth))
-    turn = np.stack([cos, -sin, zero, sin, cos, zero, zero, zero, zero + 1], axis=1).reshape(-1, 3, 3)
-    truth = np.einsum("npr,njr->njp", turn, truth)
+    truth, subject, action, _ = turned_poses(seed)
     ring = synthetic.Ring.around()
     points, visible = synthetic.detect(truth, ring, seed=seed)
     return Frames("CMU", points, visible, truth, subject, action, ring.rotation)
@@ -97,25 +87,12 @@ def cmu_frames(seed: int = 0) -> Frames:
 
 def mocap_frames(path: Path) -> Frames:
     """Frames of a file with joints3d, det2d (MPII), seq, seq_subject, seq_action and cam_R."""
-    file = _load(path, ("joints3d", "det2d", "seq", "seq_subject", "seq_action", "cam_R"))
+    file = read(path, ("joints3d", "det2d", "seq", "seq_subject", "seq_action", "cam_R"))
     points, visible = pose.to_joints(file["det2d"], "mpii")
     turn = file["cam_R"].reshape(-1, *file["cam_R"].shape[-3:]).mean(axis=0)
     subject = np.array([f"S{k}" for k in file["seq_subject"]])[file["seq"]]
     truth = file["joints3d"].astype(np.float64)
     return Frames("Human3.6M", points, visible, truth, subject, file["seq_action"][file["seq"]], turn)
-
-
-def _load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        with np.load(path) as file:
-            missing = [name for name in names if name not in file]
-            if missing:
-                raise wb.InputError(f"{path}: has no array {', '.join(missing)}; see docs/pose.md for what is needed")
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise wb.InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise wb.InputError(f"{path}: is no npz file of arrays ({error})") from None
 
 
 # ---------------------------------------------------------------------------------------------- the model
@@ -207,7 +184,7 @@ def save_model(path: Path, model: Any, weights: Mapping[str, Any], **notes: Any)
 
 
 def load_model(path: Path) -> Reconstruction:
-    file = _load(path, ("solver", "average", "bodies_mean", "bodies_shapes", "bodies_sigma"))
+    file = read(path, ("solver", "average", "bodies_mean", "bodies_shapes", "bodies_sigma"))
     bodies = pose.BodyModels(*(file[f"bodies_{name}"] for name in ("mean", "shapes", "sigma")))
     solver, monocular = str(file["solver"]), str(file["solver"]).startswith("monocular ")
     model: Any
@@ -225,7 +202,7 @@ def load_model(path: Path) -> Reconstruction:
 
 def _of_authors(path: Path, parameters: str, solver: str, mixture: int) -> Reconstruction:
     """Models and weights of the authors' file."""
-    file = _load(path, ("cameras", *(f"{letter}_{mixture}" for letter in ("mu", "e", "sigma"))))
+    file = read(path, ("cameras", *(f"{letter}_{mixture}" for letter in ("mu", "e", "sigma"))))
     model = pose.MultiCamera(pose.BodyModels.of_file(file, mixture), file["cameras"], solver=SOLVERS[solver])
     if parameters == "untrained":
         return Reconstruction(model, model.weights())
@@ -246,7 +223,7 @@ def _of_one_camera(frames: Frames, subject: str, mixture: int, bodies: Path | No
     if bodies is None:
         fitted = pose.fit_bodies(frames.without(subject).truth, mixture)
     else:
-        fitted = pose.BodyModels.of_file(_load(bodies, ()), mixture)
+        fitted = pose.BodyModels.of_file(read(bodies, ()), mixture)
     model = pose.Monocular(fitted, frames.average)
     return OneCamera(model, model.weights())
 
@@ -262,7 +239,7 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
         frames = every.of(TEST_SUBJECT["CMU"]).chosen(np.array([0]))
         model = _of_poses(every, TEST_SUBJECT["CMU"], options.solver, options.mixture)
     else:
-        file = _load(options.file, ("sample_poses2d", "sample_pose3d", "sample_joint_visible"))
+        file = read(options.file, ("sample_poses2d", "sample_pose3d", "sample_joint_visible"))
         visible = np.broadcast_to(file["sample_joint_visible"].astype(float), file["sample_poses2d"].shape[:2])
         one = (file["sample_poses2d"][None], visible[None], file["sample_pose3d"][None])
         frames = Frames("sample", *one, np.array(["-"]), np.array(["-"]), file["cameras"])
@@ -337,7 +314,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     bodies = (
         pose.fit_bodies(frames.truth, options.mixture)
         if options.bodies is None
-        else pose.BodyModels.of_file(_load(options.bodies, ()), options.mixture)
+        else pose.BodyModels.of_file(read(options.bodies, ()), options.mixture)
     )
     frames = frames.chosen(np.arange(0, len(frames.truth), options.every))
     seen = pose.normalise(frames.points, frames.visible)[1]
@@ -421,15 +398,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         command.add_argument("--solver", choices=tuple(SOLVERS), default="huber")
         command.add_argument("--mixture", type=int, choices=pose.MIXTURES, default=3)
         command.add_argument("--json", action="store_true", help="the result as the last line")
-    options = parser.parse_args(arguments)
-    try:
-        result: dict[str, Any] = options.run(options)
-    except wb.WibergError as error:
-        print(f"pose.py {options.command}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    if options.json:
-        print(json.dumps(result))
-    return result
+    return answer(parser, arguments)
 
 
 if __name__ == "__main__":

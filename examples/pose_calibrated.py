@@ -11,8 +11,6 @@ Without a file: poses of the CMU motion capture database (examples/data), seen b
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -22,13 +20,11 @@ from typing import Any
 import numpy as np
 import wiberg as wb
 from numpy.typing import NDArray
+from pose_files import TEST_SUBJECT, answer, read, turned_poses
 from wiberg.energies import pose
 from wiberg.energies.pose import calibrated_start, synthetic, triangulation
 
 Floats = NDArray[np.float64]
-
-CMU = Path(__file__).parent / "data" / "cmu_poses.npz"
-TEST_SUBJECT = {"CMU": "S2", "Human3.6M": "S9"}
 
 SHIFTED = ("S9/Greeting", "S9/SittingDown 1", "S9/Waiting 1")
 """The truth of these stands a hand's breadth beside the person: left out of absolute errors."""
@@ -95,15 +91,8 @@ class Frames:
 
 def cmu_frames(seed: int = 0) -> Frames:
     """The poses that come with the example, turned by random angles, and what four made-up cameras see of them."""
-    with np.load(CMU) as file:
-        truth, number = file["joints"] / 10.0, file["sequence"]
-        subject = np.array([f"S{k}" for k in file["subject"]])[number]
-        action, names = file["action"][number], file["names"][number]
-    angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, len(truth))
-    cos, sin = np.cos(angle), np.sin(angle)
-    turned = [cos[:, None] * truth[..., 0] - sin[:, None] * truth[..., 1]]
-    turned += [sin[:, None] * truth[..., 0] + cos[:, None] * truth[..., 1], truth[..., 2]]
-    truth, ring = np.stack(turned, axis=-1), synthetic.Ring.around()
+    truth, subject, action, names = turned_poses(seed)
+    ring = synthetic.Ring.around()
     points, visible = synthetic.detect(truth, ring, seed=seed)
     detected = [joint for joint in range(17) if joint != synthetic.UNSEEN]
     rig = pose.Cameras(ring.rotation, ring.position, np.array(synthetic.FOCAL), np.array(synthetic.CENTRE))
@@ -115,7 +104,7 @@ def cmu_frames(seed: int = 0) -> Frames:
 def mocap_frames(path: Path) -> Frames:
     """Frames of a file with det2d (MPII), seq, seq_subject, cameras of every subject, and joints3d if it is known."""
     cameras = ("cam_R", "cam_T", "cam_f", "cam_c", "cam_k", "cam_p")
-    file = _load(path, ("det2d", "seq", "seq_subject", "seq_action", "seq_names", "cam_subjects", *cameras))
+    file = read(path, ("det2d", "seq", "seq_subject", "seq_action", "seq_names", "cam_subjects", *cameras))
     points, visible = pose.to_joints(file["det2d"], "mpii")
     detected = tuple(sorted(pose.MPII.values()))
     number = file["seq"]
@@ -134,19 +123,6 @@ def mocap_frames(path: Path) -> Frames:
 
 def _of_every_frame(rig: pose.Cameras, rows: NDArray[np.int64]) -> pose.Cameras:
     return pose.Cameras(*(getattr(rig, field.name)[None][rows] for field in fields(rig)))
-
-
-def _load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        with np.load(path) as file:
-            missing = [name for name in names if name not in file]
-            if missing:
-                raise wb.InputError(f"{path}: has no array {', '.join(missing)}; see docs/pose.md for what is needed")
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise wb.InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise wb.InputError(f"{path}: is no npz file of arrays ({error})") from None
 
 
 # ---------------------------------------------------------------------------------------------- learning
@@ -475,15 +451,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         command.add_argument("--json", action="store_true", help="the result as the last line")
     for command in (many, new):
         command.add_argument("--model", required=True, metavar="MODEL.npz")
-    options = parser.parse_args(arguments)
-    try:
-        result: dict[str, Any] = options.run(options)
-    except wb.WibergError as error:
-        print(f"pose_calibrated.py {options.command}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    if options.json:
-        print(json.dumps(result))
-    return result
+    return answer(parser, arguments)
 
 
 if __name__ == "__main__":
