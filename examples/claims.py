@@ -14,8 +14,10 @@ docs/learning.md has what it prints, and why.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import ransac
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 Floats = NDArray[np.float64]
+State = dict[str, Floats]
 
 CLAIMS = 31
 """Stream of random numbers."""
@@ -32,7 +35,7 @@ CLAIMS = 31
 # ---------------------------------------------------------------------------------------------- newton
 
 
-def newton(kernel: wb.Kernel) -> Iterator[str]:
+def newton(kernel: wb.Kernel, _steps: int) -> Iterator[str]:
     sigma, draws = 8.0, 500
     samples, _ = ransac.draw(draws, 0, CLAIMS)
     x = {"x": samples}
@@ -55,49 +58,40 @@ def newton(kernel: wb.Kernel) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Adaptive:
-    """Adam (Kingma and Ba 2014) or Adadelta (Zeiler 2012), as an optimiser of a learner; nothing to be saved."""
+class Adadelta:
+    """Adadelta (Zeiler 2012), as an optimiser of a learner: an example of one's own."""
 
-    kind: str
-    learning_rate: float
+    learning_rate: float = 1.0
+    clip: None = None
+    varies: bool = False
 
-    def rates(self, sizes: dict[str, int]) -> Floats:
+    def rates(self, sizes: Mapping[str, int], step: int = 0) -> Floats:
         return np.full(sum(sizes.values()), self.learning_rate)
 
-    def start(self, size: int) -> dict[str, Floats]:
-        return {"m": np.zeros(size), "v": np.zeros(size), "steps": np.zeros(1)}
+    def start(self, size: int) -> State:
+        return {"changes": np.zeros(size), "squares": np.zeros(size)}
 
-    def step(
-        self, weights: Floats, gradient: Floats, state: dict[str, Floats], rates: Floats
-    ) -> tuple[Floats, dict[str, Floats]]:
-        steps = state["steps"] + 1
-        if self.kind == "Adam":
-            m, v = 0.9 * state["m"] + 0.1 * gradient, 0.999 * state["v"] + 0.001 * gradient**2
-            change = m / (1 - 0.9**steps) / (np.sqrt(v / (1 - 0.999**steps)) + 1e-8)
-            return weights - rates * change, {"m": m, "v": v, "steps": steps}
-        v = 0.9 * state["v"] + 0.1 * gradient**2
-        change = np.sqrt((state["m"] + 1e-6) / (v + 1e-6)) * gradient
-        return weights - rates * change, {"m": 0.9 * state["m"] + 0.1 * change**2, "v": v, "steps": steps}
+    def step(self, weights: Floats, gradient: Floats, state: State, rates: Floats) -> tuple[Floats, State]:
+        squares = 0.9 * state["squares"] + 0.1 * gradient**2
+        change = np.sqrt((state["changes"] + 1e-6) / (squares + 1e-6)) * gradient
+        changes = 0.9 * state["changes"] + 0.1 * change**2
+        return weights - rates * change, {"changes": changes, "squares": squares}
 
-    def halt(self, state: dict[str, Floats], where: NDArray[np.bool_]) -> dict[str, Floats]:
-        return state
+    def redirect(self, state: State, change: Callable[[Floats], Floats]) -> State:
+        return state  # it has no direction
 
-    def describe(self) -> dict[str, str | float]:
-        return {"kind": self.kind, "learning_rate": self.learning_rate}
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "Adadelta", "learning_rate": self.learning_rate}
 
 
-def adaptive(kernel: wb.Kernel) -> Iterator[str]:
-    steps = 10_000
-    yield f"{'':>12}{'rate':>8}  sigma after 2,000, 5,000 and 10,000 steps from 2, 8 and 40; the paper's SGD goes to 20"
-    for optimiser in (
-        Adaptive("Adam", 1e-3), Adaptive("Adam", 1e-2), Adaptive("Adam", 1e-1), Adaptive("Adadelta", 1.0),
-        wb.SGD(ransac.RATE, ransac.MOMENTUM),
-    ):  # fmt: skip
-        name = optimiser.kind if isinstance(optimiser, Adaptive) else "SGD"
-        line = f"{name:>12}{optimiser.learning_rate:8g}"
+def adaptive(kernel: wb.Kernel, steps: int) -> Iterator[str]:
+    places = steps // 5, steps // 2, steps
+    yield f"{'':>12}{'rate':>8}  sigma after {places} steps from 2, 8 and 40; the paper's SGD goes to 20"
+    for optimiser in (wb.Adam(1e-3), wb.Adam(1e-2), wb.Adam(1e-1), Adadelta(), wb.SGD(ransac.RATE, ransac.MOMENTUM)):
+        line = f"{type(optimiser).__name__:>12}{optimiser.learning_rate:8g}"
         for start in (2.0, 8.0, 40.0):
             sigma = np.abs(learn(kernel, start, steps, optimiser=optimiser).weights["sigma"])
-            line += f"  {', '.join(f'{sigma[at]:5.1f}' for at in (2_000, 5_000, 10_000))}  "
+            line += f"  {', '.join(f'{sigma[at]:5.1f}' for at in places)}  "
         yield line
 
 
@@ -114,16 +108,16 @@ def learn(kernel: wb.Kernel, start: float, steps: int, seed: int = 0, **options:
     )
 
 
-def damping(kernel: wb.Kernel) -> Iterator[str]:
-    steps = 10_000
-    yield "lambda  sigma, mean of the last 2,000 of 10,000 steps, from 2, 8 and 40   largest gradient"
+def damping(kernel: wb.Kernel, steps: int) -> Iterator[str]:
+    last = steps // 5
+    yield f"lambda  sigma, mean of the last {last:,} of {steps:,} steps, from 2, 8 and 40   largest gradient"
     for strength in (0.0, 0.01, 0.1, 1.0, 10.0):
         runs = [learn(kernel, start, steps, damping=strength) for start in (2.0, 8.0, 40.0)]
-        ends = ", ".join(f"{np.abs(run.weights['sigma'])[-2_000:].mean():5.1f}" for run in runs)
+        ends = ", ".join(f"{np.abs(run.weights['sigma'])[-last:].mean():5.1f}" for run in runs)
         yield f"{strength:6g}  {ends}   {max(run.gradient_norm.max() for run in runs):12.3g}"
     yield "share of draws whose curvature is below lambda = 0.1, over the steps of a run from 1:"
     run = learn(kernel, 1.0, steps)
-    for begin, end in ((0, 500), (500, 1_000), (1_000, 2_000), (2_000, 5_000), (5_000, 10_000)):
+    for begin, end in pairwise((0, steps // 20, steps // 10, steps // 5, steps // 2, steps)):
         sigma = np.abs(run.weights["sigma"][begin:end]).mean()
         yield f"  steps {begin:5} to {end:5}, sigma {sigma:4.1f}: {100 * run.dominated[begin:end].mean():5.1f} %"
     yield "and at a fixed sigma, 5,000 draws:"
@@ -137,7 +131,7 @@ def damping(kernel: wb.Kernel) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------- bound
 
 
-def bound(kernel: wb.Kernel) -> Iterator[str]:
+def bound(kernel: wb.Kernel, _steps: int) -> Iterator[str]:
     """At minima, and at points that are none, where H + lambda may vanish."""
     samples, _ = ransac.draw(20_000, 2, CLAIMS)
     anywhere = {"t": np.random.default_rng(CLAIMS).uniform(-ransac.RANGE, ransac.RANGE, len(samples))}
@@ -156,7 +150,7 @@ def bound(kernel: wb.Kernel) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------- programme
 
 
-def programme(kernel: wb.Kernel) -> Iterator[str]:
+def programme(kernel: wb.Kernel, _steps: int) -> Iterator[str]:
     """Both programmes solved by SciPy under |y| <= k, beside the formulas with a multiplier that gives |y| = k."""
     random = np.random.default_rng(CLAIMS)
     half = random.standard_normal((4, 4))
@@ -191,12 +185,13 @@ PARTS = {"newton": newton, "adaptive": adaptive, "damping": damping, "bound": bo
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="by default all")
+    parser.add_argument("--steps", type=int, default=10_000, help="of each run that learns")
     options = parser.parse_args(arguments)
     energy, _ = ransac.declare()
     kernel = wb.compile(energy)
     for name in options.parts or PARTS:
         print(f"\n{name}")
-        for line in PARTS[name](kernel):
+        for line in PARTS[name](kernel, options.steps):
             print(line, flush=True)
 
 

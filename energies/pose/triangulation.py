@@ -27,7 +27,6 @@ DISTANCE = 5000.0
 ROBUST_SCALE, REWEIGHTINGS = 80.0, 8
 """mm at `DISTANCE`; chosen on training subjects."""
 
-MAD = 1.4826
 TINY = 1e-9
 
 RIGHT_LEFT = ((1, 4), (14, 11))

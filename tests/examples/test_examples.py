@@ -104,6 +104,20 @@ def test_claims_of_the_paper(tmp_path: Path) -> None:
     assert float(quadratic[1]) > 0.01 > float(quadratic[0])
 
 
+def test_claims_that_are_learnt(tmp_path: Path) -> None:
+    output = succeed(tmp_path, "claims.py", "adaptive", "damping", "--steps", "1000")
+    ends = {
+        (name, float(rate)): [float(x) for x in re.findall(r"[\d.]+(?=   |,|  $|$)", rest)]
+        for name, rate, rest in re.findall(r"^ *(Adam|Adadelta|SGD) +(\S+) +(.*)$", output, re.MULTILINE)
+    }
+    assert len(ends) == 5 and all(len(sigma) == 9 for sigma in ends.values())
+    paper, slow = ends["SGD", 1e-5], ends["Adam", 1e-3]
+    # from 40 the paper's moves, Adam at its usual rate hardly does
+    assert 40 - paper[8] > 3 > 1 > 40 - slow[8]
+    shares = [float(x) for x in re.findall(r"steps .* sigma .*: +(\S+) %", output)]
+    assert len(shares) == 5 and shares[0] == 0.0
+
+
 @pytest.mark.parametrize("file", ["", pytest.param(str(TRACKS), marks=WITH_TRACKS)], ids=["made up", "real"])
 def test_confidences_are_learnt_through_the_minimum(tmp_path: Path, file: str) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed; make setup-frameworks")
