@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ..runtime.solution import Solution, Status
 from .batches import Batch
-from .derivative.implicit import unusable
 from .judge import loss_at
 from .model import Minima, Model
 from .output import instances_of
@@ -72,7 +71,7 @@ def evaluate(
         values = judged.values.copy()
         for part in parts:
             statuses += np.bincount(part.integers[:, 2], minlength=len(Status))
-            values[unusable(part).reshape(-1, max(1, part.inputs.members)).any(axis=1)] = np.nan
+            values[model.failed(part).reshape(-1, max(1, part.inputs.members)).any(axis=1)] = np.nan
         losses.append(values)
     named = {status.name: int(statuses[status]) for status in Status if statuses[status]}
     return Evaluation(np.concatenate(losses), named)

@@ -41,9 +41,9 @@ from .derivative.implicit import (
     packed_slopes,
     refuse_singular,
     unconverged_summary,
-    unusable,
 )
 from .derivative.output_gradient import masked, minima_slopes
+from .derivative.unrolled import unrolled_blocks
 from .model import Minima, Model
 from .output import OutputSolution, instances_of
 
@@ -144,7 +144,7 @@ def judge(
     if count == 0:
         raise InputError(f"{who}: the batch has no instances")
     codes = [np.full(len(part.y), USED, dtype=np.int64) for part in parts]
-    marked = [unusable(part) for part in parts]
+    marked = [model.failed(part) for part in parts]
     failed = sum(int(np.count_nonzero(mark)) for mark in marked)
     used = leave_out(parts, marked, codes, count, unconverged=unconverged, who=who, step=step) if failed else None
     judged = loss_at(model, batch, minima, weights, count, who=who)
@@ -154,9 +154,12 @@ def judge(
     largest: list[float] = []
     for kernel, part, slope, code in zip(model.kernels, parts, slopes, codes, strict=True):
         members = max(1, part.inputs.members)
-        own = damped_blocks(kernel, part, slope, damping, code, largest, members=members)
-        if damping == 0.0:
-            refuse_singular_step(kernel, part, code, who)
+        if model.unrolled:
+            own = unrolled_blocks(kernel, part, slope, code, largest, members=members)
+        else:
+            own = damped_blocks(kernel, part, slope, damping, code, largest, members=members)
+            if damping == 0.0:
+                refuse_singular_step(kernel, part, code, who)
         _add(gradient, coordinates.places(kernel.weights.names), own)
     values, shifted = judged.values, 0
     if failed or any(np.count_nonzero(code == USED) < len(code) for code in codes):
@@ -173,7 +176,7 @@ def judge(
         instances=count,
         unconverged=failed,
         shifted=shifted,
-        dominated=sum(count_dominated(part, damping) for part in parts),
+        dominated=0 if model.unrolled else sum(count_dominated(part, damping) for part in parts),
         members=sum(len(code) for code in codes),
         largest=max(largest, default=0.0),
         shared=next((part.name for part in parts if instances_of(part) != count), None),

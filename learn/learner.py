@@ -38,7 +38,7 @@ from .history import SERIES, History, Record
 from .interrupt import after_the_step
 from .judge import Judgement, Sums, combined, judge
 from .loss import Loss
-from .model import Minima, Model
+from .model import Minima, Model, differentiates_steps
 from .optimiser import SGD, Optimiser, State, from_description
 from .output import Output
 from .progress import progress_bar
@@ -69,6 +69,7 @@ _OPTIONS = (
     "method",
     "gtol",
     "max_iterations",
+    "reweightings",
     "notes",
 )
 
@@ -114,6 +115,10 @@ class Learner:
         on with the next batch.
     bounds, eliminate, method, gtol, max_iterations
         As for `minimise`; they hold for every batch and for `predict`.
+    reweightings : int, optional
+        As for `minimise`, with method="irls". The gradient is then that of the steps that were made
+        (`unrolled_gradient`), not of the minimum, and damping plays no part: so, too, wherever an energy has held parts
+        (`held`), which need method="irls".
     notes : dict, optional
         JSON values that belong to what is learnt (names, units, where it is from): saved with it, and read without it
         by `read_notes`.
@@ -158,6 +163,7 @@ class Learner:
         method: str = "trust-region",
         gtol: float = 1e-8,
         max_iterations: int = 100,
+        reweightings: int | None = None,
         notes: Mapping[str, Any] | None = None,
         **unknown: Any,
     ) -> None:
@@ -172,7 +178,10 @@ class Learner:
                 f"{type(optimiser).__name__})"
             )
         _refuse_options(who, unknown, _OPTIONS)
-        self._model = Model(kernel, loss, who)
+        unrolled = differentiates_steps(kernel, method, reweightings)
+        if unrolled and selection is not None:
+            raise InputError(f"{who}: selection= is for minima, not for a number of steps; leave reweightings= out")
+        self._model = Model(kernel, loss, who, unrolled=unrolled)
         check_policy(unconverged, who)
         self.kernel, self.loss = kernel, loss
         self.damping = damping if schedule.is_schedule(damping) else check_damping(damping, who)
@@ -188,6 +197,8 @@ class Learner:
             "gtol": _plain(gtol),
             "max_iterations": _plain(max_iterations),
         }
+        if reweightings is not None:
+            self.minimiser["reweightings"] = _plain(reweightings)
         if bounds is not None:
             self.minimiser["bounds"] = _plain_bounds(bounds)
         if eliminate is not None:
@@ -532,7 +543,8 @@ class Learner:
         """
         file = checkpoint.load(path)
         header, arrays = file.header, file.arrays
-        model = Model(kernel, loss, f"checkpoint {path}")
+        known = (header["settings"].get(name) for name in ("method", "reweightings"))
+        model = Model(kernel, loss, f"checkpoint {path}", unrolled=differentiates_steps(kernel, *known))
         resume.check_all(path, header, model.energies)
         ends = np.cumsum([math.prod(weight["shape"]) for weight in header["weights"]])
         starts = np.split(arrays["start"], ends[:-1])

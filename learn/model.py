@@ -17,7 +17,7 @@ from ..energies.errors import DeclarationError, InputError, InputTypeError, Name
 from ..runtime.minimise import minimise
 from ..runtime.solution import Solution
 from .batches import Batch
-from .derivative.implicit import refuse_held
+from .derivative.implicit import not_finite, refuse_held, unusable
 from .loss import Loss
 from .output import Output, OutputSolution
 
@@ -42,16 +42,18 @@ class Model:
         The declared shape of each weight.
     positive : frozenset of str
         Weights that stay positive.
+    unrolled : bool
+        Whether the steps of method 'irls' are differentiated themselves, instead of the minimum that they tend to.
     energies : dict of Energy
         All formulas, by what they are: "energy" (or "energy 0", ...), "output", "loss", "regulariser".
     """
 
-    def __init__(self, source: Any, loss: Any, who: str) -> None:
-        self.source, self.loss = source, loss
+    def __init__(self, source: Any, loss: Any, who: str, *, unrolled: bool = False) -> None:
+        self.source, self.loss, self.unrolled = source, loss, unrolled
         self.output = source if isinstance(source, Output) else None
         self.kernels: tuple[Kernel, ...] = (source,) if self.output is None else source.kernels
         self.name = source.name
-        for kernel in self.kernels:
+        for kernel in () if unrolled else self.kernels:
             refuse_held(kernel, who)
         _check_loss(self, who)
         several = len(self.kernels) > 1
@@ -92,9 +94,19 @@ class Model:
         )
         return result
 
+    def failed(self, part: Solution) -> NDArray[np.bool_]:
+        """Which minimisations are not what was asked for, (rows,); a number of steps that is given is enough."""
+        return not_finite(part) if self.unrolled else unusable(part)
+
     def solutions(self, minima: Minima) -> tuple[Solution, ...]:
         """The minimisations behind a result, one for each kernel."""
         return minima.solutions if isinstance(minima, OutputSolution) else (minima,)
+
+
+def differentiates_steps(kernel: Kernel | Output, method: Any, reweightings: Any) -> bool:
+    """Whether a learner follows the steps of method 'irls' themselves, instead of the minimum."""
+    kernels = (kernel,) if isinstance(kernel, Kernel) else kernel.kernels
+    return reweightings is not None or (method == "irls" and any(one.holds for one in kernels))
 
 
 def _check_loss(model: Model, who: str) -> None:

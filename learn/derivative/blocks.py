@@ -35,6 +35,17 @@ def block_sums(rows: Any, members: int = 1) -> Floats:
     return sums
 
 
+def by_instances(sums: Floats, members: int) -> Floats:
+    """The sums of blocks of 64 instances with so many `members` each, from those of each 64 rows, (K', p)."""
+    if members == 1:
+        return sums
+    total = np.zeros((-(-len(sums) // members), sums.shape[1]))
+    for first in range(members):
+        some = sums[first::members]
+        total[: len(some)] += some
+    return total
+
+
 def in_order(sums: Iterable[Any], shape: tuple[int, ...]) -> Floats:
     """The sum of all blocks, of that shape, starting from 0."""
     total = np.zeros(shape)

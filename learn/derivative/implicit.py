@@ -38,7 +38,7 @@ from ...energies.errors import InputError, InputTypeError, NameMissingError, Num
 from ...runtime.algebra.blocks import NONE, layout_of
 from ...runtime.solution import Solution, Status
 from ...runtime.sparse import is_coupled, is_sparse
-from .blocks import block_sums, in_order
+from .blocks import block_sums, by_instances, in_order
 from .damped import (
     DAMPING,
     FIRST_BLOCK,
@@ -252,13 +252,7 @@ def damped_blocks(
         return kept[0] if once else np.concatenate(kept)
 
     sums = _by_factors(kernel, solution, slopes, damping, codes, gathered, sized=True)  # of 64 members each
-    if members == 1:
-        return sums
-    total = np.zeros((-(-len(sums) // members), sums.shape[1]))
-    for first in range(members):
-        some = sums[first::members]
-        total[: len(some)] += some
-    return total
+    return by_instances(sums, members)
 
 
 def _by_products(
@@ -544,7 +538,7 @@ def refuse_held(kernel: Kernel, who: str) -> None:
     if kernel.holds:
         raise UnsupportedError(
             f"{who}: energy {kernel.name!r} has held parts (wb.held); where its steps end is no minimum of it: use "
-            "wb.unrolled_gradient, or declare the penalty itself, such as wb.pseudo_huber"
+            "wb.unrolled_gradient (a learner: method='irls'), or declare the penalty itself, such as wb.pseudo_huber"
         )
 
 

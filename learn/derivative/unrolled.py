@@ -17,6 +17,7 @@ J. C. Gilbert, "Automatic differentiation and iterative processes", Optimization
 
 from __future__ import annotations
 
+import math
 import operator
 import struct
 import warnings
@@ -37,8 +38,10 @@ from ...compiler.machine_code.signature import DoublePointer, IntegerPointer
 from ...energies.errors import InputError
 from ...runtime.algebra.blocks import layout_of
 from ...runtime.algebra.factorisation import solve
+from ...runtime.algebra.linear_algebra import dot
 from ...runtime.irls import reweight, solve_reweighted, space_for
 from ...runtime.solution import Solution
+from .blocks import by_instances
 from .damped import LEFT_OUT, NOT_FINITE, USED, is_finite
 from .idle import idle_members
 from .implicit import (
@@ -52,6 +55,9 @@ from .implicit import (
 )
 
 Floats = NDArray[np.float64]
+
+ALL = 2**62
+"""Steps: more than are ever made."""
 
 
 def unrolled_gradient(
@@ -157,11 +163,7 @@ def _unrolled(
     slopes = packed_slopes(kernel, solution, loss_gradient, who).copy()
     codes = np.full(len(slopes), USED, dtype=np.int64)
     codes[not_finite(solution) | ~np.isfinite(slopes).all(axis=1)] = NOT_FINITE
-    idle = idle_members(slopes, solution.inputs)
-    if idle is not None:
-        idle &= codes == USED
-        codes[idle], slopes[idle] = LEFT_OUT, 0.0
-    rows = _run(kernel, solution, slopes, codes, last)
+    rows, _ = _run(kernel, solution, slopes, codes, last)
     dropped = codes == NOT_FINITE
     if dropped.any():
         slopes[dropped] = 0.0
@@ -178,12 +180,12 @@ def _unrolled(
 def _checked(reweightings: Any, who: str) -> int:
     """How many reweightings are differentiated at most."""
     if reweightings is None:
-        return 2**62
+        return ALL
     try:
         count = -1 if isinstance(reweightings, bool) else operator.index(reweightings)
     except TypeError:
         count = -1
-    if not 1 <= count < 2**62:
+    if not 1 <= count < ALL:
         raise InputError(
             f"{who}: reweightings must be an integer >= 1 (got {reweightings!r}); the last so many are differentiated, "
             "all if it is left out"
@@ -191,9 +193,27 @@ def _checked(reweightings: Any, who: str) -> int:
     return count
 
 
-def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.int64], last: int) -> Floats:
-    """Walk every instance back; slopes becomes dl/dstart."""
+def unrolled_blocks(
+    kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.int64], largest: list[float], *, members: int
+) -> Floats:
+    """What each block of 64 instances adds to dl/dw through all steps, (K, p), as `implicit.damped_blocks`."""
+    rows, sizes = _run(kernel, solution, slopes.copy(), codes, ALL)
+    largest.append(math.sqrt(sizes.max(initial=0.0)))
+    return by_instances(rows, members)
+
+
+def _run(
+    kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.int64], last: int
+) -> tuple[Floats, Floats]:
+    """Walk every instance back; slopes becomes dl/dstart, 0 of members that add nothing.
+
+    Returns dl/dw, and the largest |dl/dw|^2 of one instance in each row of it.
+    """
     inputs, starts, count = solution.inputs, solution.problem.began, len(slopes)
+    idle = idle_members(slopes, inputs)
+    if idle is not None:
+        idle &= codes == USED
+        codes[idle], slopes[idle] = LEFT_OUT, 0.0
     assert starts is not None
     kinds = ["value_gradient_reweighted", "reweighting_adjoint"]
     if kernel.holds:
@@ -203,6 +223,7 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
     scratch, layout = max(entry.needs(inputs)[1] for entry in entries), layout_of(kernel, inputs)
     blocks, each = -(-count // BLOCK), weights_batched(kernel, inputs)
     rows = np.zeros((count if each else blocks, inputs.p))
+    sizes = np.zeros(len(rows))
     steps = np.ascontiguousarray(solution.integers[:, 0])
     longest = int(steps.max(initial=0))
     packed = struct.pack(
@@ -224,17 +245,20 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
         each,
         count,
         address_of(layout),
+        address_of(sizes),
     )
     numbers = array("q", packed)
     n, p = inputs.m, inputs.p
     workspace = sum(q.own for q in prepared) + scratch + 2 * (n + n * n) + space_for(n) + 5 * n + p
     workspace += (longest + 1) * (n + 1) + (longest * (n * n + n) if kernel.holds else 0)
     key = ("unrolled", entries[1].evaluate.address, inputs.extents.tobytes(), longest)
-    run_slices(unrolled_blocks(), numbers.buffer_info()[0], blocks, key=key, workspace=workspace)
+    run_slices(unrolled_slice(), numbers.buffer_info()[0], blocks, key=key, workspace=workspace)
     for entry in entries:
         if entry.failures:
             raise entry.failures.pop()
-    return rows
+    if idle is not None:
+        codes[idle] = USED
+    return rows, sizes
 
 
 # ---------------------------------------------------------------------------------------------- compiled
@@ -243,8 +267,8 @@ def _run(kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.i
 # numbers or 0, how many an instance needs of its own), the last two 0 where nothing is held; addresses and counts.
 REWEIGHTED, ADJOINT, FIRST, FIRST_ADJOINT = 0, 4, 8, 12
 TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH = range(16, 21)
-STARTS, STEPS, LONGEST, LAST, SLOPES, CODES, OUT, EACH_ROW, TOTAL, LAYOUT = range(21, 31)
-FIELDS = 31
+STARTS, STEPS, LONGEST, LAST, SLOPES, CODES, OUT, EACH_ROW, TOTAL, LAYOUT, SIZES = range(21, 32)
+FIELDS = 32
 
 
 def make_steps(
@@ -364,7 +388,7 @@ def back_to_first(
     call_evaluate(adjoint, y, u, table, extents, instance, prepared_adjoint, scratch, out)
 
 
-def _unrolled_blocks(
+def _unrolled_slice(
     problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
     """For each block of instances in [begin, end): the sum of dl/dw, or a row for each where EACH_ROW is 1.
@@ -373,6 +397,7 @@ def _unrolled_blocks(
     SLOPES             (TOTAL, UNKNOWNS): dl/dy, becomes dl/dstart
     CODES              (TOTAL,): USED, or left out; NOT_FINITE where that comes out
     OUT                (blocks, WEIGHTS) or (TOTAL, WEIGHTS), zeros
+    SIZES              (blocks,) or (TOTAL,), zeros: the largest |dl/dw|^2 of an instance
     """
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
     n, p, longest = problem[UNKNOWNS], problem[WEIGHTS], problem[LONGEST]
@@ -463,12 +488,14 @@ def _unrolled_blocks(
             if not (is_finite(shifted(out, n), p) and is_finite(slope, n)):
                 codes[instance] = NOT_FINITE
                 continue
-            row = shifted(double_pointer_at(problem[OUT]), (instance if problem[EACH_ROW] != 0 else block) * p)
+            place = instance if problem[EACH_ROW] != 0 else block
+            row, sizes = shifted(double_pointer_at(problem[OUT]), place * p), double_pointer_at(problem[SIZES])
+            sizes[place] = max(sizes[place], dot(shifted(out, n), shifted(out, n), p))
             for k in range(p):
                 row[k] += out[n + k]
     return end
 
 
-def unrolled_blocks() -> Native:
-    """The compiled `_unrolled_blocks`."""
-    return native(_unrolled_blocks)
+def unrolled_slice() -> Native:
+    """The compiled `_unrolled_slice`."""
+    return native(_unrolled_slice)

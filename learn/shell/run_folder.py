@@ -29,7 +29,7 @@ from .. import schedule
 from ..files import write_whole
 from ..learner import Learner
 from ..loss import Loss
-from ..model import Model
+from ..model import Model, differentiates_steps
 from ..optimiser import from_description
 from ..output import Output
 from ..reports.page import write_page
@@ -70,7 +70,8 @@ class Run:
     @property
     def model(self) -> Model:
         """Kernels and loss with their weights."""
-        return Model(self.source, self.loss, f"run {self.folder}")
+        unrolled = differentiates_steps(self.source, self.spec["minimise.method"], self.spec["minimise.reweightings"])
+        return Model(self.source, self.loss, f"run {self.folder}", unrolled=unrolled)
 
     def files(self, key: str) -> list[Path]:
         """The files of data.train or data.evaluate."""
@@ -88,7 +89,7 @@ class Run:
         if self.checkpoint.exists():
             return Learner.load(self.checkpoint, self.source, self.loss)
         spec = self.spec
-        options = {"bounds": spec["minimise.bounds"], "eliminate": spec["minimise.eliminate"]}
+        options = {name: spec[f"minimise.{name}"] for name in ("reweightings", "bounds", "eliminate")}
         weights = {n: Weight(**value) if isinstance(value, dict) else value for n, value in spec["weights"].items()}
         return Learner(
             self.source,

@@ -83,6 +83,8 @@ KEYS = (
     Key("minimise.method", "choice", "trust-region", "how energies are minimised", choices=tuple(METHODS)),
     Key("minimise.gtol", "number", 1e-8, "the gradient norm at which a minimisation is done", low=5e-324),
     Key("minimise.max_iterations", "integer", 100, "steps of a minimisation", low=0),
+    Key("minimise.reweightings", "integer", None, "of method irls, so many and no more: what they return is learnt",
+        low=1),
     Key("minimise.bounds", "table", None, "variable = [low, high], numbers or arrays; inf and -inf are no bound"),
     Key("minimise.eliminate", "names", None, "variables that are solved out"),
     Key("checkpoint.steps", "integer", 1000, "a checkpoint at least every so many steps", low=1),
