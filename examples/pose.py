@@ -113,7 +113,7 @@ class Reconstruction:
     def poses(self, frames: Frames, *, progress: bool = False) -> Floats:
         """Poses (N, 17, 3) in mm, as large as the truth; NaN where there are too few detections."""
         found = np.full(frames.truth.shape, np.nan)
-        usable = pose.enough(pose.normalise(frames.points, frames.visible)[1])
+        usable = pose.frame_status(pose.normalise(frames.points, frames.visible)[1]) == pose.Frame.ENOUGH
         with reporter(progress, None, len(found), who="poses", unit="frame") as report:
             for rows in frames.parts():
                 some = rows[usable[rows]]
@@ -163,7 +163,7 @@ class OneCamera(Reconstruction):
         """Poses (N, C, 17, 3) in mm, as large as the truth; NaN where fewer than six joints are seen."""
         count, cameras = frames.points.shape[:2]
         found = np.full((count, cameras, 17, 3), np.nan)
-        usable = pose.enough_of_one(pose.normalise(frames.points, frames.visible)[1])
+        usable = pose.view_status(pose.normalise(frames.points, frames.visible)[1]) == pose.Frame.ENOUGH
         with reporter(progress, None, count, who="poses", unit="frame") as report:
             for rows in frames.parts():
                 for camera in range(cameras):
@@ -321,7 +321,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     model: Any
     if options.cameras == "monocular":
         model, recipe = pose.Monocular(bodies, every.average), MONOCULAR
-        row, view = np.nonzero(pose.enough_of_one(seen))
+        row, view = np.nonzero(pose.view_status(seen) == pose.Frame.ENOUGH)
         data = model.data(frames.points[row, view], frames.visible[row, view], view, frames.truth[row])
         examples = Examples.of(data, frames.truth[row])
     else:
@@ -329,7 +329,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         model, recipe = pose.MultiCamera(bodies, every.average, solver=solver), Recipe()
         if options.loss != "soft":
             raise wb.InputError(f"--loss {options.loss} is for --cameras monocular")
-        frames = frames.chosen(np.flatnonzero(pose.enough(seen)))
+        frames = frames.chosen(np.flatnonzero(pose.frame_status(seen) == pose.Frame.ENOUGH))
         examples = Examples.of(model.data(frames.points, frames.visible, frames.truth), frames.truth)
     given = {"epochs": options.epochs, "rate": options.rate, "lambda_scale": options.lambda_scale}
     recipe = replace(

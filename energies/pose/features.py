@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from .frame import CAMERAS, SEEN
 from .skeleton import limb_norm
 
 Floats = NDArray[np.float64]
@@ -52,16 +51,6 @@ def normalise(points: ArrayLike, visible: ArrayLike) -> tuple[Floats, Floats]:
     half = np.where(fits, (low - np.where(fits, high, 0.0)) / 2, 1.0)
     weights = np.where(seen & fits[..., None], v, 0.0)
     return np.where(fits[..., None, None], moved / half[..., None, None], 0.0), weights
-
-
-def enough(weights: ArrayLike) -> NDArray[np.bool_]:
-    """Whether frames with these weights (..., C, 17) show a body: six joints in each of two cameras."""
-    return np.asarray(enough_of_one(weights).sum(axis=-1) >= CAMERAS)
-
-
-def enough_of_one(weights: ArrayLike) -> NDArray[np.bool_]:
-    """Whether cameras with these weights (..., 17) show a body: six joints."""
-    return np.asarray((np.asarray(weights) > 0).sum(axis=-1) >= SEEN)
 
 
 def rotations(count: int = 100, every: int = 1) -> Floats:
