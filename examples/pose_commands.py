@@ -253,6 +253,9 @@ def draw(options: argparse.Namespace) -> dict[str, Any]:
         if Path(path).is_file():
             histories[name] = history(Path(path))
     found = {name: model.poses(frames, progress=True)[0] for name, model in variants.items()}
+    nothing = [name for name, poses in found.items() if not np.isfinite(poses).any()]
+    if nothing:
+        raise wb.InputError(f"no frame of {subject} has six joints in two cameras: nothing to draw")
     paths = list(draw_all(frames, found, histories, options.out))
     for path in paths:
         print(path)

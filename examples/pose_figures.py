@@ -57,16 +57,16 @@ def draw_all(
     folder.mkdir(parents=True, exist_ok=True)
     truth = centred(frames.truth)
     off = {name: np.linalg.norm(poses - truth, axis=-1) for name, poses in found.items()}
-    each = np.arange(len(frames))
+    each = {name: errors.mean(axis=1) for name, errors in off.items()}
     joints = {name: np.nanmean(errors, axis=0) for name, errors in off.items()}
-    actions = {name: _by_action(frames.action, np.nanmean(errors, axis=1)) for name, errors in off.items()}
-    means = {name: float(np.nanmean(errors)) for name, errors in off.items()}
+    actions = {name: _by_action(frames.action, errors) for name, errors in each.items()}
+    means = {name: float(np.nanmean(errors)) for name, errors in each.items()}
     names = sorted(set(frames.action.tolist()))
     last = [*actions.values()][-1]
     order = np.argsort(last)
     of_actions = {name: errors[order] for name, errors in actions.items()}
     figures = {
-        "skeletons": lambda: _skeletons(frames, truth, found, _typical(frames, last, off, each)),
+        "skeletons": lambda: _skeletons(frames, truth, found, _typical(frames, last, [*each.values()][-1])),
         "joints": lambda: _bars(pose.JOINTS, joints, means, "joint", len(frames)),
         "actions": lambda: _bars([names[k] for k in order], of_actions, means, "action", len(frames)),
     }
@@ -90,15 +90,14 @@ def _by_action(action: NDArray[np.str_], error: Floats) -> Floats:
 # ---------------------------------------------------------------------------------------------- skeletons
 
 
-def _typical(frames: Frames, by_action: Floats, off: Mapping[str, Floats], each: NDArray[np.int64]) -> list[int]:
+def _typical(frames: Frames, by_action: Floats, error: Floats) -> list[int]:
     """Of the actions that the last model finds easiest, middling and hardest, each the frame of median error."""
-    error = np.nanmean([*off.values()][-1], axis=1)
     names = np.array(sorted(set(frames.action.tolist())))
     there = np.argsort(by_action)[: int(np.isfinite(by_action).sum())]
     places = np.unique(np.linspace(0, len(there) - 1, min(SHOWN, len(there))).round().astype(int))
     chosen = []
     for name in names[there[places]]:
-        own = each[(frames.action == name) & np.isfinite(error)]
+        own = np.flatnonzero((frames.action == name) & np.isfinite(error))
         chosen.append(int(own[np.argsort(error[own])[len(own) // 2]]))
     return chosen
 

@@ -78,7 +78,8 @@ OF_ONE_CAMERA: Mapping[str, Recipe] = {
 }
 """A frame is four examples for them."""
 
-RATES: Mapping[str, float] = {"adam": 0.015, "sgd": 1e-4}
+RATES: Mapping[str, float] = {"adam": 0.015, "sgd": 1e-3}
+"""Of SGD with momentum, 3e-3 is worse and 1e-2 is far too much (docs/pose.md)."""
 
 
 @dataclass(frozen=True)

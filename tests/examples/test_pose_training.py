@@ -88,14 +88,6 @@ def test_only_what_is_named_is_learnt_and_what_is_unknown_refused(training):
         training.start(model, training.Recipe(only=("mu",)))
 
 
-def test_through_the_lowest_minimum_of_several_cameras_can_be_learnt(training):
-    frames = importlib.import_module("pose_frames").cmu_frames().without("S2")
-    model = pose.MultiCamera(pose.fit_bodies(frames.truth[::5], 2), frames.average, choice="lowest")
-    examples = training.Examples.of_frames(model, frames.chosen([150, 600]))
-    learner = training.learn(model, examples, recipe(training, epochs=3, batch=2))
-    assert learner.history.loss[-1] < 0.99 * learner.history.loss[0]
-
-
 def test_the_recipe_of_the_paper_is_that_of_the_authors_code(training):
     commands, program = (importlib.import_module(name) for name in ("pose_commands", "pose"))
     asked = []
