@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,26 @@ def read(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
         raise wb.InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise wb.InputError(f"{path}: is no npz file of arrays ({error})") from None
+
+
+def checked_for_writing(path: Path) -> Path:
+    """A path that a file can be written to: said before the work rather than after it."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise wb.InputError(f"{path}: " + ("is a folder; give a file" if path.is_dir() else "there is no such folder"))
+    return path
+
+
+def write(path: Path, arrays: Mapping[str, Any]) -> None:
+    """An npz file of exactly that name: what was there stays until the new one is whole."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with open(new, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(new, path)
+    except OSError as error:
+        raise wb.InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def turned_poses(seed: int) -> tuple[NDArray[np.float64], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]]:

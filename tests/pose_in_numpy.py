@@ -53,7 +53,9 @@ def systems(w: dict[str, Any], x: dict[str, Any]) -> tuple[Array, Array]:
     return a, b
 
 
-def forward(w: dict[str, Any], x: dict[str, Any], solver: str, steps: int = 3) -> tuple[Array, Array, Array, Array]:
+def forward(
+    w: dict[str, Any], x: dict[str, Any], solver: str, steps: int = 3, choice: str = "soft"
+) -> tuple[Array, Array, Array, Array]:
     """The pose, scores and shares (M, N), and shares of models: of "l2", or of so many reweightings of "steps"."""
     a, b = systems(w, x)
     models, turns, rows, _ = a.shape
@@ -89,10 +91,12 @@ def forward(w: dict[str, Any], x: dict[str, Any], solver: str, steps: int = 3) -
     turned = turned / limb_norm(turned)[..., None, None]
     best = lowest(scores)
     share = np.exp(-5000 * magnitude(w["exp_weights"]) * (scores - best[:, None]))
+    if choice == "lowest":
+        share = np.eye(turns)[scores.real.argmin(1)]
     share = share / share.sum(1, keepdims=True)
     each = (share[..., None, None] * turned).sum(1)
     excess = 5000 * w["exp_weights_model"][:, 0] * (best - lowest(best)) / 2
     z = np.exp(-magnitude(excess + w["exp_additive_model"][:, 0]))
-    z = z / z.sum()
+    z = z / z.sum() if choice == "soft" else np.eye(models)[z.real.argmax()]
     mixed = (z[:, None, None] * each).sum(0)
     return mixed / limb_norm(mixed) * w["scaling_coefficient"] * x["size"], scores, share, z

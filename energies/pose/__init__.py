@@ -5,12 +5,13 @@ Section 5 of the paper. Declarations in SymPy and features in NumPy; who minimis
 
 from .body import MIXTURES, BodyModels, fit_bodies
 from .bones import steadied
-from .calibrated import Calibrated, Features, Frame, in_body_frame
+from .calibrated import Calibrated, Features, in_body_frame
 from .cameras import Cameras
 from .errors_mm import ERRORS, euclidean, procrustes
-from .features import detections, enough, enough_of_one, normalise, rotations
-from .monocular import CHOICES, Monocular
-from .multi_camera import SOLVERS, MultiCamera
+from .features import detections, normalise, rotations
+from .frame import Frame, counts, frame_status, view_status
+from .monocular import Monocular
+from .multi_camera import CHOICES, SOLVERS, MultiCamera
 from .skeleton import COCO, EDGES, JOINTS, MPII, NORMALISATION_EDGES, limb_norm, to_joints
 
 __all__ = [
@@ -30,11 +31,11 @@ __all__ = [
     "Frame",
     "Monocular",
     "MultiCamera",
+    "counts",
     "detections",
-    "enough",
-    "enough_of_one",
     "euclidean",
     "fit_bodies",
+    "frame_status",
     "in_body_frame",
     "limb_norm",
     "normalise",
@@ -42,4 +43,5 @@ __all__ = [
     "rotations",
     "steadied",
     "to_joints",
+    "view_status",
 ]

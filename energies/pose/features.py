@@ -16,9 +16,6 @@ from .skeleton import limb_norm
 
 Floats = NDArray[np.float64]
 
-CAMERAS, SEEN = 2, 6
-"""A frame needs so many cameras, and so many joints in each, to say where a body is."""
-
 
 def normalise(points: ArrayLike, visible: ArrayLike) -> tuple[Floats, Floats]:
     """Detections (..., C, 17, 2) in pixels as the energies read them, and the weights of the joints (..., C, 17).
@@ -54,16 +51,6 @@ def normalise(points: ArrayLike, visible: ArrayLike) -> tuple[Floats, Floats]:
     half = np.where(fits, (low - np.where(fits, high, 0.0)) / 2, 1.0)
     weights = np.where(seen & fits[..., None], v, 0.0)
     return np.where(fits[..., None, None], moved / half[..., None, None], 0.0), weights
-
-
-def enough(weights: ArrayLike) -> NDArray[np.bool_]:
-    """Whether frames with these weights (..., C, 17) show a body: six joints in each of two cameras."""
-    return np.asarray(enough_of_one(weights).sum(axis=-1) >= CAMERAS)
-
-
-def enough_of_one(weights: ArrayLike) -> NDArray[np.bool_]:
-    """Whether cameras with these weights (..., 17) show a body: six joints."""
-    return np.asarray((np.asarray(weights) > 0).sum(axis=-1) >= SEEN)
 
 
 def rotations(count: int = 100, every: int = 1) -> Floats:

@@ -197,6 +197,11 @@ class Monocular:
         return self._output("pose")
 
     @cached_property
+    def report(self) -> dict[str, Any]:
+        """The same with `score` and `share` (M, N), of all minima."""
+        return self._output("report")
+
+    @cached_property
     def expected_error(self) -> dict[str, Any]:
         """The same for `error`: the mean distance of joints from the datum `truth`, averaged over minima by shares."""
         return self._output("error")
@@ -230,12 +235,15 @@ class Monocular:
             member[m, i, j, p]: turned / limbs[m, i],
         }
         shares = u[m, i] / sp.Sum(u[m_other, i_other], m_other, i_other)
-        if name == "pose":
+        if name != "error":
             where[mixed[j, p]] = sp.Sum(shares * member[m, i, j, p], m, i)
             where[whole] = limb(lambda end: mixed[end, p])
             expressions = {
                 sp.IndexedBase("pose", shape=(17, 3))[j, p]: scaling_coefficient * size * mixed[j, p] / whole
             }
+            if name == "report":
+                expressions[sp.IndexedBase("score", shape=(M, N))[m, i]] = E[m, i]
+                expressions[sp.IndexedBase("share", shape=(M, N))[m, i]] = shares
             data = [*DATA, edges, size]
         else:
             difference = scaling_coefficient * size * member[m, i, j, p] - truth[j, p]

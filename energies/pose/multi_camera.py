@@ -13,8 +13,14 @@ q is a free pose, tied to the body model (s, t, a) and seen by the cameras. Thre
 
     h(r) = delta^2 (sqrt(1 + n^2/delta^2) - 1),      n^2 = |r + 1e-7|^2 + 1e-6
 
-The pose that comes out is a soft average, by the scores of all members: over rotations, then over models. Scores are
-energies at the minimum, without the ridge (and with |r| + 1e-7 in n), so they are not what was minimised.
+The pose that comes out is an average by the scores of all members: over the rotations of each model, then over models.
+Scores are energies at the minimum, without the ridge (and with |r| + 1e-7 in n), so they are not what was minimised.
+
+    "soft"            shares in proportion to exp(-5000 w_m (E_mi - S_m)), then exp(-|2500 v_m (S_m - min S) + b_m|)
+    "lowest-model"    the same over rotations, then the model alone whose share is the largest
+    "lowest"          of that model the rotation alone whose score is the lowest
+
+where S_m = min_i E_mi.
 
 All that is learnt are factors of fixed constants (`MultiCamera.weights`); their names are those of the authors' files.
 """
@@ -46,6 +52,9 @@ SOLVERS: Mapping[str, Mapping[str, Any]] = {
     "steps": {"method": "irls", "reweightings": 3},
 }
 """The energies, each with the options of `wb.minimise` that belong to it."""
+
+CHOICES = ("soft", "lowest-model", "lowest")
+"""How a pose is made of the minima of all members."""
 
 RIDGE, SHIFT, SQUARED_SHIFT = 1e-3, 1e-7, 1e-6
 """Of the authors' code: added to the diagonal of each system; to residuals in h; and to n^2."""
@@ -166,6 +175,10 @@ def _squared_norm(rep: Any, shifted: Any) -> Any:
     return sp.Sum(shifted(rep) ** 2, x) + SQUARED_SHIFT
 
 
+def _one_if(condition: Any) -> Any:
+    return sp.Piecewise((1, condition), (0, True))
+
+
 def _h(n2: Any) -> Any:
     return delta**2 * (sp.sqrt(1 + n2 / delta**2) - 1)
 
@@ -183,6 +196,8 @@ class MultiCamera:
         Which energy; `options` are those of `wb.minimise` that belong to it.
     turns : (N, 3, 3)
         Rotations about the vertical axis: 100 by default.
+    choice : {"soft", "lowest-model", "lowest"}
+        How the pose is made of the minima of all members. Each can be learnt through.
 
     Examples
     --------
@@ -200,12 +215,18 @@ class MultiCamera:
     average: Floats
     solver: str = "l2"
     turns: Floats = field(default_factory=rotations)
+    choice: str = "soft"
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
             raise InputError(
                 f"MultiCamera: no solver {self.solver!r}{nearest(str(self.solver), SOLVERS)}; "
                 f"one of {', '.join(SOLVERS)}"
+            )
+        if self.choice not in CHOICES:
+            raise InputError(
+                f"MultiCamera: no choice {self.choice!r}{nearest(str(self.choice), CHOICES)}; "
+                f"one of {', '.join(CHOICES)}"
             )
         if self.average.ndim != 3 or self.average.shape[1:] != (3, 3):
             raise InputError(f"MultiCamera: average cameras must be (C, 3, 3); got {self.average.shape}")
@@ -249,7 +270,7 @@ class MultiCamera:
 
     @cached_property
     def output(self) -> dict[str, Any]:
-        """What `wb.Output(minima=kernel, **model.output)` makes `pose` (17, 3) of: the soft average."""
+        """What `wb.Output(minima=kernel, **model.output)` makes `pose` (17, 3) of: the average by `choice`."""
         expressions, where = self._average()
         return self._output({expressions["pose"][0]: expressions["pose"][1]}, where)
 
@@ -291,13 +312,22 @@ class MultiCamera:
         model_share = z[m] / sp.Sum(z[m_other], m_other)
         lowest_of_all = minimum(lowest[m_other], m_other)
         excess = SHARPNESS * exp_weights_model[m, 0] * (lowest[m] - lowest_of_all) / 2
+        rotation_cost = SHARPNESS * sp.Abs(exp_weights[m, 0]) * (E[m, i] - lowest[m])
+        model_cost = sp.Abs(excess + exp_additive_model[m, 0])
+        rotation_weight, model_weight = sp.exp(-rotation_cost), sp.exp(-model_cost)
+        if self.choice == "lowest":
+            rotation_weight = _one_if(rotation_cost <= 0)
+        if self.choice != "soft":
+            cost = _array("cost", M)
+            where[cost[m]] = model_cost
+            model_weight = _one_if(cost[m] <= minimum(cost[m_other], m_other))
         where |= {
             E[m, i]: scores,
             lowest[m]: minimum(E[m, i], i),
             limbs[m, i]: sp.sqrt(limb(y.q(ends[0], p), y.q(ends[1], p)) + NOTHING),  # turning changes no length
-            u[m, i]: sp.exp(-SHARPNESS * sp.Abs(exp_weights[m, 0]) * (E[m, i] - lowest[m])),
+            u[m, i]: rotation_weight,
             of_model[m, j, p]: sp.Sum(share * turned / limbs[m, i], i),
-            z[m]: sp.exp(-sp.Abs(excess + exp_additive_model[m, 0])),
+            z[m]: model_weight,
             mixed[j, p]: sp.Sum(model_share * of_model[m, j, p], m),
         }
         whole = sp.Symbol("whole")

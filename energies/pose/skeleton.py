@@ -45,7 +45,10 @@ COCO: Mapping[int, int] = MappingProxyType(
 
 _COCO_MIDPOINTS = {0: (11, 12), 8: (5, 6)}
 
-FORMATS: Mapping[str, Mapping[int, int]] = MappingProxyType({"mpii": MPII, "coco": COCO})
+FORMATS: Mapping[str, Mapping[int, int]] = MappingProxyType(
+    {"mpii": MPII, "coco": COCO, "h36m": MappingProxyType({joint: joint for joint in range(17)})}
+)
+"""By name: from the joints of a detector to ours."""
 
 
 def to_joints(points: ArrayLike, form: str, visible: ArrayLike | None = None) -> tuple[Floats, Floats]:
@@ -53,9 +56,9 @@ def to_joints(points: ArrayLike, form: str, visible: ArrayLike | None = None) ->
 
     Parameters
     ----------
-    points : (..., 16, 2) of MPII or (..., 17, 2) of COCO
+    points : (..., 16, 2) of MPII, (..., 17, 2) of COCO or of Human3.6M, which are ours
         NaN where there is no detection.
-    form : {"mpii", "coco"}
+    form : {"mpii", "coco", "h36m"}
     visible : (..., 16) or (..., 17), optional
         1 where a joint is seen, else 0.
 

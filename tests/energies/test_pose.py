@@ -4,6 +4,7 @@ The interpreter runs most of it: compiling the pose kernels takes longer than al
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,20 @@ def drawn(model: pose.MultiCamera, seed: int = 0) -> dict[str, Any]:
 MODELS: dict[str, Any] = {}
 
 
-def compiled(scene: Any, solver: str) -> tuple[pose.MultiCamera, wb.Output]:
-    if solver not in MODELS:
+def compiled(scene: Any, solver: str, choice: str = "soft") -> tuple[pose.MultiCamera, wb.Output]:
+    if (solver, choice) not in MODELS:
         bodies, ring, *_ = scene
-        model = pose.MultiCamera(bodies, ring.rotation, solver=solver, turns=TURNS)
-        MODELS[solver] = model, wb.Output(minima=wb.compile(model.energy, backend="reference"), **model.output)
-    return MODELS[solver]
+        model = pose.MultiCamera(bodies, ring.rotation, solver=solver, turns=TURNS, choice=choice)
+        output = wb.Output(minima=wb.compile(model.energy, backend="reference"), **model.output)
+        MODELS[solver, choice] = model, output
+    return MODELS[solver, choice]
 
 
-@pytest.mark.parametrize("solver", ["l2", "steps"])
-def test_poses_and_gradients_of_every_parameter_are_those_of_plain_numpy(scene, solver):
-    model, output = compiled(scene, solver)
+@pytest.mark.parametrize(
+    "solver, choice", [("l2", "soft"), ("steps", "soft"), ("l2", "lowest-model"), ("l2", "lowest")]
+)
+def test_poses_and_gradients_of_every_parameter_are_those_of_plain_numpy(scene, solver, choice):
+    model, output = compiled(scene, solver, choice)
     _, _, points, visible, truth = scene
     w = drawn(model)
     data = model.data(points, visible, truth)
@@ -69,13 +73,15 @@ def test_poses_and_gradients_of_every_parameter_are_those_of_plain_numpy(scene, 
         gradient = wb.implicit_gradient(output, solution, {"pose": slope}, damping=0.0)
     each = [{n: a[k] if n in ("detections", "visible", "size") else a for n, a in data.items()} for k in range(2)]
     for k in range(2):
-        found = reference.forward(w, each[k], solver)[0]
+        found = reference.forward(w, each[k], solver, choice=choice)[0]
         np.testing.assert_allclose(solution.outputs["pose"][k], found, atol=1e-8)
     assert set(gradient) == set(w)
     for name, value in w.items():
         way = np.random.default_rng(5).normal(size=np.shape(value))
         moved = {**w, name: value + 1e-30j * way}
-        slopes = [(slope[k] * reference.forward(moved, each[k], solver)[0].imag).sum() * 1e30 for k in range(2)]
+        slopes = [
+            (slope[k] * reference.forward(moved, each[k], solver, choice=choice)[0].imag).sum() * 1e30 for k in range(2)
+        ]
         ours = (np.asarray(gradient[name]) * way).sum()
         assert abs(ours - sum(slopes)) < 1e-8 * max(map(abs, slopes)) + 1e-11, name
 
@@ -105,17 +111,35 @@ def test_scores_and_shares_of_the_report(scene):
     np.testing.assert_allclose(found["pose"], solution.outputs["pose"])
 
 
-def test_reconstructions_are_near_the_truth_and_missing_cameras_do_no_harm(scene):
-    model, output = compiled(scene, "l2")
+@pytest.mark.parametrize("solver", ["l2", "steps"])
+def test_reconstructions_are_near_the_truth_and_a_missing_camera_counts_as_none(scene, solver):
+    model, output = compiled(scene, solver)
     _, _, points, visible, truth = scene
-    centred = truth - truth.mean(axis=1, keepdims=True)
-    whole = wb.minimise(output, model.weights(), model.data(points, visible, truth)).outputs["pose"]
+    w, centred = drawn(model), truth - truth.mean(axis=1, keepdims=True)
+    whole = wb.minimise(output, w, model.data(points, visible, truth), **model.options).outputs["pose"]
     assert pose.euclidean(whole, centred).max() < 150
-    visible = visible.copy()
-    visible[:, 3] = 0.0
-    unseen = np.where(visible[..., None] > 0, points, np.nan)
-    three = wb.minimise(output, model.weights(), model.data(unseen, visible, truth)).outputs["pose"]
-    assert np.isfinite(three).all() and pose.euclidean(three, centred).max() < 200
+    missing = points.copy()
+    missing[:, 3] = np.nan
+    three = wb.minimise(output, w, model.data(missing, visible, truth), **model.options).outputs["pose"]
+    assert pose.euclidean(three, whole).min() > 1
+    fewer = replace(model, average=model.average[:3])
+    without = fewer.data(points[:, :3], visible[:, :3], truth)
+    rig = wb.minimise(output, w | {"cameras": w["cameras"][:3]}, without, **model.options).outputs["pose"]
+    np.testing.assert_allclose(three, rig, atol=1e-7)
+
+
+def test_what_too_few_see_has_a_status():
+    seen = np.ones((6, 4, 17))
+    seen[1, 1:] = 0.0  # one camera
+    seen[2, :, 5:] = 0.0  # five joints
+    seen[3, :2, :8], seen[3, 2:, 8:] = 0.0, 0.0  # two cameras for each half of the joints
+    seen[4, 2:], seen[4, 0, 8:], seen[4, 1, :6] = 0.0, 0.0, 0.0  # two cameras see six joints each, but only two twice
+    seen[5, 2:], seen[5, :, 6:] = 0.0, 0.0  # the least that will do
+    expected = ["ENOUGH", "FEW_CAMERAS", "FEW_CAMERAS", "ENOUGH", "FEW_JOINTS", "ENOUGH"]
+    status = pose.frame_status(seen)
+    assert [pose.Frame(one).name for one in status] == expected
+    assert pose.counts(status) == {"ENOUGH": 3, "FEW_CAMERAS": 2, "FEW_JOINTS": 1}
+    assert pose.view_status(seen)[[0, 1, 2]].tolist() == [[0] * 4, [0, 2, 2, 2], [2] * 4]
 
 
 # ---------------------------------------------------------------------------------------------- features
@@ -139,7 +163,7 @@ def test_a_camera_that_sees_nothing_has_no_weight_and_a_frame_of_one_camera_is_n
     visible[0, 1:], visible[1, 0] = 0.0, 0.0
     x, v = pose.normalise(points, visible)
     assert np.isfinite(x).all() and (v[0, 1:] == 0).all() and (x[0, 1:] == 0).all()
-    assert pose.enough(v).tolist() == [False, True]
+    assert pose.frame_status(v).tolist() == [pose.Frame.FEW_CAMERAS, pose.Frame.ENOUGH]
 
 
 @pytest.mark.parametrize("form, count", [("mpii", 16), ("coco", 17)])
@@ -181,6 +205,8 @@ def test_what_does_not_fit_is_refused(scene):
     bodies, ring, *_ = scene
     with pytest.raises(wb.InputError, match=r"no solver 'hubr'.*huber"):
         pose.MultiCamera(bodies, ring.rotation, solver="hubr")
+    with pytest.raises(wb.InputError, match=r"no choice 'best'.*one of soft, lowest-model, lowest"):
+        pose.MultiCamera(bodies, ring.rotation, choice="best")
     with pytest.raises(wb.InputError, match="average cameras must be"):
         pose.MultiCamera(bodies, ring.rotation[0])
     with pytest.raises(wb.InputError, match="mu_4"):
