@@ -5,10 +5,11 @@ Section 5 of the paper. Declarations in SymPy and features in NumPy; who minimis
 
 from .body import MIXTURES, BodyModels, fit_bodies
 from .bones import steadied
-from .calibrated import Calibrated, Features, Frame, in_body_frame
+from .calibrated import Calibrated, Features, in_body_frame
 from .cameras import Cameras
 from .errors_mm import ERRORS, euclidean, procrustes
 from .features import detections, enough, enough_of_one, normalise, rotations
+from .frame import Frame
 from .monocular import CHOICES, Monocular
 from .multi_camera import SOLVERS, MultiCamera
 from .skeleton import COCO, EDGES, JOINTS, MPII, NORMALISATION_EDGES, limb_norm, to_joints

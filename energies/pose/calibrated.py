@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
@@ -35,7 +34,7 @@ from ..errors import InputError
 from ..extrema import minimum
 from ..robust import pseudo_huber
 from .cameras import Cameras
-from .features import CAMERAS, SEEN
+from .frame import CAMERAS, SEEN, Frame
 from .triangulation import DISTANCE, Rays, heading, middle, robust, sizes
 
 Floats = NDArray[np.float64]
@@ -69,15 +68,6 @@ view = sp.IndexedBase("view", shape=(V, K, 2, 3))
 seen_at = sp.IndexedBase("seen_at", shape=(V, K, 2))
 turn, centre = sp.IndexedBase("turn", shape=(3, 3)), sp.IndexedBase("centre", shape=(3,))
 size = sp.Symbol("size", positive=True)
-
-
-class Frame(IntEnum):
-    """Whether a frame shows enough for a pose."""
-
-    ENOUGH = 0
-    FEW_CAMERAS = 1
-    FEW_JOINTS = 2
-    NO_HEADING = 3
 
 
 def _parts(Y: Any, place: tuple[Any, ...], axes: tuple[Any, ...]) -> tuple[Any, dict[Any, Any]]:

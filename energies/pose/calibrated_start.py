@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from .calibrated import BONES, PRECISION, Calibrated, Features, Frame, in_body_frame
+from .calibrated import BONES, PRECISION, Calibrated, Features, in_body_frame
+from .frame import Frame
 
 Floats = NDArray[np.float64]
 

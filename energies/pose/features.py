@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
+from .frame import CAMERAS, SEEN
 from .skeleton import limb_norm
 
 Floats = NDArray[np.float64]
-
-CAMERAS, SEEN = 2, 6
-"""A frame needs so many cameras, and so many joints in each, to say where a body is."""
 
 
 def normalise(points: ArrayLike, visible: ArrayLike) -> tuple[Floats, Floats]:
