@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pose_start
+import pose_triangulation
 import wiberg as wb
 from numpy.typing import NDArray
 from pose_files import TEST_SUBJECT, answer, read, turned_poses
 from wiberg.energies import pose
-from wiberg.energies.pose import calibrated_start, synthetic, triangulation
+from wiberg.energies.pose import synthetic, triangulation
 
 Floats = NDArray[np.float64]
 
@@ -86,7 +88,7 @@ class Frames:
 
     def features(self, model: pose.Calibrated) -> pose.Features:
         """What the energy reads."""
-        return model.features(self.cameras, self.points, self.visible, self.subject)
+        return pose_triangulation.features(model, self.cameras, self.points, self.visible, self.subject)
 
 
 def cmu_frames(seed: int = 0) -> Frames:
@@ -170,6 +172,10 @@ class Reconstruction:
         made.weights = dict(wb.Learner.load(path, made.output, wb.Loss(**model.loss)).weights)
         return made
 
+    def features(self, cameras: pose.Cameras, points: Any, visible: Any, person: Any = None) -> pose.Features:
+        """What the energy reads of detections (N, C, K, 2) in pixels, and whether frames are good for a pose."""
+        return pose_triangulation.features(self.model, cameras, points, visible, person)
+
     def poses(self, frames: Frames, *, deviations: bool = False) -> tuple[Floats, NDArray[np.int64], Floats]:
         """Poses (N, 17, 3) in mm, NaN where there is none; what is missing (pose.Frame); covariances (N, 17, 3, 3).
 
@@ -220,7 +226,7 @@ def learn(frames: Frames, recipe: Recipe, path: Path | None = None, *, progress:
     frames = frames.chosen(np.arange(0, len(frames), recipe.every))
     model = pose.Calibrated(frames.detected, recipe.components, frames.points.shape[1])
     features = frames.features(model)
-    made = Reconstruction(model, calibrated_start.start(model, frames.truth, features))
+    made = Reconstruction(model, pose_start.start(model, frames.truth, features))
     used = np.flatnonzero(features.status == pose.Frame.ENOUGH)
     data = {name: array[used] for name, array in features.data.items()}
     truth, per_epoch = frames.truth[used], max(1, len(used) // recipe.batch)
@@ -348,11 +354,11 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     learnt = learnt(np.arange(0, len(every.of(*notes["subjects"])), notes["recipe"]["every"]))
     features = learnt.features(model.model)
     found, status, spread = model.poses(frames, deviations=True)
-    start = Reconstruction(model.model, calibrated_start.start(model.model, learnt.truth, features))
-    named = Reconstruction(model.model, calibrated_start.identity_weights(model.model, learnt.truth, features))
+    start = Reconstruction(model.model, pose_start.start(model.model, learnt.truth, features))
+    named = Reconstruction(model.model, pose_start.identity_weights(model.model, learnt.truth, features))
     rows = {
-        "linear triangulation, joints detected": triangulated(frames, triangulation.linear),
-        "robust triangulation, joints detected": triangulated(frames, triangulation.robust),
+        "linear triangulation, joints detected": triangulated(frames, pose_triangulation.linear),
+        "robust triangulation, joints detected": triangulated(frames, pose_triangulation.robust),
         "robust triangulation and ridge regression": ridge(learnt, frames),
         "energy, untrained": named.poses(frames)[0],
         "energy, L and o in closed form": start.poses(frames)[0],

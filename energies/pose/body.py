@@ -3,7 +3,8 @@
     pose = mean_m + sum_k a_k shapes_mk,      a_k ~ N(0, 1/sigma_mk^2),      noise of 1/sigma_m,25 in each coordinate
 
 Probabilistic principal components (M. Tipping and C. Bishop, "Mixtures of probabilistic principal component
-analysers", Neural Computation 11, 1999), of poses that all face one way.
+analysers", Neural Computation 11, 1999), of poses that all face one way. `fit_bodies` makes the constants that the
+models are declared with, once, from poses: k-means and singular values, no energy of this folder.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ their minima, in mm of the world:
     pose = sum_m s_m (size turn' Y_m + centre),      s = softmax(lp_m - exp(sharpness) E_m)
 
 Learnt: the detector's joints as combinations of ours, L and o; how well each camera and point is known, omega and
-delta; the Gaussians mu, C and their log priors lp; sharpness. calibrated_start.py has all of them in closed form.
+delta; the Gaussians mu, C and their log priors lp; sharpness.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..extrema import minimum
 from ..robust import pseudo_huber
 from .cameras import Cameras
 from .frame import CAMERAS, SEEN, Frame
-from .triangulation import DISTANCE, Rays, heading, middle, robust, sizes
+from .triangulation import DISTANCE, Rays, heading, middle, sizes
 
 Floats = NDArray[np.float64]
 
@@ -180,36 +180,40 @@ class Calibrated:
             "where": {off[j, d]: pose[j, d] - truth[j, d], shift[d]: sp.Sum(off[i, d], i) / 17},
         }
 
-    def data(
-        self, cameras: Cameras, points: ArrayLike, visible: ArrayLike, person: ArrayLike | None = None
-    ) -> dict[str, Any]:
-        """All data of frames, of kernel and output.
+    def rays(self, cameras: Cameras, pixels: ArrayLike, visible: ArrayLike) -> Rays:
+        """What the points are triangulated from (triangulation.py).
 
         Parameters
         ----------
         cameras : Cameras
             C of them, of a rig or of every frame.
-        points : (..., C, K, 2)
-            Detections in pixels; NaN is not seen.
+        pixels : (..., C, K, 2)
+            Detections; NaN is not seen.
         visible : (..., C, K)
             1 where a point is seen, else 0.
-        person : (...), optional
-            Which frames show the same person (any labels): each has the size that all its frames say. Without it all
-            frames are of one person.
         """
-        return self.features(cameras, points, visible, person).data
-
-    def features(
-        self, cameras: Cameras, points: ArrayLike, visible: ArrayLike, person: ArrayLike | None = None
-    ) -> Features:
-        """The same, with the robust points and whether frames are good for a pose."""
-        given = np.asarray(points)
+        given = np.asarray(pixels)
         if given.ndim < 3 or given.shape[-3:-1] != (self.cameras, len(self.detected)):
             raise InputError(
                 f"Calibrated: detections must be (..., {self.cameras}, {len(self.detected)}, 2), as many points as are "
                 f"detected; got {given.shape}"
             )
-        return Features.of(Rays.of(cameras, given, visible), self.detected, person)
+        return Rays.of(cameras, given, visible)
+
+    def features(self, rays: Rays, points: ArrayLike, person: ArrayLike | None = None) -> Features:
+        """All data of frames, of kernel and output, and whether the frames are good for a pose.
+
+        Parameters
+        ----------
+        rays : Rays
+        points : (..., K, 3)
+            The minima of the robust energy of these rays.
+        person : (...), optional
+            Which frames show the same person (any labels): each has the size that all its frames say. Without it all
+            frames are of one person.
+        """
+        given = np.asarray(points, dtype=np.float64)
+        return Features.of(rays, np.where(rays.twice[..., None], given, np.nan), self.detected, person)
 
 
 @dataclass(frozen=True)
@@ -231,8 +235,7 @@ class Features:
     data: dict[str, Any]
 
     @classmethod
-    def of(cls, rays: Rays, detected: tuple[int, ...], person: ArrayLike | None = None) -> Features:
-        points = robust(rays)
+    def of(cls, rays: Rays, points: Floats, detected: tuple[int, ...], person: ArrayLike | None = None) -> Features:
         size = sizes(points, detected, person)
         centre = middle(points)
         turn, known = heading(points, detected)

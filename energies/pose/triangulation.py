@@ -1,21 +1,31 @@
 """Points in space from what calibrated cameras see of them, each point by itself.
 
 A detection x of camera c is on the ray where a (X - T) = 0, a = R_xy - x R_z, two rows; a (X - T) / depth is how far
-off X projects. `linear` minimises the sum of |a (X - T)|^2; `robust` that of rho(z |a (X - T)| / depth), rho Geman and
-McClure's penalty and z 5 m: from the pair of cameras of least cost, by reweighting. So a detection that is far off, or
-of the wrong leg, does not count.
+off X projects. Two energies of a point X are declared, each a family over the points k of a frame:
 
-From the robust points come the heading of a body (its right side, horizontally), where it is, and how large.
+    squares  sum_c chosen_pc seen_ck |a_ck (X - T_c)|^2                 also over choices p of cameras
+    robust   sum_c seen_ck rho(5 m |a_ck (X - T_c)| / depth_c(X))       rho: Geman and McClure's penalty
+
+The first is quadratic. The second has many minima, and is minimised from whichever point of the first, of all cameras
+and of each pair (`choices`), has least robust energy: a detection that is far off, or of the wrong leg, does not count.
+
+From the robust points come the heading of a body (its right side, horizontally), where it is, and how large: medians
+and medoids, in NumPy.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
+import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
+from ..energy import Energy
+from ..robust import geman_mcclure
 from .cameras import Cameras
 
 Floats = NDArray[np.float64]
@@ -24,14 +34,19 @@ Bools = NDArray[np.bool_]
 DISTANCE = 5000.0
 """mm: errors in images count as what they would be there."""
 
-ROBUST_SCALE, REWEIGHTINGS = 80.0, 8
+ROBUST_SCALE = 80.0
 """mm at `DISTANCE`; chosen on training subjects."""
 
-TINY = 1e-9
+V, K, P = sp.symbols("views points choices", integer=True, positive=True)
+c, k, p, x, d = sp.Idx("c", V), sp.Idx("k", K), sp.Idx("p", P), sp.Idx("x", 2), sp.Idx("d", 3)
+X = sp.IndexedBase("X", shape=(3,))
+rows, constants = sp.IndexedBase("rows", shape=(V, K, 2, 3)), sp.IndexedBase("constants", shape=(V, K, 2))
+seen, chosen = sp.IndexedBase("seen", shape=(V, K)), sp.IndexedBase("chosen", shape=(P, V))
+depth_rows, depth_constants = sp.IndexedBase("depth_rows", shape=(V, 3)), sp.IndexedBase("depth_constants", shape=(V,))
+first = sp.IndexedBase("first", shape=(P, K, 3))
 
 RIGHT_LEFT = ((1, 4), (14, 11))
 """Hips and shoulders: what tells where a body's right is."""
-
 
 LIMBS = ((1, 2), (2, 3), (4, 5), (5, 6), (11, 12), (12, 13), (14, 15), (15, 16))
 LIMBS_OF_SIZE_ONE = 2700.0
@@ -65,51 +80,53 @@ class Rays:
         """Which points two cameras see, (..., K)."""
         return np.asarray(self.seen.sum(axis=-2) >= 2)
 
-    def depths(self, points: Floats) -> Floats:
-        """(..., C, K) of points (..., K, 3), at least 1 mm."""
-        depth = np.einsum("...cp,...kp->...ck", self.depth_rows, points) - self.depth_constants[..., None]
-        return np.asarray(np.maximum(depth, 1.0))
+    @property
+    def data(self) -> dict[str, Any]:
+        """What both energies read."""
+        return {"rows": self.rows, "constants": self.constants, "seen": self.seen.astype(np.float64)}
 
-    def errors(self, points: Floats) -> Floats:
-        """How far off (..., K, 3) project in each camera, (..., C, K), as mm at `DISTANCE`."""
-        off = np.einsum("...ckxp,...kp->...ckx", self.rows, points) - self.constants
-        return np.asarray(np.sqrt((off * off).sum(axis=-1)) / self.depths(points) * DISTANCE)
-
-    def solved(self, weights: Floats) -> Floats:
-        """Points (..., K, 3) of least weighted squares; anything where weights (..., C, K) leave less than two."""
-        weighted = self.rows * weights[..., None, None]
-        system = np.einsum("...ckxp,...ckxq->...kpq", weighted, self.rows, optimize=True)
-        right = np.einsum("...ckxp,...ckx->...kp", weighted, self.constants, optimize=True)
-        system = system + (TINY * np.trace(system, axis1=-2, axis2=-1)[..., None, None] + 1e-30) * np.eye(3)
-        return np.asarray(np.linalg.solve(system, right[..., None])[..., 0])
+    @property
+    def depths(self) -> dict[str, Any]:
+        """What the robust one reads besides: depth_c(X) = depth_rows_c X - depth_constants_c."""
+        return {"depth_rows": self.depth_rows, "depth_constants": self.depth_constants}
 
 
-def linear(rays: Rays) -> Floats:
-    """Least squares over all cameras: (..., K, 3), NaN where less than two see a point."""
-    points = rays.solved(rays.seen.astype(np.float64))
-    return np.where(rays.twice[..., None], points, np.nan)
+def choices(cameras: int) -> Floats:
+    """`chosen` (P, C), 1 where a choice has a camera: all of them, then each pair if there are more than two."""
+    pairs = itertools.combinations(range(cameras), 2) if cameras > 2 else ()
+    return np.array([[float(camera in choice) for camera in range(cameras)] for choice in (range(cameras), *pairs)])
 
 
-def robust(rays: Rays, scale: float = ROBUST_SCALE) -> Floats:
-    """Robust least squares over all cameras: (..., K, 3), NaN where less than two see a point."""
+def _off() -> Any:
+    """|a_ck (X - T_c)|^2."""
+    return sp.Sum((sp.Sum(rows[c, k, x, d] * X[d], d) - constants[c, k, x]) ** 2, x)
 
-    def cost(points: Floats) -> Floats:
-        squared = (rays.errors(points) / scale) ** 2
-        return np.asarray(np.where(rays.seen, squared / (1 + squared), 0.0).sum(axis=-2))
 
-    cameras = rays.seen.shape[-2]
-    best = rays.solved(rays.seen.astype(np.float64))
-    least = cost(best)
-    for pair in itertools.combinations(range(cameras), 2) if cameras > 2 else ():
-        chosen = np.zeros(cameras)
-        chosen[list(pair)] = 1.0
-        points = rays.solved(rays.seen * chosen[:, None])
-        own = np.where(rays.seen[..., list(pair), :].all(axis=-2), cost(points), np.inf)
-        best, least = np.where((own < least)[..., None], points, best), np.minimum(own, least)
-    for _ in range(REWEIGHTINGS):
-        weights = rays.seen / (1 + (rays.errors(best) / scale) ** 2) ** 2 * (DISTANCE / rays.depths(best)) ** 2
-        best = rays.solved(weights)
-    return np.where(rays.twice[..., None], best, np.nan)
+@cache
+def squares() -> Energy:
+    """Least squares of choices of cameras; where a choice leaves X free, its minimum is the one of least length."""
+    return Energy(
+        sp.Sum(chosen[p, c] * seen[c, k] * _off(), c),
+        variables=[X],
+        data=[rows, constants, seen, chosen],
+        candidates={X[d]: 0},
+        over=[p, k],
+        name="rays",
+    )
+
+
+@cache
+def robust() -> Energy:
+    """The robust energy of a point; `first` (P, K, 3) are where it may start."""
+    depth = sp.Sum(depth_rows[c, d] * X[d], d) - depth_constants[c]
+    return Energy(
+        sp.Sum(seen[c, k] * geman_mcclure(DISTANCE**2 * _off() / sp.Max(depth, 1) ** 2, ROBUST_SCALE), c),
+        variables=[X],
+        data=[rows, constants, seen, depth_rows, depth_constants, first],
+        candidates={X[d]: first[p, k, d]},
+        over=[k],
+        name="robust rays",
+    )
 
 
 def middle(points: Floats) -> Floats:

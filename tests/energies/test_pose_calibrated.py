@@ -1,8 +1,12 @@
 """Poses from calibrated cameras on the CMU sample: cameras, triangulation, the energy against SciPy, its derivatives.
 
-The interpreter runs the energies: compiling them takes longer than all of these tests.
+The interpreter runs the energies of bodies: compiling them takes longer than all of these tests. Those of points, and
+the start of all weights, are examples/pose_triangulation.py's and pose_start.py's.
 """
 
+import importlib
+import itertools
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,11 @@ import scipy.optimize
 import scipy.special
 import wiberg as wb
 from wiberg.energies import pose
-from wiberg.energies.pose import calibrated_start, synthetic, triangulation
+from wiberg.energies.pose import synthetic, triangulation
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+pose_start, pose_triangulation = (importlib.import_module(name) for name in ("pose_start", "pose_triangulation"))
 
 DETECTED = tuple(joint for joint in range(17) if joint != synthetic.UNSEEN)
 
@@ -25,7 +33,7 @@ def turned(points: Any, angle: float) -> Any:
 
 @pytest.fixture(scope="module")
 def truth() -> Any:
-    with np.load(Path(__file__).parents[2] / "examples" / "data" / "cmu_poses.npz") as file:
+    with np.load(EXAMPLES / "data" / "cmu_poses.npz") as file:
         every = file["joints"][::6] / 10.0
     angles = np.random.default_rng(0).uniform(0, 2 * np.pi, len(every))
     return np.stack([turned(one, angle) for one, angle in zip(every, angles, strict=True)])
@@ -42,8 +50,8 @@ def scene(truth: Any) -> dict[str, Any]:
     points, visible = synthetic.detect(truth, ring, seed=1)
     points, visible, cameras = points[:, :, DETECTED], visible[:, :, DETECTED], rig(ring)
     model = pose.Calibrated(DETECTED, components=2)
-    features = model.features(cameras, points, visible)
-    weights = calibrated_start.start(model, truth, features)
+    features = pose_triangulation.features(model, cameras, points, visible)
+    weights = pose_start.start(model, truth, features)
     random = np.random.default_rng(2)
     drawn = {name: np.asarray(w) * random.uniform(0.9, 1.1, np.shape(w)) for name, w in weights.items()}
     drawn |= {"sharpness": -3.0, "log_prior": np.array([0.0, -0.4])}  # both components count
@@ -132,13 +140,14 @@ def test_a_missing_camera_counts_as_no_camera(scene):
     model, w, rows = scene["model"], scene["weights"], slice(0, 6)
     points, visible = scene["points"][rows].copy(), scene["visible"][rows].copy()
     points[:, 3], visible[2, 3] = np.nan, 0.0
-    data = model.data(scene["cameras"], points, visible)
+    data = pose_triangulation.features(model, scene["cameras"], points, visible).data
     assert all(np.isfinite(array).all() for array in data.values())
     four = wb.minimise(scene["output"], w, data).outputs["pose"]
     fewer = replace(model, cameras=3)
     three = pose.Cameras(*(getattr(scene["cameras"], name)[:3] for name in pose.Cameras.__dataclass_fields__))
     less = {**w, "omega": w["omega"][:3]}
-    found = wb.minimise(scene["output"], less, fewer.data(three, points[:, :3], visible[:, :3])).outputs["pose"]
+    seen = pose_triangulation.features(fewer, three, points[:, :3], visible[:, :3])
+    found = wb.minimise(scene["output"], less, seen.data).outputs["pose"]
     np.testing.assert_allclose(four, found, atol=1e-6)
 
 
@@ -149,7 +158,7 @@ def test_what_too_few_see_has_a_status(scene):
     visible[2, :, 10:] = 1.0  # six joints: a head and arms
     visible[3, :2, :8], visible[3, 2:, 8:] = 0.0, 0.0  # two cameras for each half of the joints
     visible[4, :, [DETECTED.index(j) for j in (1, 4, 11, 14)]] = 0.0
-    status = scene["model"].features(scene["cameras"], points, visible).status
+    status = pose_triangulation.features(scene["model"], scene["cameras"], points, visible).status
     assert status.tolist() == [
         pose.Frame.ENOUGH,
         pose.Frame.FEW_CAMERAS,
@@ -160,24 +169,43 @@ def test_what_too_few_see_has_a_status(scene):
     visible[0] = 0.0
     visible[0, :2, :6], visible[0, 1, 8:] = 1.0, 1.0
     visible[0, 1, :3] = 0.0  # two cameras see six joints each, but only three the same
-    assert scene["model"].features(scene["cameras"], points, visible).status[0] == pose.Frame.FEW_JOINTS
+    assert (
+        pose_triangulation.features(scene["model"], scene["cameras"], points, visible).status[0]
+        == pose.Frame.FEW_JOINTS
+    )
 
 
 def test_poses_turn_and_move_with_the_world(scene):
-    model, w, rows = scene["model"], scene["weights"], slice(0, 4)
+    model, w, rows, features = scene["model"], scene["weights"], slice(0, 4), pose_triangulation.features
     points, visible, cameras = scene["points"][rows], scene["visible"][rows], scene["cameras"]
-    here = wb.minimise(scene["output"], w, model.data(cameras, points, visible)).outputs["pose"]
+    here = wb.minimise(scene["output"], w, features(model, cameras, points, visible).data).outputs["pose"]
     shift = np.array([300.0, -200.0, 50.0])
     there = replace(cameras, rotation=turned(cameras.rotation, 0.7), position=turned(cameras.position, 0.7) + shift)
-    moved = wb.minimise(scene["output"], w, model.data(there, points, visible)).outputs["pose"]
+    moved = wb.minimise(scene["output"], w, features(model, there, points, visible).data).outputs["pose"]
     np.testing.assert_allclose(moved, turned(here, 0.7) + shift, atol=0.002)
+
+
+def test_the_joint_map_is_ridge_regression(scene, truth):
+    """Of a point of which nothing is left out, by the normal equations."""
+    bones = np.random.default_rng(4).normal(scale=0.2, size=(200, 16, 3))
+    prior = np.eye(16)[:2]
+    point = np.einsum("kb,nbd->nkd", prior + 0.1, bones) + 0.02
+    point[::7, 1] = np.nan
+    coefficients, offsets = pose_start._map_of(point, bones, prior)
+    for k in range(2):
+        x, y = (a[np.isfinite(point[:, k, 0])] for a in (bones, point[:, k]))
+        a = np.concatenate([x.transpose(0, 2, 1).reshape(-1, 16), np.tile(np.eye(3), (len(x), 1))], axis=1)
+        ridge = np.diag([len(x) * 0.03**2] * 16 + [0.0] * 3)
+        right = a.T @ y.ravel() + ridge @ np.append(prior[k], np.zeros(3))
+        expected = np.linalg.solve(a.T @ a + ridge, right)
+        np.testing.assert_allclose(np.append(coefficients[k], offsets[k]), expected, atol=1e-8)
 
 
 def test_the_closed_form_is_nearer_than_triangulation(scene, truth):
     train, test = np.arange(0, len(truth), 2), np.arange(1, len(truth), 50)
     features, model = scene["features"], scene["model"]
     own = pose.Features(features.points[train], features.status[train], some(scene, train))
-    w = calibrated_start.start(model, truth[train], own)
+    w = pose_start.start(model, truth[train], own)
     found = wb.minimise(scene["output"], w, some(scene, test)).outputs["pose"]
     joints = list(DETECTED)
 
@@ -209,17 +237,47 @@ def test_triangulation_finds_points_and_the_robust_one_does_not_mind_a_wrong_cam
     ring = synthetic.Ring.around()
     points, seen = ring.project(truth[:30]), np.ones((30, 4, 17))
     rays = triangulation.Rays.of(rig(ring), points, seen)
-    np.testing.assert_allclose(triangulation.linear(rays), truth[:30], atol=1e-5)
-    np.testing.assert_allclose(triangulation.robust(rays), truth[:30], atol=1e-5)
+    np.testing.assert_allclose(pose_triangulation.linear(rays), truth[:30], atol=1e-5)
+    np.testing.assert_allclose(pose_triangulation.robust(rays), truth[:30], atol=1e-5)
     off = points + np.where(np.arange(4)[:, None, None] == 1, 150.0, 0.0)
     rays = triangulation.Rays.of(rig(ring), off, seen)
     plain, robust = (
-        np.linalg.norm(f(rays) - truth[:30], axis=-1) for f in (triangulation.linear, triangulation.robust)
+        np.linalg.norm(f(rays) - truth[:30], axis=-1) for f in (pose_triangulation.linear, pose_triangulation.robust)
     )
     assert np.median(plain) > 100 and np.quantile(robust, 0.95) < 30
     seen[0, 1:, 4], points[1, :3, 7] = 0.0, np.nan
-    found = triangulation.robust(triangulation.Rays.of(rig(ring), points, seen))
+    found = pose_triangulation.robust(triangulation.Rays.of(rig(ring), points, seen))
     assert np.isnan(found[0, 4]).all() and np.isnan(found[1, 7]).all() and np.isfinite(found).sum() == 3 * (30 * 17 - 2)
+
+
+def robust_cost(rays: triangulation.Rays, point: Any, frame: int, k: int) -> float:
+    """The energy of a point as the docstring says it."""
+    off = rays.rows[frame, :, k] @ point - rays.constants[frame, :, k]
+    squared = 25e6 * (off**2).sum(axis=-1) / np.maximum(rays.depth_rows @ point - rays.depth_constants, 1) ** 2
+    return float((rays.seen[frame, :, k] * squared / (2 * (1 + squared / 80.0**2))).sum())
+
+
+def test_robust_points_are_minima_and_no_pair_of_cameras_starts_at_a_lower_one(scene):
+    rows = slice(0, 12)
+    rays = triangulation.Rays.of(scene["cameras"], scene["points"][rows], scene["visible"][rows])
+    found, checked = pose_triangulation.robust(rays), 0
+    for frame, k in itertools.product(range(12), range(0, 16, 3)):
+        views = np.flatnonzero(rays.seen[frame, :, k])
+        if len(views) < 2:
+            continue
+        pairs = list(itertools.combinations(views, 2)) if len(views) > 2 else []
+        starts = []
+        for chosen in [list(views), *map(list, pairs)]:
+            a, b = rays.rows[frame, chosen, k].reshape(-1, 3), rays.constants[frame, chosen, k].ravel()
+            starts.append(np.linalg.lstsq(a, b, rcond=None)[0])
+        cost = [robust_cost(rays, start, frame, k) for start in starts]
+        least = scipy.optimize.minimize(
+            lambda x, frame=frame, k=k: robust_cost(rays, x, frame, k), starts[int(np.argmin(cost))], tol=1e-9
+        )
+        assert robust_cost(rays, found[frame, k], frame, k) <= least.fun + 1e-6
+        np.testing.assert_allclose(found[frame, k], least.x, atol=0.05)
+        checked += 1
+    assert checked > 50
 
 
 def test_headings_and_sizes(truth):
@@ -243,13 +301,13 @@ def test_what_does_not_fit_is_refused(scene):
     with pytest.raises(wb.InputError, match="numbers of our 17 joints"):
         pose.Calibrated((17,))
     with pytest.raises(wb.InputError, match=r"must be \(..., 4, 16, 2\)"):
-        scene["model"].data(scene["cameras"], scene["points"][:, :3], 1.0)
+        scene["model"].rays(scene["cameras"], scene["points"][:, :3], 1.0)
     with pytest.raises(wb.InputError, match="position must broadcast"):
         pose.Cameras(np.zeros((4, 3, 3)), np.zeros((3, 3)), np.ones(2), np.ones(2))
     with pytest.raises(wb.InputError, match="too few"):
         few = {name: array[:9] for name, array in scene["features"].data.items()}
         features = pose.Features(scene["features"].points[:9], scene["features"].status[:9], few)
-        calibrated_start.start(scene["model"], np.zeros((9, 17, 3)), features)
+        pose_start.start(scene["model"], np.zeros((9, 17, 3)), features)
 
 
 def test_bones_of_a_person_are_shared(truth):

@@ -1,6 +1,6 @@
-"""Weights of the calibrated energy before learning, in closed form from poses and what detectors found of them.
+"""Weights of the calibrated energy before learning, from poses and what detectors found of them.
 
-joint_map, offset   ridge regression of the robust points on the joints, points far off left out
+joint_map, offset   ridge regression of the robust points on the joints, points far off left out: a quadratic energy
 omega, delta        from how far off those project: 1 / (1.48 median), and 1.5
 mean, precision     a mixture of Gaussians of the bones by expectation-maximisation (A. Dempster, N. Laird, D. Rubin,
                     Journal of the Royal Statistical Society B 39, 1977), precision = Cholesky factor of Sigma^-1
@@ -10,14 +10,15 @@ log_prior           log of a component's share, and of |Sigma|^-1/2
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+import sympy as sp
+import wiberg as wb
 from numpy.typing import ArrayLike, NDArray
-
-from ..errors import InputError
-from .calibrated import BONES, PRECISION, Calibrated, Features, in_body_frame
-from .frame import Frame
+from wiberg.energies import pose
+from wiberg.energies.pose.calibrated import BONES, PRECISION
 
 Floats = NDArray[np.float64]
 
@@ -42,12 +43,12 @@ class Mixture:
     log_prior: Floats
 
 
-def identity_weights(model: Calibrated, truth: ArrayLike, features: Features) -> dict[str, Any]:
+def identity_weights(model: pose.Calibrated, truth: ArrayLike, features: pose.Features) -> dict[str, Any]:
     """Weights before anything is known of the detector: each point is the joint that it is named after."""
     return _weights(model, truth, features, fit=False)
 
 
-def start(model: Calibrated, truth: ArrayLike, features: Features) -> dict[str, Any]:
+def start(model: pose.Calibrated, truth: ArrayLike, features: pose.Features) -> dict[str, Any]:
     """All weights, under their names.
 
     Parameters
@@ -65,23 +66,23 @@ def start(model: Calibrated, truth: ArrayLike, features: Features) -> dict[str, 
     return _weights(model, truth, features, fit=True)
 
 
-def _weights(model: Calibrated, truth: ArrayLike, features: Features, fit: bool) -> dict[str, Any]:
-    used = features.status == Frame.ENOUGH
+def _weights(model: pose.Calibrated, truth: ArrayLike, features: pose.Features, fit: bool) -> dict[str, Any]:
+    used = features.status == pose.Frame.ENOUGH
     if used.sum() < 4 * 3 * BONES:
-        raise InputError(
+        raise wb.InputError(
             f"start: {int(used.sum())} frames that are good are too few for a Gaussian of {3 * BONES} numbers; "
             f"give {4 * 3 * BONES} or more"
         )
     data = {name: array[used] for name, array in features.data.items()}
-    joints = in_body_frame(np.asarray(truth)[used], data)
-    found = in_body_frame(features.points[used], data)
+    joints = pose.in_body_frame(np.asarray(truth)[used], data)
+    found = pose.in_body_frame(features.points[used], data)
     bones = joints[:, 1:] - joints[:, :1]
     joint_map, offset = np.zeros((len(model.detected), BONES)), np.zeros((len(model.detected), 3))
     for k, joint in enumerate(model.detected):
         if joint > 0:
             joint_map[k, joint - 1] = 1.0
-        if fit:
-            joint_map[k], offset[k] = _map_of(found[:, k] - joints[:, 0], bones, joint_map[k])
+    if fit:
+        joint_map, offset = _map_of(found - joints[:, :1], bones, joint_map)
     expected = joints[:, :1] + np.einsum("kb,nbd->nkd", joint_map, bones) + offset
     off = np.linalg.norm(np.einsum("nckxd,nkd->nckx", data["view"], expected) - data["seen_at"], axis=-1)
     off = np.where((data["view"] != 0).any(axis=(-1, -2)), off, np.nan)
@@ -99,21 +100,38 @@ def _weights(model: Calibrated, truth: ArrayLike, features: Features, fit: bool)
     }
 
 
+@cache
+def ridge_regression() -> wb.Energy:
+    """Of points (N, K, 3) on bones (N, 16, 3), a family over the points: coefficients near `prior`, and an offset."""
+    N, K = sp.symbols("frames points", integer=True, positive=True)
+    n, k, b, d = sp.Idx("n", N), sp.Idx("k", K), sp.Idx("b", BONES), sp.Idx("d", 3)
+    coefficient, offset = sp.IndexedBase("coefficient", shape=(BONES,)), sp.IndexedBase("offset", shape=(3,))
+    point, bones = sp.IndexedBase("point", shape=(N, K, 3)), sp.IndexedBase("bones", shape=(N, BONES, 3))
+    used, prior = sp.IndexedBase("used", shape=(N, K)), sp.IndexedBase("prior", shape=(K, BONES))
+    off = point[n, k, d] - sp.Sum(coefficient[b] * bones[n, b, d], b) - offset[d]
+    held = sp.Sum((coefficient[b] - prior[k, b]) ** 2, b)
+    return wb.Energy(
+        sp.Sum(used[n, k] * off**2, d, n) + RIDGE**2 * held * sp.Sum(used[n, k], n),
+        variables=[coefficient, offset],
+        data=[point, bones, used, prior],
+        candidates={coefficient[b]: prior[k, b], offset[d]: 0},
+        over=[k],
+        name="joint map",
+    )
+
+
 def _map_of(point: Floats, bones: Floats, prior: Floats) -> tuple[Floats, Floats]:
-    """The coefficients (16,) and offset (3,) of one point (N, 3), relative to the hip; near `prior` where free."""
-    used = np.isfinite(point[:, 0])
-    coefficients, offset = prior, np.zeros(3)
+    """Coefficients (K, 16) and offsets (K, 3) of points (N, K, 3), relative to the hip; near `prior` where free."""
+    kernel, there = wb.compile(ridge_regression()), np.isfinite(point).all(axis=-1)
+    coefficient, offset = prior, np.zeros((len(prior), 3))
     for _ in range(3):
-        off = point - bones.transpose(0, 2, 1) @ coefficients - offset
+        off = point - np.einsum("kb,nbd->nkd", coefficient, bones) - offset
         distance = np.linalg.norm(off - np.nanmedian(off, axis=0), axis=-1)
-        near = used & (distance < max(FAR, 3 * float(np.median(distance[used]))))
-        x, y = bones[near], point[near]
-        centred = x - x.mean(axis=0)
-        system = np.einsum("nbd,ncd->bc", centred, centred) + len(x) * RIDGE**2 * np.eye(BONES)
-        residual = y - y.mean(axis=0) - centred.transpose(0, 2, 1) @ prior
-        coefficients = prior + np.linalg.solve(system, np.einsum("nbd,nd->b", centred, residual))
-        offset = y.mean(axis=0) - x.mean(axis=0).T @ coefficients
-    return coefficients, offset
+        near = there & (distance < np.maximum(FAR, 3 * np.nanmedian(distance, axis=0)))
+        data = {"point": np.where(near[..., None], point, 0.0), "used": near.astype(np.float64)}
+        found = wb.minimise(kernel, None, {**data, "bones": bones, "prior": prior}).variables
+        coefficient, offset = found["coefficient"], found["offset"]
+    return coefficient, offset
 
 
 def fit_mixture(rows: Floats, components: int, seed: int = 0) -> Mixture:
