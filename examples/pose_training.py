@@ -54,7 +54,7 @@ class Recipe:
                             ("expected"), or the pose of the lowest minimum ("winner")
     """
 
-    epochs: float = 2.0
+    epochs: float = 4.0
     rate: float | None = None
     falling: bool = True
     batch: int = 8
@@ -84,18 +84,16 @@ RATES: Mapping[str, float] = {"adam": 0.015, "sgd": 1e-3}
 
 @dataclass(frozen=True)
 class Examples:
-    """N instances: what differs between them (data by name, (N, ...)), what does not, and the true poses (N, 17, 3)."""
+    """N instances: what differs between them, data by name, (N, ...), and the true poses (N, 17, 3)."""
 
     own: Mapping[str, Any]
-    shared: Mapping[str, Any]
     truth: Floats
 
     @classmethod
     def of(cls, data: Mapping[str, Any], truth: Floats) -> Examples:
         """Of what `model.data` gave, and true poses in mm, which need not be centred."""
         own = {name: data[name] for name in ("detections", "visible", "size", "view") if name in data}
-        shared = {name: array for name, array in data.items() if name not in own}
-        return cls(own, shared, np.asarray(truth - truth.mean(axis=-2, keepdims=True)))
+        return cls(own, np.asarray(truth - truth.mean(axis=-2, keepdims=True)))
 
     @classmethod
     def of_frames(cls, model: Any, frames: Frames) -> Examples:
@@ -107,8 +105,9 @@ class Examples:
         frames = frames.chosen(np.flatnonzero(pose.frame_status(frames.weights) == pose.Frame.ENOUGH))
         return cls.of(model.data(frames.points, frames.visible, frames.truth), frames.truth)
 
-    def batch(self, rows: NDArray[np.int64], *, as_data: bool) -> wb.Batch:
-        data = {**self.shared, **{name: array[rows] for name, array in self.own.items()}}
+    def batch(self, rows: NDArray[np.int64], constants: Mapping[str, Any], *, as_data: bool) -> wb.Batch:
+        """Some of them, with the data that all share."""
+        data = {**constants, **{name: array[rows] for name, array in self.own.items()}}
         true = {"truth": self.truth[rows]}
         return wb.Batch(data=data | true) if as_data else wb.Batch(data=data, targets=true)
 
@@ -179,7 +178,7 @@ def learn(model: Any, examples: Examples, recipe: Recipe, *, checkpoint: Path | 
         epoch, part = divmod(step, per_epoch)
         order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
         rows = order[part * recipe.batch : (part + 1) * recipe.batch]
-        return examples.batch(rows, as_data=recipe.judged == "expected")
+        return examples.batch(rows, learnt_model.constants, as_data=recipe.judged == "expected")
 
     if learner.steps < steps:
         path = None if checkpoint is None else os.fspath(checkpoint)

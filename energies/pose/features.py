@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from .frame import CAMERAS, SEEN
 from .skeleton import limb_norm
 
 Floats = NDArray[np.float64]

@@ -46,6 +46,7 @@ def made(training: ModuleType) -> tuple[Any, Any]:
 def test_a_short_training_lowers_the_error_and_keeps_the_limits(training, judged):
     model, examples = made(training)
     learner = training.learn(model, examples, recipe(training, epochs=3, batch=2, rate=0.02, judged=judged))
+    assert len(learner.last_batch.data["rotation"]) == 2  # of the 100 that the model has
     losses = learner.history.loss
     assert len(losses) == 3
     assert losses[-1] < 0.99 * losses[0]
