@@ -84,7 +84,7 @@ def _add_training(learning: argparse.ArgumentParser) -> None:
     )
     learning.add_argument("--model-out", type=Path, required=True, metavar="MODEL.npz")
     learning.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="saved to every minute, and gone on from; MODEL.npz.run"
+        "--checkpoint", type=Path, metavar="FILE", help="saved to as it learns, and gone on from; MODEL.npz.run"
     )
     learning.add_argument("--without", action="append", metavar="SUBJECT", help="not learnt from: S9 (S2 of CMU)")
     learning.add_argument(

@@ -38,6 +38,9 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 GTOL = 1e-6
 """How exactly the Huber energy is minimised while learning."""
 
+SAVED = 10.0
+"""Seconds between checkpoints."""
+
 JUDGED = ("soft", "expected", "winner")
 
 
@@ -182,9 +185,10 @@ def learn(model: Any, examples: Examples, recipe: Recipe, *, checkpoint: Path | 
 
     if learner.steps < steps:
         path = None if checkpoint is None else os.fspath(checkpoint)
+        often = {} if checkpoint is None else {"every_seconds": SAVED}
         with warnings.catch_warnings():  # nothing depends on the sharpness of a choice that is not soft
             warnings.simplefilter("ignore", wb.ZeroGradientWarning)
-            learner.fit(batch, steps - learner.steps, progress=True, checkpoint=path)
+            learner.fit(batch, steps - learner.steps, progress=True, checkpoint=path, **often)
     return learner
 
 
