@@ -11,8 +11,9 @@ Where A is singular to working precision, or indefinite, a part `shift` of its d
 what A does not see stays where it is.
 
 The number of reweightings is fixed, or they end where the gradient is within gtol and the Hessian of E has no negative
-eigenvalue. Far from all data the gradient of a redescending rho is nothing, and reweighting still finds the way; from a
-point where it is 0 no reweighting leads away, a saddle or not.
+eigenvalue. Where all of its pivots are firm its spectrum is not looked at; the curvature is left NaN (curvatures.py).
+Far from all data the gradient of a redescending rho is nothing, and reweighting still finds the way; from a point where
+it is 0 no reweighting leads away, a saddle or not.
 
 Where an energy holds parts of itself (`wb.held`), the first system has no point before it: it is solved in one step
 from wherever the instance starts, is not counted, and every step from there is taken whole, since no energy falls.
@@ -366,6 +367,11 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
             calls += 1
             if not dot(memory, memory, n + n * n) < math.inf:
                 integers[2] = STALLED
+                break
+            firm = is_definite(
+                layout, shifted(memory, n), n, shifted(memory, n + n * n), shifted(memory, n + 2 * n * n)
+            )
+            if firm:  # the curvature is left NaN, until it is asked for
                 break
             reals[1], bound = spectrum(layout, shifted(memory, n), n, shifted(memory, n + n * n))
             if integers[2] != CONVERGED or reals[1] >= -FLAT * bound:

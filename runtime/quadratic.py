@@ -14,9 +14,9 @@ from ..compiler.calls.evaluate import run_one
 from .algebra.linear_algebra import FLAT
 from .algebra.range_space import range_parts
 from .driver import run_driver
-from .minimum_norm import curvature_slice, longest_fall, quadratic_slice
+from .minimum_norm import longest_fall, quadratic_slice
 from .problem import Problem
-from .sparse import is_sparse, minimise_sparse
+from .sparse import minimise_sparse
 from .statuses import CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 
 EXACT = ("trust-region", "l-bfgs")
@@ -35,22 +35,6 @@ def minimise_quadratic(problem: Problem) -> None:
     problem.seeds = seeds
     if seeds is not None and seeds.number > 1:
         problem.integers[:, 1] += 1
-
-
-def find_curvatures(problem: Problem) -> None:
-    """Fill in the curvature of instances that were minimised by firm factors, which is left until it is asked for."""
-    if not problem.kernel.quadratic or problem.method not in EXACT or problem.box is not None:
-        return
-    if not np.isnan(problem.reals[:, 1]).any() or is_sparse(problem.kernel, problem.inputs):
-        return
-    status = problem.integers[:, 2]
-    ended = (status == CONVERGED) | (status == STALLED) | (status == ITERATION_LIMIT)
-    rows = np.flatnonzero(ended & np.isnan(problem.reals[:, 1]))
-    if len(rows):
-        part = problem.part(rows)
-        part.seeds, part.y[:] = None, problem.y[rows]
-        run_driver(part, curvature_slice(), "value_gradient")
-        problem.reals[rows, 1] = part.reals[:, 1]
 
 
 def minimise_sparse_quadratic(problem: Problem) -> None:

@@ -138,8 +138,8 @@ class Solution:
 
     @property
     def curvatures(self) -> NDArray[np.float64]:
-        """`curvature`, packed: (B,). Of a quadratic energy it is found now, where the minimisation did without it."""
-        from .quadratic import find_curvatures  # here: most solutions are never asked
+        """`curvature`, packed: (B,). It is found now where the minimisation did without it."""
+        from .curvatures import find_curvatures  # here: most solutions are never asked
 
         find_curvatures(self.problem)
         return self.reals[:, 1]

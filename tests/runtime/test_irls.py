@@ -256,6 +256,21 @@ def test_max_iterations_of_nothing_returns_the_start(kernels):
 # ---------------------------------------------------------------------------------------------- statuses
 
 
+@pytest.mark.parametrize("penalty", ["pseudo_huber", "cauchy", "welsch"])
+def test_curvature_is_found_when_it_is_asked_for(kernels, penalty):
+    kernel, data = kernels[penalty], rows(7, (9,))
+    ends = wb.minimise(kernel, WEIGHTS, data, start={"y": np.zeros((9, 3))}, method="irls", max_iterations=1000)
+    assert ends.converged.all() and np.isnan(ends.reals[:, 1]).all()
+    hessian = kernel.hessian(ends.variables, WEIGHTS, data)
+    np.testing.assert_allclose(ends.curvature, np.linalg.eigvalsh(hessian)[:, 0], rtol=1e-9)
+    np.testing.assert_array_equal(
+        ends.curvature,
+        wb.minimise(
+            kernel, WEIGHTS, data, start={"y": ends.variables["y"]}, method="irls", max_iterations=1000
+        ).curvature,
+    )
+
+
 def test_a_maximum_is_a_saddle():
     energy = wb.Energy(wb.welsch((a - 2) ** 2, 1) + wb.welsch((a + 2) ** 2, 1), variables=[a])
     solution = wb.minimise(wb.compile(energy), start={"a": 0.0}, method="irls")
