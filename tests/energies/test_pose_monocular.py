@@ -82,6 +82,13 @@ def test_poses_and_expected_errors_are_those_of_plain_numpy_with_their_derivativ
         body, error = in_numpy(model, w, one, true[k])
         assert np.abs(found[k] - body).max() < 1e-6
         assert abs(solution.outputs["error"][k] - error) < 1e-6
+    report = wb.Output(minima=kernel, **model.report).value(solution.minima, w, data)
+    cost = 5000 * w["exp_weights"] * report["score"] + w["exp_additive_model"]
+    least = cost.min(axis=(1, 2), keepdims=True)
+    share = np.exp(least - cost) if choice == "soft" else np.asarray(cost == least, dtype=float)
+    np.testing.assert_allclose(report["share"], share / share.sum(axis=(1, 2), keepdims=True), rtol=1e-8)
+    np.testing.assert_allclose(report["pose"], found)
+    np.testing.assert_allclose(report["score"], solution.solutions[0].energy, rtol=1e-8)
     gradient = wb.implicit_gradient(expected, solution, {"error": np.ones(2)}, damping=0.0)
     random = np.random.default_rng(5)
     for name in ("mean_pose", "sigma_variance", "cameras", "joint_weights", "exp_weights", "scaling_coefficient"):
