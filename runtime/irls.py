@@ -16,6 +16,7 @@ point where it is 0 no reweighting leads away, a saddle or not.
 
 Where an energy holds parts of itself (`wb.held`), the first system has no point before it: it is solved in one step
 from wherever the instance starts, is not counted, and every step from there is taken whole, since no energy falls.
+Nor has it a minimum of which anyone could want the curvature, which is NaN unless the last system is indefinite.
 """
 
 from __future__ import annotations
@@ -366,6 +367,10 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
             calls += 1
             if not dot(memory, memory, n + n * n) < math.inf:
                 integers[2] = STALLED
+                break
+            if held and is_definite(
+                layout, shifted(memory, n), n, shifted(memory, n + n * n), shifted(memory, n + 2 * n * n)
+            ):
                 break
             reals[1], bound = spectrum(layout, shifted(memory, n), n, shifted(memory, n + n * n))
             if integers[2] != CONVERGED or reals[1] >= -FLAT * bound:
