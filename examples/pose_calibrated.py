@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import pose_triangulation
 import wiberg as wb
 from numpy.typing import NDArray
 from pose_files import TEST_SUBJECT, answer, read, turned_poses
+from pose_people import SharedBones
 from wiberg.energies import pose
 from wiberg.energies.pose import synthetic, triangulation
 
@@ -200,6 +201,17 @@ class Reconstruction:
                 spread[good] = self._covariances(solution, data)
         return found, status, spread
 
+    def poses_of_people(self, frames: Frames, stiffness: float = pose.STIFFNESS) -> Floats:
+        """Poses (N, 17, 3) whose bones are held to lengths that all frames of a person share (pose_people.py)."""
+        features = frames.features(self.model)
+        good = np.flatnonzero(features.status == pose.Frame.ENOUGH)
+        data = {name: array[good] for name, array in features.data.items()}
+        found = np.full((len(frames), 17, 3), np.nan)
+        if len(good):
+            bones = SharedBones(self.model, self.weights, GTOL)
+            found[good] = bones.people(data, frames.subject[good], stiffness).poses
+        return found
+
     def _covariances(self, solution: Any, data: Mapping[str, Any]) -> Floats:
         """Of each joint about the mean of all joints, mm^2: of each component's minimum, H^-1, and between them."""
         kernel, Y = self.output.kernels[0], solution.minima["Y"]
@@ -322,11 +334,50 @@ def _mean(array: Floats, axis: int) -> Floats:
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
-def calibration(found: Floats, truth: Floats, spread: Floats) -> tuple[Floats, Floats]:
-    """d' S^-1 d of each joint about the mean joint, (N, 17), and its predicted size sqrt(trace S), mm."""
-    off = (found - found.mean(axis=1, keepdims=True)) - (truth - truth.mean(axis=1, keepdims=True))
-    squared = (off * np.linalg.solve(spread, off[..., None])[..., 0]).sum(axis=-1)
-    return squared, np.sqrt(np.trace(spread, axis1=-2, axis2=-1))
+@dataclass(frozen=True)
+class Calibration:
+    """Whether covariances of joints say how far off the joints are.
+
+    coverage     share of the joints that are within ellipsoids of so much probability
+    factor       what `SPREAD` would have to be for half of them to be within those of 50 %
+    deviation    median predicted distance, sqrt(trace), mm
+    least_sure   of the tenth of joints with the largest: predicted distance and error, root mean squares, mm
+    rank         Spearman's correlation of predicted distance and error among the others
+    """
+
+    coverage: dict[str, float]
+    factor: float
+    deviation: float
+    least_sure: tuple[float, float]
+    rank: float
+
+    @classmethod
+    def of(cls, found: Floats, truth: Floats, spread: Floats) -> Calibration:
+        """Of poses and truths (N, 17, 3) and covariances (N, 17, 3, 3) about the mean joint, mm^2."""
+        off = (found - found.mean(axis=1, keepdims=True)) - (truth - truth.mean(axis=1, keepdims=True))
+        squared = (off * np.linalg.solve(spread, off[..., None])[..., 0]).sum(axis=-1)
+        predicted = np.sqrt(np.trace(spread, axis1=-2, axis2=-1)).ravel()
+        error = np.sqrt((off**2).sum(axis=-1)).ravel()
+        unsure = predicted >= np.quantile(predicted, 0.9)
+        ranks = [a[~unsure].argsort().argsort() for a in (predicted, error)]
+        return cls(
+            {str(level): float((squared < bound).mean()) for level, bound in ELLIPSOIDS.items()},
+            float(SPREAD * np.median(squared) / ELLIPSOIDS[0.5]),
+            float(np.median(predicted)),
+            tuple(float(np.sqrt((a[unsure] ** 2).mean())) for a in (predicted, error)),
+            float(np.corrcoef(*ranks)[0, 1]),
+        )
+
+    def __str__(self) -> str:
+        held = ", ".join(
+            f"{100 * share:.0f} % within ellipsoids of {100 * float(q):.0f} %" for q, share in self.coverage.items()
+        )
+        predicted, error = self.least_sure
+        return (
+            f"uncertainty (median {self.deviation:.0f} mm): of joints {held}; half would be with a factor of "
+            f"{self.factor:.2f}; the tenth that is least sure: {predicted:.0f} mm predicted, {error:.0f} mm off; "
+            f"rank correlation of the others {self.rank:.2f}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------- commands
@@ -363,7 +414,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         "energy, untrained": named.poses(frames)[0],
         "energy, L and o in closed form": start.poses(frames)[0],
         "energy, learnt": found,
-        "energy, learnt; bones of a person shared": pose.steadied(found, frames.subject),
+        "energy, learnt; bones moved to medians": pose.steadied(found, frames.subject),
+        "energy, learnt; bones of a person shared": model.poses_of_people(frames, options.stiffness),
     }
     good = status == pose.Frame.ENOUGH
     if not good.any():
@@ -378,12 +430,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         table[name] = [float(np.nanmean(error)) for error in own]
         print(f"  {name:<44} {table[name][0]:7.2f} {table[name][1]:14.2f} {table[name][2]:9.2f}")
     *_, (best, poses) = rows.items()
-    squared, deviation = calibration(found[good], frames.truth[good], spread[good])
-    coverage = {str(level): float((squared < bound).mean()) for level, bound in ELLIPSOIDS.items()}
-    held = ", ".join(
-        f"{100 * share:.0f} % within ellipsoids of {100 * float(q):.0f} %" for q, share in coverage.items()
-    )
-    print(f"  uncertainty (median {np.median(deviation):.0f} mm): of joints {held}")
+    sure = Calibration.of(found[good], frames.truth[good], spread[good])
+    print(f"  {sure}")
     errors = Errors.of(poses, frames.truth)
     by_action = {}
     for action in sorted(set(frames.action)):
@@ -398,7 +446,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         "absolute_mm": absolute,
         "by_action": by_action,
         "frames": int(good.sum()),
-        "coverage": coverage,
+        "coverage": sure.coverage,
+        "uncertainty": asdict(sure),
         "table": table,
     }
 
@@ -406,7 +455,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
 def reconstruct(options: argparse.Namespace) -> dict[str, Any]:
     frames, model = _frames(options.file), Reconstruction.load(Path(options.model))
     found, status, spread = model.poses(frames, deviations=True)
-    found = pose.steadied(found, frames.subject)
+    found = model.poses_of_people(frames, options.stiffness)
     deviation = np.sqrt(np.trace(spread, axis1=-2, axis2=-1))
     names = np.array([pose.Frame(s).name for s in status])
     np.savez(options.out, pose_mm=found, status=names, deviation_mm=deviation, subject=frames.subject)
@@ -457,6 +506,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         command.add_argument("--json", action="store_true", help="the result as the last line")
     for command in (many, new):
         command.add_argument("--model", required=True, metavar="MODEL.npz")
+        command.add_argument("--stiffness", type=float, default=pose.STIFFNESS, help="of a person's bones, 1/m^2")
     return answer(parser, arguments)
 
 

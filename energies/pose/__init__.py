@@ -5,7 +5,7 @@ Section 5 of the paper. Declarations in SymPy and features in NumPy; who minimis
 
 from .body import MIXTURES, BodyModels, fit_bodies
 from .bones import steadied
-from .calibrated import Calibrated, Features, in_body_frame
+from .calibrated import STIFFNESS, Calibrated, Features, in_body_frame
 from .cameras import Cameras
 from .errors_mm import ERRORS, euclidean, procrustes
 from .features import detections, normalise, rotations
@@ -24,6 +24,7 @@ __all__ = [
     "MPII",
     "NORMALISATION_EDGES",
     "SOLVERS",
+    "STIFFNESS",
     "BodyModels",
     "Calibrated",
     "Cameras",

@@ -14,6 +14,13 @@ their minima, in mm of the world:
 
     pose = sum_m s_m (size turn' Y_m + centre),      s = softmax(lp_m - exp(sharpness) E_m)
 
+Frames of one person have their bones in common. With lengths l_b that all of them share,
+
+    sum over frames n of E_m(Y_n) + stiffness/2 sum_b (|bone_b(Y_n)| - l_b)^2
+
+is minimal where each l_b is the mean of the frames' own lengths, those of the components by their shares. Frames meet
+in l alone: given l, each is an energy of its own (`Calibrated.person`), whose output says what lengths it has.
+
 Learnt: the detector's joints as combinations of ours, L and o; how well each camera and point is known, omega and
 delta; the Gaussians mu, C and their log priors lp; sharpness.
 """
@@ -35,6 +42,7 @@ from ..extrema import minimum
 from ..robust import pseudo_huber
 from .cameras import Cameras
 from .frame import CAMERAS, SEEN, Frame
+from .skeleton import EDGES
 from .triangulation import DISTANCE, Rays, heading, middle, sizes
 
 Floats = NDArray[np.float64]
@@ -42,7 +50,10 @@ Floats = NDArray[np.float64]
 METRE = 1000.0
 BONES = 16
 TINY = 1e-9
-"""mm^2; keeps distances in the loss from the kink at 0."""
+"""mm^2, or m^2; keeps distances in the loss, and lengths of bones, from the kink at 0."""
+
+STIFFNESS = 1e4
+"""1/m^2, of the lengths of a person's bones: 10 mm count as one standard deviation. Chosen on training subjects."""
 
 PRECISION = 10.0
 """C is in units of this, 1/m: so that all weights that are learnt are of the order of 1."""
@@ -68,6 +79,9 @@ view = sp.IndexedBase("view", shape=(V, K, 2, 3))
 seen_at = sp.IndexedBase("seen_at", shape=(V, K, 2))
 turn, centre = sp.IndexedBase("turn", shape=(3, 3)), sp.IndexedBase("centre", shape=(3,))
 size = sp.Symbol("size", positive=True)
+edge = sp.Idx("edge", len(EDGES))
+length, stiffness = sp.IndexedBase("length", shape=(len(EDGES),)), sp.Symbol("stiffness", nonnegative=True)
+ends = sp.IndexedBase("ends", shape=(len(EDGES), 2), integer=True)
 
 
 def _parts(Y: Any, place: tuple[Any, ...], axes: tuple[Any, ...]) -> tuple[Any, dict[Any, Any]]:
@@ -86,6 +100,17 @@ def _parts(Y: Any, place: tuple[Any, ...], axes: tuple[Any, ...]) -> tuple[Any, 
     }
     seen = sp.Sum(pseudo_huber(sp.Sum(residual[(*place, c, k, x)] ** 2, x), delta[k]), k, c)
     return seen + sp.Sum(likely[(*place, row)] ** 2, row) / 2, where
+
+
+def _length(Y: Any, place: tuple[Any, ...]) -> Any:
+    """|bone_edge(Y)|."""
+    bone = Y[(*place, ends[edge, 1], d)] - Y[(*place, ends[edge, 0], d)]
+    return sp.sqrt(sp.Sum(bone**2, d) + TINY)
+
+
+def _tied(Y: Any, place: tuple[Any, ...]) -> Any:
+    """What holds the bones of a frame to the lengths of its person."""
+    return stiffness / 2 * sp.Sum((_length(Y, place) - length[edge]) ** 2, edge)
 
 
 @dataclass(frozen=True)
@@ -124,23 +149,50 @@ class Calibrated:
         """E_m of 51 unknowns Y (17, 3), a family over components."""
         Y = sp.IndexedBase("Y", shape=(17, 3))
         formula, where = _parts(Y, (), ())
+        return self._energy(Y, formula, where, [view, seen_at], "calibrated pose")
+
+    @cached_property
+    def person(self) -> Energy:
+        """The same of a frame whose bones are held to given lengths (`bones`); not convex."""
+        Y = sp.IndexedBase("Y", shape=(17, 3))
+        formula, where = _parts(Y, (), ())
+        data = [view, seen_at, length, stiffness, ends]
+        return self._energy(Y, formula + _tied(Y, ()), where, data, "calibrated pose of a person")
+
+    @staticmethod
+    def _energy(Y: Any, formula: Any, where: Any, data: list[Any], name: str) -> Energy:
         return Energy(
             formula,
             variables=[Y],
             weights=WEIGHTS,
-            data=[view, seen_at],
+            data=data,
             where=where,
             candidates={Y[n, d]: mean[m, n - 1, d] if n else sp.Integer(0) for n in range(17)},
             over=[m],
-            name="calibrated pose",
+            name=name,
         )
 
     @cached_property
     def output(self) -> dict[str, Any]:
         """What `wb.Output(minima=kernel, **model.output)` makes of the minima: pose (17, 3), mm; share (M,)."""
+        Y = sp.IndexedBase("Y", shape=(M, 17, 3))
+        formula, where = _parts(Y, (m,), (M,))
+        return self._output(formula, where, {}, [], "calibrated pose")
+
+    @cached_property
+    def person_output(self) -> dict[str, Any]:
+        """The same of the minima of `person`, and own (16,), the frame's own lengths of bones, m by the size."""
+        Y, own = sp.IndexedBase("Y", shape=(M, 17, 3)), sp.IndexedBase("own", shape=(len(EDGES),))
+        formula, where = _parts(Y, (m,), (M,))
+        lengths = {own[edge]: _length(Y, (m,))}
+        data = [length, stiffness, ends]
+        return self._output(formula + _tied(Y, (m,)), where, lengths, data, "calibrated pose of a person")
+
+    @staticmethod
+    def _output(formula: Any, where: Any, averaged: Any, data: list[Any], name: str) -> dict[str, Any]:
+        """Pose, shares and averages over the components, where `formula` is the energy of each."""
         Y, E = sp.IndexedBase("Y", shape=(M, 17, 3)), sp.IndexedBase("E", shape=(M,))
         raised, mixed = sp.IndexedBase("raised", shape=(M,)), sp.IndexedBase("mixed", shape=(17, 3))
-        formula, where = _parts(Y, (m,), (M,))
         share = raised[m] / sp.Sum(raised[other], other)
         cost = sp.IndexedBase("cost", shape=(M,))
         where |= {
@@ -154,12 +206,19 @@ class Calibrated:
             "expressions": {
                 pose[j, d]: METRE * size * sp.Sum(turn[p, d] * mixed[j, p], p) + centre[d],
                 shares[m]: share,
+                **{result: sp.Sum(share * each, m) for result, each in averaged.items()},
             },
             "weights": [*WEIGHTS, log_prior, sharpness],
-            "data": [view, seen_at, turn, centre, size],
+            "data": [view, seen_at, turn, centre, size, *data],
             "where": where,
-            "name": "calibrated pose",
+            "name": name,
         }
+
+    @staticmethod
+    def bones(lengths: ArrayLike, stiffness: ArrayLike = STIFFNESS) -> dict[str, Any]:
+        """What `person` and `person_output` read besides: lengths (16,) or (..., 16) of `EDGES`, m by the size."""
+        held = np.asarray(stiffness, dtype=np.float64)
+        return {"length": np.asarray(lengths, dtype=np.float64), "stiffness": held, "ends": np.array(EDGES)}
 
     @cached_property
     def loss(self) -> dict[str, Any]:

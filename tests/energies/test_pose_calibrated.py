@@ -136,6 +136,39 @@ def test_gradients_of_all_weights_are_differences_of_the_loss_of_minima(scene, t
         assert np.isclose((np.asarray(gradient[name]) * way).sum(), expected, rtol=1e-4, atol=1e-9), name
 
 
+def test_bones_are_held_to_given_lengths(scene):
+    """Minima, the frame's own lengths and shares of the energy with bones, against SciPy and the formula."""
+    model, w, x = scene["model"], scene["weights"], some(scene, 7)
+    output = wb.Output(minima=wb.compile(model.person, backend="reference"), **model.person_output)
+    plain = wb.minimise(scene["output"], w, x)
+    free = wb.minimise(output, w, x | model.bones(np.ones(16), 0.0))
+    np.testing.assert_allclose(free.outputs["pose"], plain.outputs["pose"], atol=1e-3)
+    ends = np.array(pose.EDGES)
+
+    def own(Y: Any) -> Any:
+        return np.linalg.norm(Y[..., ends[:, 1], :] - Y[..., ends[:, 0], :], axis=-1)
+
+    wanted = 1.1 * own(plain.minima["Y"][0])
+    found = wb.minimise(output, w, x | model.bones(wanted, 3000.0), gtol=1e-8)
+    assert found.solutions[0].converged.all()
+    energies = []
+    for m in range(2):
+        least = scipy.optimize.minimize(
+            lambda y, m=m: (
+                reference_energy(y.reshape(17, 3), w, x, m) + 1500 * ((own(y.reshape(17, 3)) - wanted) ** 2).sum()
+            ),
+            plain.minima["Y"][m].ravel(),
+            method="BFGS",
+            tol=1e-9,
+        )
+        np.testing.assert_allclose(found.minima["Y"][m], least.x.reshape(17, 3), atol=1e-3)
+        energies.append(least.fun)
+    share = scipy.special.softmax(w["log_prior"] - np.exp(w["sharpness"]) * np.array(energies))
+    np.testing.assert_allclose(found.outputs["share"], share, rtol=1e-3)
+    np.testing.assert_allclose(found.outputs["own"], share @ own(found.minima["Y"]), atol=1e-6)
+    assert np.abs(found.outputs["own"] / wanted - 1).max() < np.abs(own(plain.minima["Y"]) / wanted - 1).max() / 2
+
+
 def test_a_missing_camera_counts_as_no_camera(scene):
     model, w, rows = scene["model"], scene["weights"], slice(0, 6)
     points, visible = scene["points"][rows].copy(), scene["visible"][rows].copy()

@@ -161,6 +161,7 @@ def test_pose_learns_from_calibrated_cameras(tmp_path: Path) -> None:
     assert found["euclidean_mm"] == rows["energy, learnt; bones of a person shared"][0] < rows["energy, learnt"][0] + 1
     assert rows["energy, learnt"][0] < rows["energy, L and o in closed form"][0] < 40
     assert rows["energy, learnt"][0] < rows["robust triangulation and ridge regression"][0]
+    assert 0 < found["uncertainty"]["coverage"]["0.5"] < found["uncertainty"]["coverage"]["0.9"] < 1
     succeed(tmp_path, "pose_calibrated.py", "reconstruct", "--model", "b.npz", "--out", "poses.npz")
     with np.load(tmp_path / "poses.npz") as file:
         assert np.isfinite(file["pose_mm"][file["status"] == "ENOUGH"]).all()
