@@ -132,7 +132,7 @@ def _ordered(program: Program, group: _Group, innermost: str | None) -> Nest:
     else:
         members = set(map(loop_over, program.family))
         free = [i for i in loops if i not in needed and i not in members] or [i for i in loops if i not in needed]
-        last = min(free, key=lambda i: (_traffic(program, group.statements, i), i))
+        last = min(free, key=lambda i: (_traffic(program, group.statements, i), -_declared_last(group.statements, i), i))
     kept = [i for s in group.statements for i in s.kept if i != last]
     outer = [*dict.fromkeys(kept), *(i for i in loops if i not in kept and i != last)]
     return Nest((*in_order(outer, program.ranges), last), tuple(group.statements))
@@ -155,6 +155,12 @@ def _traffic(program: Program, statements: Sequence[Statement], inner: str) -> f
             ours = program.arrays[statement.target].role != "output"
             cost += 0.3 if ours or (inner, 1) in last.terms else 3.0
     return cost
+
+
+def _declared_last(statements: Sequence[Statement], inner: str) -> int:
+    """How many arrays have `inner` as their last axis, as they were declared: readers of what is made follow that."""
+    places = {p for s in statements for p in ((s.target, s.subscripts), *(r.args for r in s.expression.reads))}
+    return sum(bool(subscripts) and inner in subscripts[-1].names for _, subscripts in places)
 
 
 def _read_cost(array: Array, item: Op, inner: str, program: Program) -> float:
