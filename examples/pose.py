@@ -38,6 +38,9 @@ SOLVERS = {"l2": "l2", "huber": "steps", "huber-minimum": "huber"}
 FRAMES = 32
 """So many at once: what is shared by them is computed once, and members of a family are many."""
 
+LOOKED_AT, DEAD = 64, 1e-12
+"""A model is dead whose share is below this in so many frames."""
+
 
 # ---------------------------------------------------------------------------------------------- what is reconstructed
 
@@ -122,6 +125,16 @@ class Reconstruction:
                 if report is not None:
                     report(len(rows))
         return found
+
+    def pruned(self, frames: Frames) -> Reconstruction:
+        """The same without models that have no share in any of the first frames."""
+        usable = np.flatnonzero(pose.enough(pose.normalise(frames.points, frames.visible)[1]))
+        shares = [
+            self.report(self.minimise(frames, usable[begin : begin + FRAMES]))["model_weights"]
+            for begin in range(0, min(len(usable), LOOKED_AT), FRAMES)
+        ]
+        live = np.flatnonzero(np.concatenate(shares).max(axis=0) >= DEAD)
+        return self if len(live) == len(self.model.bodies) else Reconstruction(*self.model.of_models(live, self.weights))
 
     def gradient(self, solution: Any, truth: Floats) -> dict[str, Any]:
         """Of the Euclidean error, by every weight: through all steps that were made, or of the minimum."""
@@ -280,6 +293,11 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     if options.every_rotation < 1:
         raise wb.InputError(f"--every-rotation {options.every_rotation} must be above 0")
     model.model = replace(model.model, turns=pose.rotations(100, options.every_rotation))
+    if options.prune:
+        if options.cameras == "monocular" or isinstance(model, OneCamera):
+            raise wb.InputError("--prune is for models of several cameras")
+        model = model.pruned(frames)
+        print(f"{len(model.model.bodies)} models have a share")
     return _report(frames, model.poses(frames, progress=True), subject, options.out)
 
 
@@ -375,6 +393,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     )
     many.add_argument("--out", type=Path, metavar="OUT.npz", help="poses, truth, errors and actions of all frames")
     many.add_argument("--every-rotation", type=int, default=1, help="minimise at every so many of 100 rotations")
+    many.add_argument("--prune", action="store_true", help="skip models that have no share in the first frames")
     many.set_defaults(run=evaluate)
     learning = commands.add_parser("train", help="learn all weights from the frames of everyone else")
     learning.add_argument("file", type=Path, nargs="?", metavar="DATA.npz")
