@@ -134,7 +134,9 @@ class Reconstruction:
             for begin in range(0, min(len(usable), LOOKED_AT), FRAMES)
         ]
         live = np.flatnonzero(np.concatenate(shares).max(axis=0) >= DEAD)
-        return self if len(live) == len(self.model.bodies) else Reconstruction(*self.model.of_models(live, self.weights))
+        if len(live) == len(self.model.bodies):
+            return self
+        return Reconstruction(*self.model.of_models(live, self.weights))
 
     def gradient(self, solution: Any, truth: Floats) -> dict[str, Any]:
         """Of the Euclidean error, by every weight: through all steps that were made, or of the minimum."""
