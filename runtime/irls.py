@@ -44,7 +44,7 @@ from .algebra.linear_algebra import EPSILON, FLAT, dot, largest
 from .algebra.vectors import copy
 from .descend import DOUBTFUL, HOPELESS, ROUNDING, take_step
 from .first_evaluation import evaluate_first
-from .kept_factors import HEAD, factors_room, fetch, kept_fields, padded, record_room, room_for
+from .kept_factors import HEAD, factors_room, kept_fields, padded, record_room, room_for
 from .problem import Problem
 from .sparse import is_sparse
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
@@ -235,7 +235,6 @@ def descend(
         record = shifted(kept, records + iterations * room)
         if room > 0:
             copy(y, record, n)
-            fetch(record, room)
         if held:
             last = iterations + 1 == limit
             energy, scale, calls = step_whole(
@@ -346,8 +345,6 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
         kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
         records, room = HEAD, record_room(layout, n) if instance < problem[KEPT] else 0
         if held:
-            if room > 0:
-                fetch(kept, records + factors_room(layout, n))
             prepared = prepared_for(shifted(problem, FIRST), table, extents, instance, own_first)
             if not solve_first(problem[FIRST], table, extents, instance, prepared, scratch, n, layout, y, memory):
                 room = 0

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.calls.memory import empty
-from ..compiler.machine_code.calling import prefetch
-from ..compiler.machine_code.signature import DoublePointer, IntegerPointer
+from ..compiler.machine_code.signature import IntegerPointer
 from .algebra.factorisation import solving_size
 
 Floats = NDArray[np.float64]
@@ -45,12 +44,6 @@ def factors_room(layout: IntegerPointer, n: int) -> int:
 def record_room(layout: IntegerPointer, n: int) -> int:
     """Numbers for one reweighting."""
     return 2 * padded(n) + factors_room(layout, n)
-
-
-def fetch(row: DoublePointer, numbers: int) -> None:
-    """Tell the CPU that a row is needed soon: they are too many for its caches, and too far apart for it to guess."""
-    for i in range(0, numbers, 8):
-        prefetch(row, i)
 
 
 def room_for(rows: int, numbers: int) -> Floats:

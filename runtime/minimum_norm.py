@@ -57,7 +57,7 @@ from .descend import (
     VARIABLES,
 )
 from .first_evaluation import evaluate_first
-from .kept_factors import HEAD, fetch
+from .kept_factors import HEAD
 from .statuses import CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 
 
@@ -258,8 +258,6 @@ def _quadratic_slice(
         y = shifted(double_pointer_at(problem[VARIABLES]), instance * n)
         kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
         keeps = instance < problem[KEPT]
-        if keeps:
-            fetch(kept, problem[FACTORS_ROOM])
         solve_quadratic(
             problem[DERIVATIVES],
             problem[GRADIENT],

@@ -48,7 +48,7 @@ from ...runtime.algebra.factorisation import factor_shifted, solve, solving_size
 from ...runtime.algebra.factorisation import solve_rows as solve_rows_in_blocks
 from ...runtime.algebra.linear_algebra import EPSILON, TINY, cholesky, cholesky_solve
 from ...runtime.algebra.trust_region import spectrum as dense_spectrum
-from ...runtime.kept_factors import HEAD, fetch
+from ...runtime.kept_factors import HEAD
 
 # What became of an instance. LEFT_OUT and USED are also what the caller asks for; the last two stay inside.
 LEFT_OUT, USED, SHIFTED, NOT_FINITE, SINGULAR, INDEFINITE, UNDECIDED = 0, 1, 2, 3, 4, 5, 6
@@ -402,8 +402,6 @@ def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
         direction = shifted(directions, instance * n)
         if instance < problem[KEPT]:
             kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
-            if instance + 1 < end and codes[instance + 1] != LEFT_OUT:
-                fetch(shifted(kept, problem[FACTORS_ROOM]), problem[FACTORS_ROOM])
             if kept[0] != 0.0:
                 vectors.copy(shifted(kept, HEAD), space, solving_size(layout, n))
                 solve(layout, space, n, direction)

@@ -40,7 +40,7 @@ from ...runtime.algebra.blocks import layout_of
 from ...runtime.algebra.factorisation import solve, solving_size
 from ...runtime.algebra.vectors import copy
 from ...runtime.irls import reweight, solve_reweighted, space_for
-from ...runtime.kept_factors import HEAD, factors_room, fetch, kept_fields, padded, record_room
+from ...runtime.kept_factors import HEAD, factors_room, kept_fields, padded, record_room
 from ...runtime.solution import Solution
 from .damped import LEFT_OUT, NOT_FINITE, USED, is_finite
 from .idle import idle_members
@@ -337,7 +337,6 @@ def walk_back(
         if scale == 0.0:
             continue
         if room > 0:
-            fetch(shifted(records, (step - 1) * room), room)
             copy(shifted(records, step * room + 2 * padded(n)), space, solving_size(layout, n))
             copy(shifted(records, step * room + padded(n)), shifted(space, n * n), n)
         elif held:
