@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     learning.set_defaults(run=pose_commands.train)
     new = commands.add_parser("reconstruct", help="poses of all frames of a file, which need not have a truth")
     new.add_argument("--out", type=Path, required=True, metavar="POSES.npz", help="poses, status, energies, weights")
+    many.add_argument("--prune", action="store_true", help="skip body models that have no share in the first frames")
     new.add_argument("--size", type=float, metavar="MM", help="of the person, as pose.limb_norm measures it")
     new.set_defaults(run=pose_commands.reconstruct)
     figures = commands.add_parser("draw", help="skeletons beside the truth, errors, learning curves, as PNG")

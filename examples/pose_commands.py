@@ -101,6 +101,11 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         found = one_camera_by_regression(others, frames, options.model)
         return _judged(frames, found, np.zeros(found.shape[:2], dtype=np.int64), subject, options.out)
     model = model_of(options, options.model, others.truth, every.average)
+    if options.prune:
+        if isinstance(model, OneCamera):
+            raise wb.InputError("--prune is for models of several cameras")
+        model = model.pruned(frames)
+        print(f"{len(model.model.bodies)} models have a share")
     return _judged(frames, *model.poses(frames, progress=True), subject, options.out)
 
 

@@ -27,6 +27,9 @@ NAMED = ("untrained", "trained", "trained-loaded")
 FRAMES = 32
 """So many at once: what is shared by them is computed once, and members of a family are many."""
 
+LOOKED_AT, DEAD = 64, 1e-12
+"""A body model is dead whose share is below this in so many frames."""
+
 SAME_RIG = 10.0
 """Degrees: cameras that look less far aside than this are those that a model was learnt with."""
 
@@ -57,6 +60,15 @@ class Reconstruction:
         if own.shape == average.shape and _apart(own, average) < SAME_RIG:
             return self
         return type(self)(replace(self.model, average=average), {**self.weights, "cameras": np.ones(average.shape)})
+
+    def pruned(self, frames: Frames) -> Reconstruction:
+        """Without the body models that have no share in any of the first frames: they need not be minimised."""
+        good = np.flatnonzero(self.status(frames) == pose.Frame.ENOUGH)[:LOOKED_AT]
+        found, _ = self._found(self.report, frames.chosen(good), False)
+        live = np.flatnonzero((found["model_share"] >= DEAD).any(axis=0))
+        if len(live) in (0, len(self.model.bodies)):
+            return self
+        return type(self)(*self.model.of_models(live, self.weights))
 
     # ------------------------------------------------------------------------------------------ poses
 

@@ -44,6 +44,7 @@ from .descend import (
     minimise_slice,
     workspace_size,
 )
+from .minimum_norm import FACTORS, FACTORS_ROOM, KEPT
 from .problem import Problem
 from .seeding import Seeds
 
@@ -159,6 +160,8 @@ def run_driver(problem: Problem, drive: Native | None = None, third: str | None 
         fields[CANDIDATES], fields[CANDIDATES_STRIDE] = address_of(points), points[0].size if points.ndim == 3 else 0
     fields[VARIABLES], fields[ENERGIES] = address_of(y), address_of(problem.energies)
     fields[REALS], fields[INTEGERS] = address_of(problem.reals), address_of(problem.integers)
+    if problem.factors is not None:  # of quadratic energies, which rank no candidates here (minimum_norm.py)
+        fields[FACTORS], fields[KEPT], fields[FACTORS_ROOM] = address_of(problem.factors), *problem.factors.shape
     fields[MAX_ITERATIONS] = problem.max_iterations
     _DOUBLE.pack_into(fields, 8 * GTOL, problem.gtol)
     run_slices(

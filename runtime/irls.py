@@ -39,10 +39,13 @@ from ..compiler.machine_code.calling import (
 from ..compiler.machine_code.native import Native, native
 from ..compiler.machine_code.signature import DoublePointer, IntegerPointer, vectorised
 from .algebra.blocks import layout_of
-from .algebra.factorisation import factor, solve, spectrum, squared_pivots
+from .algebra.bordered import COUNT
+from .algebra.factorisation import factor, solve, solving_size, spectrum, squared_pivots
 from .algebra.linear_algebra import EPSILON, FLAT, dot, largest
+from .algebra.vectors import copy
 from .descend import DOUBTFUL, HOPELESS, ROUNDING, take_step
 from .first_evaluation import evaluate_first
+from .kept_factors import HEAD, factors_room, kept_fields, padded, record_room, room_for
 from .problem import Problem
 from .sparse import is_sparse
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
@@ -207,11 +210,16 @@ def descend(
     prepared_gradient: DoublePointer,
     reals: DoublePointer,
     integers: IntegerPointer,
+    kept: DoublePointer,
+    records: int,
+    room: int,
 ) -> bool:
     """Reweight from y, which becomes the last point: `least` times, then until the gradient is small, or `limit` times.
 
     reals <- gradient norm, NaN;  integers <- iterations, evaluations, status: CONVERGED where the gradient is within
     gtol, whatever the curvature. Returns whether the curvature is to be looked at. `memory` has 3 n*n + 5 n numbers.
+    Where `room` is not 0, kept[0] <- 1 + iterations if all steps were whole, and from kept[records] on `room` numbers
+    for each are what kept_factors.py says.
     """
     size = n + n * n
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
@@ -222,9 +230,12 @@ def descend(
         return False
     status, iterations, evaluations, doubtful = ITERATION_LIMIT, 0, 1, 0
     gradient_size = largest(here, n)
-    flattest = gradient_size
+    flattest, whole, wide = gradient_size, True, padded(n)
     while iterations < least or (iterations < limit and gradient_size > gtol):
         before = energy
+        record = shifted(kept, records + iterations * room)
+        if room > 0:
+            copy(y, record, n)
         if held:
             last = iterations + 1 == limit
             energy, scale, calls = step_whole(
@@ -248,6 +259,10 @@ def descend(
         if scale == 0.0:
             status = STALLED
             break
+        if room > 0:
+            whole = whole and scale == 1.0
+            copy(shifted(space, n * n), shifted(record, wide), n)
+            copy(space, shifted(record, 2 * wide), solving_size(layout, n))
         iterations += 1
         if not held:
             here, there = there, here
@@ -264,6 +279,8 @@ def descend(
                 break
     if gradient_size <= gtol and status != UNBOUNDED:
         status = CONVERGED
+    if room > 0 and whole:
+        kept[0] = 1.0 + iterations
     reals[0] = gradient_size
     integers[0], integers[1], integers[2] = iterations, evaluations, status
     return status != ITERATION_LIMIT and status != UNBOUNDED
@@ -305,7 +322,7 @@ def solve_first(
 REWEIGHTED, DERIVATIVES, VALUE, FIRST, GRADIENT = 0, 4, 8, 12, 16
 TABLE, EXTENTS, UNKNOWNS, SCRATCH = 20, 21, 22, 23
 VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT, LAYOUT, BEGAN = 24, 25, 26, 27, 28, 29, 30, 31
-GTOL = 32
+FACTORS, KEPT, FACTORS_ROOM, GTOL = 32, 33, 34, 35
 
 
 def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -326,9 +343,15 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
         y = shifted(double_pointer_at(problem[VARIABLES]), instance * n)
         reals = shifted(double_pointer_at(problem[REALS]), instance * 2)
         integers = shifted(integer_pointer_at(problem[INTEGERS]), instance * 3)
+        kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
+        records, room = HEAD, record_room(layout, n) if instance < problem[KEPT] else 0
         if held:
             prepared = prepared_for(shifted(problem, FIRST), table, extents, instance, own_first)
-            solve_first(problem[FIRST], table, extents, instance, prepared, scratch, n, layout, y, memory)
+            if not solve_first(problem[FIRST], table, extents, instance, prepared, scratch, n, layout, y, memory):
+                room = 0
+            if room > 0:
+                copy(shifted(memory, n + n * n), shifted(kept, HEAD), solving_size(layout, n))
+            records += factors_room(layout, n)
             began = shifted(double_pointer_at(problem[BEGAN]), instance * n)
             for i in range(n):
                 began[i] = y[i]
@@ -357,6 +380,9 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
                 prepared_gradient,
                 reals,
                 integers,
+                kept,
+                records,
+                room if made == 0 else 0,
             )
             made += integers[0]
             calls += integers[1]
@@ -415,6 +441,10 @@ def minimise_irls(problem: Problem) -> None:
     least, limit = 0, problem.max_iterations
     if problem.reweightings is not None:
         least = limit = problem.reweightings
+        if problem.keeps and layout[COUNT] != 0:
+            first = factors_room(layout, inputs.m) if kernel.holds else 0
+            problem.factors = room_for(len(y), HEAD + first + limit * record_room(layout, inputs.m))
+    kept, kept_rows, kept_room = kept_fields(problem.factors)
     packed = struct.pack(
         f"={GTOL}qd",
         *(number for p in prepared for number in p.fields),
@@ -431,6 +461,9 @@ def minimise_irls(problem: Problem) -> None:
         limit,
         address_of(layout),
         address_of(problem.began),
+        0 if kept is None else address_of(kept),
+        kept_rows,
+        kept_room,
         problem.gtol,
     )
     numbers = array("q", packed)

@@ -32,10 +32,14 @@ from ..compiler.machine_code.native import Native, native
 from ..compiler.machine_code.signature import DoublePointer, IntegerPointer, vectorised
 from .algebra import trust_region
 from .algebra.block_factors import FIRM
-from .algebra.factorisation import factor, newton_step, solve, spectrum, squared_pivots
+from .algebra.factorisation import factor, newton_step, solve, solving_size, spectrum, squared_pivots
 from .algebra.linear_algebra import EPSILON, FLAT, dot, largest, lowest_eigenvector, rotate_back
 from .algebra.semidefinite import combine, null_part, project, row_space, solve_in_range
+from .algebra.vectors import copy
 from .descend import (
+    CANDIDATES,
+    CANDIDATES_STRIDE,
+    COUNT,
     DERIVATIVES,
     ENERGIES,
     EXTENTS,
@@ -53,6 +57,7 @@ from .descend import (
     VARIABLES,
 )
 from .first_evaluation import evaluate_first
+from .kept_factors import HEAD
 from .statuses import CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
 
 
@@ -89,6 +94,9 @@ def longest_fall(hessian_size: float, n: int) -> float:
 GRADIENT = SEEDS
 """Where in the problem the kernel of value and gradient stands: no driver of this file ranks candidates."""
 
+FACTORS, KEPT, FACTORS_ROOM = CANDIDATES, CANDIDATES_STRIDE, COUNT
+"""In the same way: where the factors of the first KEPT instances are kept, a row of so many numbers for each."""
+
 CLOSED = 3
 """So many unknowns have a spectrum in closed form, or nearly."""
 
@@ -121,6 +129,8 @@ def solve_quadratic(
     max_iterations: int,
     reals: DoublePointer,
     integers: IntegerPointer,
+    kept: DoublePointer,
+    keeps: bool,
 ) -> None:
     """Minimise one instance from y, which becomes the minimiser; `memory` has 3 n*n + 14 n numbers.
 
@@ -129,6 +139,7 @@ def solve_quadratic(
     layout     the blocks of the Hessian (factorisation.py)
     reals      <- gradient norm; lowest eigenvalue of the Hessian, 0 where its rank is not full, NaN where firm
     integers   <- iterations, evaluations, status
+    kept       <- where `keeps`, 1 and the factors, if they are firm (kept_factors.py)
     """
     size = n + n * n
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
@@ -151,7 +162,9 @@ def solve_quadratic(
         bounded = lowest >= -FLAT * bound
         regular = lowest > FLAT * bound and newton_step(layout, hessian, here, n, space, part)
     if firm:
-        pass
+        if keeps:
+            kept[0] = 1.0
+            copy(space, shifted(kept, HEAD), solving_size(layout, n))
     elif not bounded:
         _downwards(hessian, here, n, space, part)
     elif not regular:
@@ -243,6 +256,8 @@ def _quadratic_slice(
         if stop[0] != 0:
             return instance
         y = shifted(double_pointer_at(problem[VARIABLES]), instance * n)
+        kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
+        keeps = instance < problem[KEPT]
         solve_quadratic(
             problem[DERIVATIVES],
             problem[GRADIENT],
@@ -260,6 +275,8 @@ def _quadratic_slice(
             problem[MAX_ITERATIONS],
             shifted(double_pointer_at(problem[REALS]), instance * 2),
             shifted(integer_pointer_at(problem[INTEGERS]), instance * 3),
+            kept,
+            keeps,
         )
         prepared = prepared_for(shifted(problem, VALUE), table, extents, instance, own_value)
         energies[instance] = call_evaluate(problem[VALUE], y, y, table, extents, instance, prepared, scratch, memory)

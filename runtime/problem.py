@@ -42,6 +42,10 @@ class Problem:
         A method fills them in: the energy; gradient norm and curvature; iterations, evaluations and status.
     active : (B, m) or None
         Where there are bounds, a method writes 1 for each variable that they hold, else 0.
+    keeps : bool
+        Whether factors are to be kept for the derivative.
+    factors : array or None
+        Those of the first instances (kept_factors.py), from methods that can keep them.
     began : (B, m) or None
         Where each instance began, from methods whose steps can be differentiated.
     factorised : (B,) bool
@@ -60,6 +64,8 @@ class Problem:
     box: Box | None = None
     reweightings: int | None = None
     eliminate: tuple[str, ...] = ()
+    keeps: bool = False
+    factors: Floats | None = field(init=False, default=None)
     began: Floats | None = field(init=False, default=None)
     energies: Floats = field(init=False)
     reals: Floats = field(init=False)
@@ -117,6 +123,7 @@ class Problem:
             finite=finite,
             box=None if self.box is None else self.box.rows(rows),
             reweightings=reweightings,
+            keeps=False,
         )
 
     def take(self, part: Problem, rows: slice | NDArray[np.int64]) -> None:

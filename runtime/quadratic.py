@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.calls.evaluate import run_one
+from .algebra.blocks import layout_of
+from .algebra.bordered import COUNT
 from .algebra.linear_algebra import FLAT
 from .algebra.range_space import range_parts
 from .driver import run_driver
+from .kept_factors import HEAD, factors_room, room_for
 from .minimum_norm import longest_fall, quadratic_slice
 from .problem import Problem
 from .sparse import minimise_sparse
@@ -31,6 +34,9 @@ def minimise_quadratic(problem: Problem) -> None:
     seeds, problem.seeds = problem.seeds, None
     if seeds is not None:
         problem.rank(seeds)
+    layout = layout_of(problem.kernel, problem.inputs)
+    if problem.keeps and layout[COUNT] != 0:
+        problem.factors = room_for(len(problem.y), HEAD + factors_room(layout, problem.inputs.m))
     run_driver(problem, quadratic_slice(), "value_gradient")
     problem.seeds = seeds
     if seeds is not None and seeds.number > 1:

@@ -327,9 +327,9 @@ class Solution:
         return f", bounds hold {np.count_nonzero(self.held)} of {self.held.size} unknowns"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the bound inputs, which hold addresses; they are bound anew."""
+        """Everything but factors, and the bound inputs, which hold addresses; they are bound anew."""
         problem = copy(self.problem)
-        problem.inputs = None
+        problem.inputs = problem.factors = None
         return {**vars(self), "variables": self.variables, "inputs": None, "problem": problem}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

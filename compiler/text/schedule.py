@@ -8,7 +8,8 @@ Statements over the same set of loops share a nest, as early as what they read i
 the same subscripts may share one, and then the array is only a scalar. A first extreme has a nest of its own, in which
 the loop that it is taken over is the innermost; additions to one array over all pairs share one (elsewhere two in one
 loop may keep LLVM from vectorising). A loop runs inside those that its range depends on. The innermost loop is chosen
-by an estimate of memory traffic: contiguous reads and writes are cheap, sums in a register are free, strides are dear.
+by an estimate of memory traffic: contiguous reads and writes are cheap, sums in a register are free, strides are dear;
+of equals the one that most arrays have as their last axis, so that who reads what is made finds it in order.
 Arrays of our own (local and prepared) are laid out with the innermost loop last.
 """
 
@@ -132,7 +133,8 @@ def _ordered(program: Program, group: _Group, innermost: str | None) -> Nest:
     else:
         members = set(map(loop_over, program.family))
         free = [i for i in loops if i not in needed and i not in members] or [i for i in loops if i not in needed]
-        last = min(free, key=lambda i: (_traffic(program, group.statements, i), i))
+        statements = group.statements
+        last = min(free, key=lambda i: (_traffic(program, statements, i), -_declared_last(statements, i), i))
     kept = [i for s in group.statements for i in s.kept if i != last]
     outer = [*dict.fromkeys(kept), *(i for i in loops if i not in kept and i != last)]
     return Nest((*in_order(outer, program.ranges), last), tuple(group.statements))
@@ -155,6 +157,12 @@ def _traffic(program: Program, statements: Sequence[Statement], inner: str) -> f
             ours = program.arrays[statement.target].role != "output"
             cost += 0.3 if ours or (inner, 1) in last.terms else 3.0
     return cost
+
+
+def _declared_last(statements: Sequence[Statement], inner: str) -> int:
+    """How many arrays have `inner` as their last axis, as they were declared: readers of what is made follow that."""
+    places = {p for s in statements for p in ((s.target, s.subscripts), *(r.args for r in s.expression.reads))}
+    return sum(bool(subscripts) and inner in subscripts[-1].names for _, subscripts in places)
 
 
 def _read_cost(array: Array, item: Op, inner: str, program: Program) -> float:

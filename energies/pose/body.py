@@ -54,6 +54,11 @@ class BodyModels:
     def __len__(self) -> int:
         return len(self.mean)
 
+    def chosen(self, models: ArrayLike) -> BodyModels:
+        """Some of them, by their numbers."""
+        rows = np.asarray(models, dtype=np.int64)
+        return BodyModels(self.mean[rows], self.shapes[rows], self.sigma[rows])
+
     @classmethod
     def of_file(cls, file: Mapping[str, Any], models: int = 3) -> BodyModels:
         """The mixture of so many models of the authors' parameters (arrays mu_3, e_3, sigma_3, ...)."""

@@ -28,7 +28,7 @@ All that is learnt are factors of fixed constants (`MultiCamera.weights`); their
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -113,6 +113,9 @@ EFFECTIVE = {
     A[i, c, x, p]: sp.Sum(cameras[c, x, d] * average_cameras[c, x, d] * rotation[i, d, p], d),
 }
 delta, rho = WIDTH * ir_reg[m], REGULARISER * hl_param[m]
+
+SHARED_WEIGHTS = ("cameras", "scale_regularizer", "scaling_coefficient")
+"""Not of one model; the others have a first axis over them."""
 
 LINEAR_WEIGHTS = (
     *(mean_pose, base_vectors, sigma_variance, lambda_0, lambda_scale, scale_regularizer, joint_weights, cameras),
@@ -390,6 +393,27 @@ class MultiCamera:
                 raise InputError(f"MultiCamera: {stored} must be {np.shape(start)} for these models; got {array.shape}")
             w[name] = array if array.ndim else float(array)
         return w
+
+    def of_models(self, models: ArrayLike, weights: Mapping[str, Any]) -> tuple[MultiCamera, dict[str, Any]]:
+        """The same with some of the models only, by their numbers, and weights for it.
+
+        The pose is the same where the others have no share: they need not be minimised.
+        """
+        rows = np.asarray(models, dtype=np.int64)
+        fewer, units = replace(self, bodies=self.bodies.chosen(rows)), self.units
+        scales = {
+            weight: units[unit] / fewer.units[unit]
+            for weight, unit in (
+                ("mean_pose", "pose_unit"),
+                ("base_vectors", "shape_unit"),
+                ("sigma_variance", "variance_unit"),
+            )
+        }
+        w = {
+            name: array if name in SHARED_WEIGHTS else np.asarray(array)[rows] * scales.get(name, 1.0)
+            for name, array in weights.items()
+        }
+        return fewer, w
 
     def data(self, points: ArrayLike, visible: ArrayLike, truth: ArrayLike | None = None) -> dict[str, Any]:
         """All data, of kernel and output, for detections in pixels; arguments as for `detections`."""

@@ -44,10 +44,11 @@ from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, ve
 from ...runtime.algebra import vectors
 from ...runtime.algebra.block_factors import FIRM
 from ...runtime.algebra.bordered import COUNT
-from ...runtime.algebra.factorisation import factor_shifted, solve, spectrum, squared_pivots
+from ...runtime.algebra.factorisation import factor_shifted, solve, solving_size, spectrum, squared_pivots
 from ...runtime.algebra.factorisation import solve_rows as solve_rows_in_blocks
 from ...runtime.algebra.linear_algebra import EPSILON, TINY, cholesky, cholesky_solve
 from ...runtime.algebra.trust_region import spectrum as dense_spectrum
+from ...runtime.kept_factors import HEAD
 
 # What became of an instance. LEFT_OUT and USED are also what the caller asks for; the last two stay inside.
 LEFT_OUT, USED, SHIFTED, NOT_FINITE, SINGULAR, INDEFINITE, UNDECIDED = 0, 1, 2, 3, 4, 5, 6
@@ -349,7 +350,8 @@ def _pack_free(h: DoublePointer, n: int, c: DoublePointer, p: int, active: Integ
 HESSIAN, SECOND = 0, 4
 TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH, DAMPING = range(8, 14)
 Y, Y_STRIDE, CURVATURE, CODES, OUT = range(14, 19)
-DIRECTIONS, TOTAL, EACH_ROW, ACTIVE, LAYOUT, LARGEST, FIRST_BLOCK = range(19, 26)
+DIRECTIONS, TOTAL, EACH_ROW, ACTIVE, LAYOUT, LARGEST = range(19, 25)
+FACTORS, KEPT, FACTORS_ROOM, FIRST_BLOCK = range(25, 29)
 
 
 def _prepared(problem: IntegerPointer, kernel: int, instance: int, own: DoublePointer) -> DoublePointer:
@@ -384,6 +386,7 @@ def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
     CURVATURE          (TOTAL, 2), second column: the lowest eigenvalue of the Hessian, or NaN where it is not known
     CODES              (TOTAL,): USED or LEFT_OUT on the way in, what became of the instance on the way out
     ACTIVE             (TOTAL, UNKNOWNS): 1 for each variable that a bound holds, else 0; or none
+    FACTORS            (KEPT, FACTORS_ROOM): factors that the minimisation has kept (kept_factors.py), undamped
     """
     n, damping, layout = problem[UNKNOWNS], doubles(problem)[DAMPING], integer_pointer_at(problem[LAYOUT])
     scratch = shifted(workspace, problem[HESSIAN + 3])
@@ -396,12 +399,19 @@ def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
             return instance
         if codes[instance] == LEFT_OUT:
             continue
+        direction = shifted(directions, instance * n)
+        if instance < problem[KEPT]:
+            kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
+            if kept[0] != 0.0:
+                vectors.copy(shifted(kept, HEAD), space, solving_size(layout, n))
+                solve(layout, space, n, direction)
+                codes[instance] = USED if is_finite(direction, n) else SINGULAR
+                continue
         lowest = curvature[2 * instance + 1]
         if n == 1 and abs(lowest) < math.inf:
             h[0] = lowest
         else:
             _evaluate(problem, HESSIAN, instance, work, workspace, scratch, work)
-        direction = shifted(directions, instance * n)
         if problem[ACTIVE] != 0:
             active = shifted(integer_pointer_at(problem[ACTIVE]), instance * n)
             codes[instance] = solve_free(layout, h, n, damping, lowest, direction, 1, space, active)

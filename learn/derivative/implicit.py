@@ -420,7 +420,7 @@ class _Pair:
         self._key = (second.evaluate.address, inputs.extents.tobytes())
         layout = layout_of(solution.kernel, inputs) if solution.held is None else NONE
         self.sizes = np.empty(0) if sizes is None else sizes
-        self._keep = packed, solution, codes, out, directions, layout
+        self._keep: tuple[Any, ...] = packed, solution, codes, out, directions, layout
         self._fields = (
             *self._prepared[0].fields,
             *self._prepared[1].fields,
@@ -441,7 +441,16 @@ class _Pair:
             0 if solution.held is None else address_of(solution.held),
             address_of(layout),
             0 if sizes is None else address_of(sizes),
+            *self._kept_factors(solution, damping),
         )
+
+    def _kept_factors(self, solution: Solution, damping: float) -> tuple[int, int, int]:
+        """Where the minimisation has kept factors of the matrices at hand: how many, and how large a row is."""
+        factors = solution.problem.factors
+        if factors is None or damping != 0.0 or not solution.kernel.quadratic or solution.y is not solution.problem.y:
+            return 0, 0, 0
+        self._keep = *self._keep, factors
+        return address_of(factors), *factors.shape
 
     def run(self, driver: Native, count: int, first_block: int = 0) -> None:
         problem = array("q", _PROBLEM.pack(*self._fields, first_block))

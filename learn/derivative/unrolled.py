@@ -6,7 +6,8 @@ computed at y (compiler/passes/irls.py). From grad_z M(y'; y, w) = 0, with a = d
     u = -A^-1 a,      dl/dy = d/dy (u . grad_z M),      dl/dw += d/dw (u . grad_z M)        at z = y'
 
 One factorisation and one call of the kernel `reweighting_adjoint` for each step, walked from the last to the first. The
-steps are made again from where the minimisation began, to the same bits; nothing but points is kept.
+steps are made again from where the minimisation began, to the same bits, unless their points and factors were kept
+(`minimise(keep_factors=True)`).
 
 Where the minimiser added to the diagonal of A, or shortened a step (runtime/irls.py), what it added and by how much it
 shortened count as constants.
@@ -37,9 +38,11 @@ from ...compiler.machine_code.native import Native, native
 from ...compiler.machine_code.signature import DoublePointer, IntegerPointer
 from ...energies.errors import InputError
 from ...runtime.algebra.blocks import layout_of
-from ...runtime.algebra.factorisation import solve
+from ...runtime.algebra.factorisation import solve, solving_size
 from ...runtime.algebra.linear_algebra import dot
+from ...runtime.algebra.vectors import copy
 from ...runtime.irls import reweight, solve_reweighted, space_for
+from ...runtime.kept_factors import HEAD, factors_room, kept_fields, padded, record_room
 from ...runtime.solution import Solution
 from .blocks import by_instances
 from .damped import LEFT_OUT, NOT_FINITE, USED, is_finite
@@ -226,6 +229,8 @@ def _run(
     sizes = np.zeros(len(rows))
     steps = np.ascontiguousarray(solution.integers[:, 0])
     longest = int(steps.max(initial=0))
+    own = solution.y is solution.problem.y
+    kept, kept_rows, kept_room = kept_fields(solution.problem.factors if own else None)
     packed = struct.pack(
         f"={FIELDS}q",
         *(number for p in prepared for number in p.fields),
@@ -246,6 +251,10 @@ def _run(
         count,
         address_of(layout),
         address_of(sizes),
+        address_of(solution.y),
+        0 if kept is None else address_of(kept),
+        kept_rows,
+        kept_room,
     )
     numbers = array("q", packed)
     n, p = inputs.m, inputs.p
@@ -268,7 +277,8 @@ def _run(
 REWEIGHTED, ADJOINT, FIRST, FIRST_ADJOINT = 0, 4, 8, 12
 TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH = range(16, 21)
 STARTS, STEPS, LONGEST, LAST, SLOPES, CODES, OUT, EACH_ROW, TOTAL, LAYOUT, SIZES = range(21, 32)
-FIELDS = 32
+ENDS, FACTORS, KEPT, FACTORS_ROOM = range(32, 36)
+FIELDS = 36
 
 
 def make_steps(
@@ -335,8 +345,13 @@ def walk_back(
     slope: DoublePointer,
     out: DoublePointer,
     memory: DoublePointer,
+    records: DoublePointer,
+    room: int,
 ) -> None:
-    """From dl/dy after `step` steps in `slope` to that after `first`; dl/dw is added to out + n."""
+    """From dl/dy after `step` steps in `slope` to that after `first`; dl/dw is added to out + n.
+
+    Where `room` is not 0, `records` of so many numbers have points and factors (kept_factors.py), and steps were whole.
+    """
     size = n + n * n
     here, space, newton = memory, shifted(memory, size), shifted(memory, size + space_for(n))
     full, pair = shifted(newton, n), shifted(newton, 2 * n)
@@ -345,14 +360,17 @@ def walk_back(
         y, scale = shifted(path, step * n), scales[step]
         if scale == 0.0:
             continue
-        if held:
+        if room > 0:
+            copy(shifted(records, step * room + 2 * padded(n)), space, solving_size(layout, n))
+            copy(shifted(records, step * room + padded(n)), shifted(space, n * n), n)
+        elif held:
             space = shifted(factors, step * (n * n + n))
         else:
             call_evaluate(reweighted, y, y, table, extents, instance, prepared, scratch, here)
             solve_reweighted(layout, here, n, space, newton)
         added = shifted(space, n * n)
         for i in range(n):
-            full[i] = y[n + i] if held else y[i] + newton[i]
+            full[i] = y[n + i] if held or room > 0 else y[i] + newton[i]
             pair[i] = -scale * slope[i]
             pair[n + i] = y[i]
             out[i] = 0.0
@@ -377,11 +395,16 @@ def back_to_first(
     slope: DoublePointer,
     out: DoublePointer,
     memory: DoublePointer,
+    factors: DoublePointer,
+    kept: bool,
 ) -> None:
-    """Add to `out` what dl/dy at y, the minimiser of the first system, is by the weights."""
+    """Add to `out` what dl/dy at y, the minimiser of the first system, is by the weights; its `factors` may be kept."""
     space, u = shifted(memory, n + n * n), shifted(memory, 2 * (n + n * n) + 3 * n)
-    call_evaluate(first, y, y, table, extents, instance, prepared, scratch, memory)
-    solve_reweighted(layout, memory, n, space, u)
+    if kept:
+        copy(factors, space, solving_size(layout, n))
+    else:
+        call_evaluate(first, y, y, table, extents, instance, prepared, scratch, memory)
+        solve_reweighted(layout, memory, n, space, u)
     for i in range(n):
         u[i] = -slope[i]
     solve(layout, space, n, u)
@@ -398,6 +421,8 @@ def _unrolled_slice(
     CODES              (TOTAL,): USED, or left out; NOT_FINITE where that comes out
     OUT                (blocks, WEIGHTS) or (TOTAL, WEIGHTS), zeros
     SIZES              (blocks,) or (TOTAL,), zeros: the largest |dl/dw|^2 of an instance
+    ENDS               (TOTAL, UNKNOWNS): the last points
+    FACTORS            (KEPT, FACTORS_ROOM): what the minimisation has kept (kept_factors.py)
     """
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
     n, p, longest = problem[UNKNOWNS], problem[WEIGHTS], problem[LONGEST]
@@ -405,7 +430,8 @@ def _unrolled_slice(
     own_first = shifted(own_adjoint, problem[ADJOINT + 3])
     own_first_adjoint = shifted(own_first, problem[FIRST + 3])
     scratch = shifted(own_first_adjoint, problem[FIRST_ADJOINT + 3])
-    held = problem[FIRST] != 0
+    held, layout = problem[FIRST] != 0, integer_pointer_at(problem[LAYOUT])
+    records = HEAD + factors_room(layout, n) if held else HEAD
     path = shifted(scratch, problem[SCRATCH])
     scales = shifted(path, (longest + 1) * n)
     out = shifted(scales, longest)
@@ -426,23 +452,32 @@ def _unrolled_slice(
                 out[k] = 0.0
             prepared = prepared_for(shifted(problem, REWEIGHTED), table, extents, instance, workspace)
             prepared_adjoint = prepared_for(shifted(problem, ADJOINT), table, extents, instance, own_adjoint)
-            made = steps[instance]
-            make_steps(
-                problem[REWEIGHTED],
-                table,
-                extents,
-                instance,
-                prepared,
-                scratch,
-                n,
-                integer_pointer_at(problem[LAYOUT]),
-                made,
-                held,
-                path,
-                scales,
-                factors,
-                memory,
-            )
+            made, room = steps[instance], 0
+            kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
+            if instance < problem[KEPT] and kept[0] == 1.0 + made:
+                room = record_room(layout, n)
+            if room > 0:
+                for k in range(made):
+                    copy(shifted(kept, records + k * room), shifted(path, k * n), n)
+                    scales[k] = 1.0
+                copy(shifted(double_pointer_at(problem[ENDS]), instance * n), shifted(path, made * n), n)
+            else:
+                make_steps(
+                    problem[REWEIGHTED],
+                    table,
+                    extents,
+                    instance,
+                    prepared,
+                    scratch,
+                    n,
+                    layout,
+                    made,
+                    held,
+                    path,
+                    scales,
+                    factors,
+                    memory,
+                )
             walk_back(
                 problem[REWEIGHTED],
                 problem[ADJOINT],
@@ -453,7 +488,7 @@ def _unrolled_slice(
                 prepared_adjoint,
                 scratch,
                 n,
-                integer_pointer_at(problem[LAYOUT]),
+                layout,
                 made,
                 max(0, made - problem[LAST]),
                 held,
@@ -463,6 +498,8 @@ def _unrolled_slice(
                 slope,
                 out,
                 memory,
+                shifted(kept, records),
+                room,
             )
             if held and made <= problem[LAST]:
                 prepared = prepared_for(shifted(problem, FIRST), table, extents, instance, own_first)
@@ -479,11 +516,13 @@ def _unrolled_slice(
                     prepared_adjoint,
                     scratch,
                     n,
-                    integer_pointer_at(problem[LAYOUT]),
+                    layout,
                     path,
                     slope,
                     shifted(out, n),
                     memory,
+                    shifted(kept, HEAD),
+                    room > 0,
                 )
             if not (is_finite(shifted(out, n), p) and is_finite(slope, n)):
                 codes[instance] = NOT_FINITE

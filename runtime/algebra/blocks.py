@@ -78,8 +78,8 @@ class Blocks:
     def memory(self) -> int:
         """How many numbers the factors and the vectors beside them take."""
         height, width = _padded(len(self.rest)), _padded(len(self.border))
-        work = max(width**2, self.largest**2)
-        return height * width + width**2 + work + self.entries + VECTORS * (height + width)
+        factors = (height + width) * width + self.entries
+        return factors + -factors % 8 + max(width**2, self.largest**2) + VECTORS * (height + width)
 
     @cached_property
     def cost(self) -> float:

@@ -57,11 +57,16 @@ FINE = 32.0 * EPSILON
 """How far apart the bounds of the lowest eigenvalue end, as a part of the largest one's size."""
 
 
+def solving_size(layout: IntegerPointer) -> int:
+    """How many numbers the factors are: R, W, and the V of all blocks, up to the end of a cache line."""
+    numbers = (layout[HEIGHT] + layout[WIDTH]) * layout[WIDTH] + layout[ENTRIES]
+    return numbers + (8 - numbers % 8) % 8
+
+
 def factor_size(layout: IntegerPointer) -> int:
-    """How many numbers the factors take: R, W, working memory, and the V of all blocks."""
-    height, width, largest_block = layout[HEIGHT], layout[WIDTH], layout[LARGEST]
-    work = max(width * width, largest_block * largest_block)
-    return height * width + width * width + work + layout[ENTRIES]
+    """How many numbers factorising takes: the factors, and working memory."""
+    width, largest_block = layout[WIDTH], layout[LARGEST]
+    return solving_size(layout) + max(width * width, largest_block * largest_block)
 
 
 # ---------------------------------------------------------------------------------------------- factors
@@ -124,9 +129,8 @@ def factor(layout: IntegerPointer, h: DoublePointer, n: int, shift: float, f: Do
     rest, border, height, width = layout[REST], layout[BORDER], layout[HEIGHT], layout[WIDTH]
     order, sizes = shifted(layout, TABLES), shifted(layout, TABLES + rest)
     places = shifted(sizes, layout[COUNT])
-    complement = shifted(f, height * width)
-    work = shifted(complement, width * width)
-    v = shifted(f, factor_size(layout) - layout[ENTRIES])
+    complement, work = shifted(f, height * width), shifted(f, solving_size(layout))
+    v = shifted(complement, width * width)
     at = 0
     for k in range(layout[COUNT]):
         size = sizes[k]
@@ -168,7 +172,7 @@ def solve(layout: IntegerPointer, f: DoublePointer, x: DoublePointer) -> None:
     """x <- (U'U)^-1 x, x in the order of U with zeros as padding (`gather`)."""
     height, width = layout[HEIGHT], layout[WIDTH]
     sizes = shifted(layout, TABLES + layout[REST])
-    blocks = shifted(f, factor_size(layout) - layout[ENTRIES])
+    blocks = shifted(f, (height + width) * width)
     v, last, below = blocks, shifted(x, height), x
     for k in range(layout[COUNT]):
         size = sizes[k]
@@ -202,7 +206,7 @@ def solve_rows(layout: IntegerPointer, f: DoublePointer, c: DoublePointer, p: in
     rest, border, height, width = layout[REST], layout[BORDER], layout[HEIGHT], layout[WIDTH]
     order, sizes = shifted(layout, TABLES), shifted(layout, TABLES + rest)
     places = shifted(sizes, layout[COUNT])
-    w, v = shifted(f, height * width), shifted(f, factor_size(layout) - layout[ENTRIES])
+    w, v = shifted(f, height * width), shifted(f, (height + width) * width)
     at = 0
     for k in range(layout[COUNT]):
         size = sizes[k]
@@ -269,10 +273,10 @@ def solve_vector(layout: IntegerPointer, f: DoublePointer, b: DoublePointer) -> 
 
 def squared_pivots(layout: IntegerPointer, f: DoublePointer, out: DoublePointer) -> None:
     """out <- the squares of the diagonal of U, in the order of H."""
-    rest, width = layout[REST], layout[WIDTH]
+    rest, height, width = layout[REST], layout[HEIGHT], layout[WIDTH]
     order, sizes = shifted(layout, TABLES), shifted(layout, TABLES + rest)
     places = shifted(sizes, layout[COUNT])
-    w, v = shifted(f, layout[HEIGHT] * width), shifted(f, factor_size(layout) - layout[ENTRIES])
+    w, v = shifted(f, height * width), shifted(f, (height + width) * width)
     at = 0
     for k in range(layout[COUNT]):
         size = sizes[k]

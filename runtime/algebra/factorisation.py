@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...compiler.machine_code.calling import call_blocks
 from ...compiler.machine_code.signature import DoublePointer, IntegerPointer
-from . import trust_region
+from . import bordered, trust_region
 from .bordered import BOUNDARY, COUNT, ENTRY, FACTOR, LOWEST, NEWTON, PIVOTS, SOLVE, SOLVE_ROWS, SPECTRUM, bounds_at
 from .linear_algebra import cholesky, cholesky_solve
 
@@ -31,6 +31,11 @@ def solve(layout: IntegerPointer, u: DoublePointer, n: int, b: DoublePointer) ->
         cholesky_solve(u, n, b)
     else:
         call_blocks(layout[ENTRY], SOLVE, layout, u, n, 0.0, 0.0, 0.0, u, u, b, 1)
+
+
+def solving_size(layout: IntegerPointer, n: int) -> int:
+    """How many numbers of what `factor` writes `solve` reads."""
+    return n * n if layout[COUNT] == 0 else bordered.solving_size(layout)
 
 
 def solve_rows(layout: IntegerPointer, u: DoublePointer, n: int, c: DoublePointer, p: int) -> None:

@@ -98,6 +98,51 @@ def test_our_own_minimisation_ends_where_many_steps_of_the_authors_do(scene):
     assert np.abs(three - expected).max() > 1e-4
 
 
+@pytest.mark.parametrize("solver", ["l2", "steps", "huber"])
+def test_gradients_have_the_same_bits_from_factors_that_were_kept(scene, solver, monkeypatch):
+    model, output = compiled(scene, solver)
+    _, _, points, visible, truth = scene
+    w, data, options = drawn(model), model.data(points, visible, truth), dict(model.options)
+    if solver == "huber":
+        options["reweightings"] = 2
+    slope = {"pose": np.random.default_rng(4).normal(size=(2, 17, 3))}
+
+    def gradient(solution):
+        if solver != "l2":
+            return wb.unrolled_gradient(output, solution, slope)
+        return wb.implicit_gradient(output, solution, slope, damping=0.0)
+
+    plain, kept = (wb.minimise(output, w, data, **options, keep_factors=keep) for keep in (False, True))
+    factors = kept.solutions[0].problem.factors
+    assert plain.solutions[0].problem.factors is None
+    assert len(factors) == 20 and (factors[:, 0] == (1 if solver == "l2" else 1 + options["reweightings"])).all()
+    np.testing.assert_array_equal(plain.outputs["pose"], kept.outputs["pose"])
+    expected, found = gradient(plain), gradient(kept)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+    monkeypatch.setattr("wiberg.runtime.kept_factors.MOST", 8 * 7 * factors.shape[1])
+    some = wb.minimise(output, w, data, **options, keep_factors=True)
+    assert len(some.solutions[0].problem.factors) == 7
+    for name, array in gradient(some).items():
+        np.testing.assert_array_equal(array, expected[name])
+    factors[:, 8:] *= 1.001  # they are what is read
+    assert not np.array_equal(gradient(kept)["mean_pose"], expected["mean_pose"])
+
+
+def test_models_without_a_share_can_be_left_out(scene):
+    model, output = compiled(scene, "l2")
+    _, _, points, visible, truth = scene
+    w = drawn(model)
+    w["exp_additive_model"] = np.array([[60.0], [1.0]])
+    poses = wb.minimise(output, w, model.data(points, visible, truth)).outputs["pose"]
+    fewer, own = model.of_models([1], w)
+    assert len(fewer.bodies) == 1
+    alone = wb.minimise(output, own, fewer.data(points, visible, truth)).outputs["pose"]
+    np.testing.assert_allclose(alone, poses, atol=1e-7)
+    both = wb.minimise(output, *(lambda m, v: (v, m.data(points, visible, truth)))(*model.of_models([1, 0], w)))
+    np.testing.assert_allclose(both.outputs["pose"], poses, atol=1e-7)
+
+
 def test_scores_and_shares_of_the_report(scene):
     model, output = compiled(scene, "l2")
     _, _, points, visible, truth = scene
