@@ -28,7 +28,7 @@ from pose_models import (
     untrained_of_one,
 )
 from pose_regression import REGRESSIONS, one_camera_by_regression
-from pose_training import OF_ONE_CAMERA, RECIPES, Examples, Recipe, learn
+from pose_training import OF_ONE_CAMERA, RATES, RECIPES, Examples, Recipe, learn
 from wiberg.energies import pose
 
 Floats = NDArray[np.float64]
@@ -202,7 +202,8 @@ def _recipe(options: argparse.Namespace, recipes: Any) -> Recipe:
     if options.optimiser != recipe.optimiser:
         recipe = replace(recipe, rate=None)  # rates are those of one optimiser
     fixed = {"seed": options.seed, "optimiser": options.optimiser, "damping": options.damping, "judged": options.loss}
-    return replace(recipe, only=tuple(options.only or ()), **(fixed | given))
+    recipe = replace(recipe, only=tuple(options.only or ()), **(fixed | given))
+    return recipe if recipe.rate is not None else replace(recipe, rate=RATES[recipe.optimiser])
 
 
 def reconstruct(options: argparse.Namespace) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def _curves(histories: Mapping[str, tuple[Any, Floats]]) -> Any:
         axes.plot(*smooth[name], color=colour, linewidth=2.0, label=f"{name}: {smooth[name][1][-1]:.1f} mm at the end")
     low = min(float(np.nanquantile(losses, 0.002)) for _, losses in histories.values())
     high = max(float(np.nanquantile(losses, 0.998)) for _, losses in histories.values())
-    axes.set_ylim(max(0.0, low - 0.08 * (high - low)), high + 0.05 * (high - low))
+    axes.set_ylim(max(0.0, low - 0.08 * (high - low)), high + 0.2 * (high - low))
     axes.set_xlim(0, max(float(np.max(steps)) for steps, _ in histories.values()))
     axes.set_xlabel("step")
     axes.set_ylabel("mean distance of joints in a batch, mm")

@@ -104,8 +104,8 @@ def test_the_recipe_of_the_paper_is_that_of_the_authors_code(training):
     assert (paper.every, paper.every_rotation, paper.lambda_scale) == (5, 1, 10.0)
     changed = recipe_of("--recipe", "paper", "--epochs", "2", "--rate", "0.01", "--lambda-scale", "0.5")
     assert (changed.epochs, changed.rate, changed.lambda_scale, changed.batch) == (2.0, 0.01, 0.5, 4)
-    assert recipe_of() == training.Recipe()
-    assert recipe_of("--recipe", "paper", "--optimiser", "sgd").rate is None
+    assert recipe_of() == training.Recipe(rate=0.015)
+    assert recipe_of("--recipe", "paper", "--optimiser", "sgd").rate == training.RATES["sgd"]
     with pytest.raises(wb.InputError, match="--every-rotation 0 must be above 0"):
         recipe_of("--every-rotation", "0")
 
