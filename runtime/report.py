@@ -174,7 +174,9 @@ def unknown_name(kernel: Any, inputs: Any, k: int) -> str:
 def _converged(one: _Instance) -> Told:
     small = f"the gradient norm {one.norm:.2g} is within gtol"
     curved = "the energy curves upwards in every direction: a minimum"
-    if not one.curvature > 0.0:
+    if one.curvature != one.curvature:  # NaN
+        curved = "no curvature is negative beyond rounding; the lowest was not looked for"
+    elif not one.curvature > 0.0:
         curved = (
             f"no curvature is negative beyond rounding; the lowest is {one.curvature:.2g}: a minimum that may be flat "
             "in some direction"
