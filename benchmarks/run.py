@@ -1,7 +1,7 @@
 """All benchmarks: what `make bench` runs. Each row gives our figure, the peer's, their ratio and what it must reach.
 
     python benchmarks/run.py [PART ...] [--json FILE]      speed, training, solvers, families, casadi, step, scaling,
-                                                           streaming, compiling, sparse
+                                                           streaming, compiling, sparse, pose
 
 Ratios are of the minima of interleaved repeats in one process; in brackets those of the medians. The two differ by what
 else the machine was doing: ratios under 1.3 prove nothing. Peers: the shared hand-written numba kernels (`../shared`,
@@ -25,7 +25,19 @@ from timing import Row, skipped
 HERE = Path(__file__).resolve().parent
 
 
-PARTS = ("speed", "training", "solvers", "families", "casadi", "step", "scaling", "streaming", "compiling", "sparse")
+PARTS = (
+    "speed",
+    "training",
+    "solvers",
+    "families",
+    "casadi",
+    "step",
+    "scaling",
+    "streaming",
+    "compiling",
+    "sparse",
+    "pose",
+)
 
 
 def script(section: str, name: str, *arguments: str) -> Iterator[Row]:
@@ -66,6 +78,8 @@ def rows(parts: list[str]) -> Iterator[Row]:
         yield from script("streaming", "streaming.py")
     if "sparse" in parts:
         yield from script("sparse, one core", "sparse.py", "--rows")
+    if "pose" in parts:
+        yield from script("pose, one core", "pose_peers.py")
     if "compiling" in parts:
         yield from compiling.rows()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,16 @@ def benchmarks() -> Iterator[tuple[ModuleType, ModuleType]]:
     yield energies, workloads
     sys.path.remove(str(FOLDER))
     for name in set(sys.modules) - before:
-        if name.split(".")[0] in ("energies", "workloads", "monte_carlo", "training", "speed", "timing", "compiling"):
+        if name.split(".")[0] in (
+            "energies",
+            "workloads",
+            "monte_carlo",
+            "training",
+            "speed",
+            "timing",
+            "compiling",
+            "pose_peers",
+        ):
             del sys.modules[name]
 
 
@@ -96,3 +107,50 @@ def test_bare_parts_of_a_training_step_move_weights_as_the_learner(
         moved, expected = np.asarray(learnt[weight]) - start, np.asarray(bare[weight]) - start
         assert np.abs(expected).max() > 0
         np.testing.assert_allclose(moved, expected, atol=1e-9 * np.abs(expected).max())
+
+
+def test_pose_against_jax_is_left_out_without_jax(
+    benchmarks: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pose_peers
+
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.delitem(sys.modules, "peers_pose_jax", raising=False)
+    (row,) = pose_peers.rows()
+    assert row.verdict == "skipped" and "jax" in row.note and "make bench-setup" in row.note
+
+
+def test_gradients_that_differ_stop_the_comparison_of_poses(benchmarks: tuple[ModuleType, ModuleType]) -> None:
+    import pose_peers
+
+    mine = (2.0, {"a": np.array([1.0, 2.0]), "b": np.zeros(2)})
+    near = (2.0, {"a": np.array([1.0, 2.0 + 1e-7]), "b": np.full(2, 1e-16)})
+    assert pose_peers.agree(mine, near, "near") < 1e-6
+    with pytest.raises(SystemExit, match="b differs by"):
+        pose_peers.agree(mine, (2.0, {"a": mine[1]["a"], "b": np.full(2, 1e-3)}), "far")
+
+
+PEERS_AGREE = """
+import jax, numpy as np, pose_peers, peers_pose_jax as peers
+from wiberg.energies import pose
+import pose_in_numpy
+bodies, average, seen, truth = pose_peers.frames_of_sample(1)
+for solver, ways in (("l2", peers.WAYS), ("steps", ["eliminated"])):
+    model = pose.MultiCamera(bodies, average, solver=solver, turns=pose.rotations(100, every=25))
+    weights, data = model.weights(), model.data(*seen, truth)
+    weights["lambda_scale"] = np.full((3, 1), 0.5)
+    frame = {name: data[name][0] for name in ("detections", "visible", "size")}
+    expected = pose_in_numpy.forward(weights, {**data, **frame}, solver)[0]
+    for way in ways:
+        found = peers.frame_pose(peers.on_device(weights), data, frame, solver, way)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+print("agree")
+"""
+
+
+def test_peers_of_poses_agree_with_numpy() -> None:
+    pytest.importorskip("jax", reason="JAX is not installed; make bench-setup")
+    paths = [str(FOLDER), str(FOLDER.parent / "tests"), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run([sys.executable, "-c", PEERS_AGREE], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "agree", done.stderr

@@ -136,3 +136,21 @@ def test_what_cannot_be_meant_is_refused():
     robust = wb.Energy(wb.held(t, 1) * t**2 + wb.pseudo_huber(t**2, 1), variables=[t])
     with pytest.raises(wb.UnsupportedError, match="beside parts that are held"):
         wb.minimise(wb.compile(robust, backend="reference"), start={"t": 1.0}, method="irls")
+
+
+def test_a_definite_last_system_is_converged_without_its_spectrum():
+    """Which is looked at when someone asks; an indefinite one is never called converged."""
+    t, u = sp.symbols("t u", real=True)
+    weight = wb.held(1 / sp.sqrt(1 + (x[i] - t) ** 2), 1)
+    for sign, converged in ((1, True), (-1, False)):
+        formula = sp.Sum(weight * (x[i] - t) ** 2, i) + sign * u**2
+        held = wb.Energy(formula, variables=[t, u], data=[x], candidates={t: 0, u: 0}, name="held")
+        kernel = wb.compile(held)
+        solution = wb.minimise(kernel, None, {"x": [1.0, 2.0, 3.0, 4.0, 100.0]}, method="irls", reweightings=60)
+        assert solution.converged == converged
+        assert np.isnan(solution.reals[:, 1]).all()
+        if converged:
+            off = np.array([1.0, 2.0, 3.0, 4.0, 100.0]) - solution.variables["t"]
+            assert solution.curvature == pytest.approx(min(2.0, 2 * (1 / np.sqrt(1 + off**2)).sum()))
+        else:
+            assert np.isnan(solution.curvature)
