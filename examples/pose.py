@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         command.add_argument("--model", default="untrained", help=f"a file, {', '.join(names)}")
     for command in (many, new, figures):
         command.add_argument("--every-rotation", type=int, default=1, help="minimise at every so many of 100 rotations")
+        command.add_argument("--lambda-scale", type=float, help="of untrained models: the weight of the reprojection")
         command.add_argument("--subject", help="S9 by default (S2 of CMU)" if command is not new else "all by default")
     for command in (many, new, learning):
         command.add_argument("--cameras", choices=("all", "monocular"), default="all")

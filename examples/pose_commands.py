@@ -54,6 +54,11 @@ def model_of(options: argparse.Namespace, name: str, poses: Floats, average: Flo
         model = untrained_of_one(poses, average, options.mixture, options.bodies)
     else:
         model = untrained(poses, average, options.solver, options.mixture, options.bodies)
+    if options.lambda_scale is not None:
+        if name != "untrained" or not options.lambda_scale > 0:
+            raise wb.InputError(f"--lambda-scale {options.lambda_scale} is a number above 0 for --model untrained")
+        scale = np.full(np.shape(model.weights["lambda_scale"]), options.lambda_scale)
+        model = replace(model, weights={**model.weights, "lambda_scale": scale})
     if options.every_rotation < 1:
         raise wb.InputError(f"--every-rotation {options.every_rotation} must be above 0")
     changes: dict[str, Any] = {"turns": pose.rotations(100, options.every_rotation)}

@@ -76,7 +76,7 @@ PAPER = Recipe(epochs=20, rate=0.05, falling=False, batch=4, every=5, every_rota
 RECIPES: Mapping[str, Recipe] = {"ours": Recipe(), "paper": PAPER}
 
 OF_ONE_CAMERA: Mapping[str, Recipe] = {
-    "ours": Recipe(epochs=0.5, rate=0.02, batch=16, lambda_scale=None),
+    "ours": Recipe(epochs=3.0, rate=0.02, batch=16, lambda_scale=None),
     "paper": replace(PAPER, batch=16),
 }
 """A frame is four examples for them."""
