@@ -44,6 +44,8 @@ def model_of(options: argparse.Namespace, name: str, poses: Floats, average: Flo
     """The model that a command asks for, by name or file, for a rig; untrained, its bodies are of poses or --bodies."""
     if name not in NAMED:
         model = load_model(Path(name))
+        if options.cameras == "monocular" and not isinstance(model, OneCamera):
+            raise wb.InputError(f"--cameras monocular: {name} is a model of several cameras; leave it out")
     elif name != "untrained":
         if options.cameras == "monocular":
             raise wb.InputError(f"--model {name} of the authors is of several cameras")

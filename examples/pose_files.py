@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import wiberg as wb
@@ -28,14 +29,15 @@ def read(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """
     try:
         with np.load(path) as file:
-            missing = [name for name in names if name not in file]
-            if missing:
-                raise wb.InputError(f"{path}: has no array {', '.join(missing)}; see docs/pose.md for what is needed")
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise wb.InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise wb.InputError(f"{path}: is no npz file of arrays ({error})") from None
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise wb.InputError(f"{path}: has no array {', '.join(missing)}; see docs/pose.md for what is needed")
+    return arrays
 
 
 def checked_for_writing(path: Path) -> Path:

@@ -102,7 +102,7 @@ def read_frames(path: Path | None, joints: str | None = None) -> Frames:
     if path is None:
         return cmu_frames()
     file = read(path, ("det2d",))
-    given = np.asarray(file["det2d"], dtype=np.float64)
+    given = _numbers(path, file, "det2d")
     if given.ndim != 4 or given.shape[2:] not in ((16, 2), (17, 2)):
         raise wb.InputError(f"{path}: det2d must be (N, C, 16 or 17, 2); it is {given.shape}")
     if joints is None and given.shape[2] == 17:
@@ -119,17 +119,26 @@ def read_frames(path: Path | None, joints: str | None = None) -> Frames:
     subject = np.full(count, "-") if who is None else np.array([f"S{k}" if k.dtype.kind in "iu" else k for k in who])
     action = np.full(count, "-") if what is None else np.asarray(what)
     try:
+        if np.min(number, initial=0) < 0:
+            raise IndexError
         subject, action = subject[number], action[number]
     except IndexError:
         raise wb.InputError(f"{path}: seq, subjects and actions do not fit {count} frames") from None
     return Frames(path.name, points, visible, _average(path, file, cameras), truth, size, subject, action)
 
 
+def _numbers(path: Path, file: Mapping[str, Any], name: str) -> Floats:
+    try:
+        return np.asarray(file[name], dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise wb.InputError(f"{path}: {name} is no array of numbers ({error})") from None
+
+
 def _fitting(path: Path, file: Mapping[str, Any], name: str, *shapes: tuple[int, ...]) -> Floats | None:
     """An array of the file, if it is there, of one of these shapes."""
     if name not in file:
         return None
-    array = np.asarray(file[name], dtype=np.float64)
+    array = _numbers(path, file, name)
     if array.shape not in shapes:
         raise wb.InputError(
             f"{path}: {name} must be {' or '.join(map(str, shapes))}, as det2d says; it is {array.shape}"
@@ -142,7 +151,7 @@ def _average(path: Path, file: Mapping[str, Any], cameras: int) -> Floats:
     name = "cam_R" if "cam_R" in file else "cameras"
     if name not in file:
         raise wb.InputError(f"{path}: has no rotations of cameras: cam_R (..., C, 3, 3) or cameras (C, 3, 3)")
-    turns = np.asarray(file[name], dtype=np.float64)
+    turns = _numbers(path, file, name)
     if turns.ndim < 3 or turns.shape[-3:] != (cameras, 3, 3):
         raise wb.InputError(f"{path}: {name} must be (..., {cameras}, 3, 3), as det2d says; it is {turns.shape}")
     average = turns.reshape(-1, cameras, 3, 3).mean(axis=0)

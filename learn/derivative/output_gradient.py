@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from ...compiler.kernel import Kernel
 from ...energies.errors import InputError, InputTypeError, NameMissingError, NumericalError, nearest
 from ...runtime.solution import Solution
-from ..output import Output, OutputSolution
+from ..output import Output, OutputSolution, instances_of
 from .blocks import blocked_sum
+from .implicit import not_finite
 
 Floats = NDArray[np.float64]
 Arrays = Mapping[str, ArrayLike]
@@ -77,7 +78,7 @@ def output_gradient(
 ) -> dict[str, Any]:
     """dl/dw through all minima of an output, as `through` gives it for each kernel from dl/dy, and directly."""
     check_output(output, solution, who)
-    each, direct = minima_slopes(solution, loss_gradient, who)
+    each, direct = minima_slopes(solution, loss_gradient, who, _finite(solution))
     total: dict[str, Any] = {
         name: np.zeros(np.shape(solution.w[name])) for name in output.weights if name in solution.w
     }
@@ -87,6 +88,16 @@ def output_gradient(
     for name, rows in direct.items():
         total[name] = total[name] + (rows if np.ndim(rows) == np.ndim(solution.w[name]) else blocked_sum(rows))
     return {name: float(array) if np.ndim(array) == 0 else array for name, array in total.items()}
+
+
+def _finite(solution: OutputSolution) -> NDArray[np.bool_] | None:
+    """Which instances have minima at all, (B,); None where there is no batch."""
+    if solution.batch is None:
+        return None
+    used = np.ones(solution.batch, dtype=bool)
+    for one in solution.solutions:
+        used &= ~not_finite(one).reshape(instances_of(one), -1).any(axis=1)
+    return used
 
 
 def output_jacobian(output: Output, solution: OutputSolution, damping: float) -> Floats:

@@ -1,5 +1,7 @@
 """Outputs of minima: values against NumPy, every derivative of the chain against differences of re-minimised points."""
 
+import warnings
+
 import numpy as np
 import pytest
 import sympy as sp
@@ -313,3 +315,22 @@ def test_both_gradients_in_one_pass_are_those_of_two(pair, seed):
     by_variables, by_weights = kernel.gradients(point, own, given)
     np.testing.assert_allclose(by_variables, kernel.gradient(point, own, given), rtol=1e-12)
     np.testing.assert_allclose(by_weights, kernel.weight_gradient(point, own, given), rtol=1e-12)
+
+
+def test_an_instance_that_is_not_finite_adds_nothing_directly_either():
+    n = sp.Symbol("n", integer=True, positive=True)
+    i, x, b = sp.Idx("i", n), sp.IndexedBase("x", shape=(n,)), sp.Symbol("b", positive=True)
+    t, s, mean = sp.Symbol("t", real=True), sp.Symbol("s", positive=True), sp.Symbol("mean", real=True)
+    each = wb.Energy(sp.Sum(wb.pseudo_huber((x[i] - t) ** 2, s), i), variables=[t], weights=[s], data=[x])
+    output = wb.Output({mean: b * t**2}, minima=wb.compile(each, backend="reference"), weights=[b])
+    rows = np.array([[0.0, 1.0, 5.0], [np.nan, 1.0, 2.0], [3.0, 4.0, 9.0]])
+    weights, start = {"s": 0.7, "b": 2.0}, {"t": 0.5}
+    for method in ("irls", "trust-region"):
+        options = {"start": start, "check": False, "method": method}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bad = wb.minimise(output, weights, {"x": rows}, **options)
+            found = wb.implicit_gradient(output, bad, {"mean": np.ones(3)}, damping=0.0)
+        good = wb.minimise(output, weights, {"x": rows[[0, 2]]}, **options)
+        wanted = wb.implicit_gradient(output, good, {"mean": np.ones(2)}, damping=0.0)
+        assert found == pytest.approx(wanted, rel=1e-12)
