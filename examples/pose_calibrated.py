@@ -202,7 +202,7 @@ def _cameras(path: Path, file: Mapping[str, Any], cameras: int, subject: NDArray
     if several:
         unknown = sorted(set(subject) - set(known))
         if unknown:
-            whose = ", ".join(unknown)
+            whose = "frames without a subject" if unknown == ["-"] else ", ".join(unknown)
             raise wb.InputError(f"{path}: cam_R is of {len(file['cam_R'])} rigs, cam_subjects has none of {whose}")
         rig = np.array([np.flatnonzero(known == one)[0] for one in subject], dtype=np.int64)
     arrays = []
@@ -365,6 +365,8 @@ def learn(frames: Frames, recipe: Recipe, path: Path | None = None, *, progress:
         with warnings.catch_warnings():  # with one component nothing depends on its prior
             warnings.simplefilter("ignore", wb.ZeroGradientWarning)
             learner.fit(batch, steps=steps - learner.steps, progress=progress, checkpoint=path)
+    elif path is not None and not path.exists():
+        learner.save(path)
     made.weights = dict(learner.weights)
     return made
 
@@ -481,7 +483,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         raise wb.InputError(f"model b is robust; --solver {options.solver} is for model a")
     checked_for_writing(options.model_out)
     every = _frames(options).with_truth()
-    without = options.without or [_test_subject(every)]
+    without = options.without or sorted({_test_subject(every)} & set(every.subject))
     asked = {field.name: getattr(options, field.name) for field in fields(Recipe)}
     recipe = Recipe(**{name: value for name, value in asked.items() if value is not None})
     learnt = every.without(*without)
