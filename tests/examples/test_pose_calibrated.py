@@ -198,3 +198,21 @@ def test_rigs_of_more_cameras_than_the_model_are_refused(program, model_file, ar
     with pytest.raises(SystemExit):
         run(program, "reconstruct", model_file, tmp_path, of_cameras(arrays, [0, 1, 2, 3, 0]))
     assert "data.npz has 5 cameras, the model is of 4 at most" in capsys.readouterr().err
+
+
+def test_people_of_no_frames_are_empty_and_what_does_not_settle_is_said(program, model_file, arrays):
+    people = importlib.import_module("pose_people")
+    made = program.Reconstruction.load(Path(model_file))
+    bones = people.SharedBones(made.model, made.weights, program.GTOL)
+    assert bones.people({}, np.array([])).poses.shape == (0, 17, 3)
+    minimised = np.zeros((4, 17, 3)), np.ones((4, 16)), np.zeros((4, 1, 17, 3)), np.array([True, False, True, True])
+    bones._minimise = lambda data, lengths, *rest: (minimised[0], lengths + 0.1, *minimised[2:])
+    people_of_two = np.array(["one", "one", "one", "two"])
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(wb.UnconvergedWarning) as said:
+        patch.setattr(people, "LEAST", 2)
+        bones.people({"size": np.ones(4)}, people_of_two)
+    texts = [str(warning.message) for warning in said]
+    assert texts == [
+        "poses of people: lengths of bones of 1 of 2 people still move after 20 rounds",
+        "poses of people: minimisations of 1 of 4 frames did not converge",
+    ]
