@@ -22,7 +22,8 @@ import pose_start
 import pose_triangulation
 import wiberg as wb
 from numpy.typing import NDArray
-from pose_files import TEST_SUBJECT, answer, read, turned_poses
+from pose_files import TEST_SUBJECT, answer, checked_for_writing, read, turned_poses, write
+from pose_frames import JOINTS, _fitting
 from pose_people import SharedBones
 from wiberg.energies import pose
 from wiberg.energies.pose import synthetic, triangulation
@@ -50,13 +51,15 @@ ELLIPSOIDS = {0.5: 2.366, 0.9: 6.251, 0.99: 11.345}
 class Frames:
     """N frames of several people, seen by calibrated cameras.
 
+    form       whose joints detections are, of `pose.to_joints`; detected: which of ours those are
     cameras    of every frame (N, C, ...)
-    points     (N, C, K, 2) detections in pixels; visible (N, C, K) which there are; detected: which joints they are
+    points     (N, C, K, 2) detections in pixels; visible (N, C, K) which there are
     truth      (N, 17, 3), mm in the world; NaN where it is not known
     subject    (N,), action (N,) and sequence (N,), as texts
     """
 
     name: str
+    form: str
     detected: tuple[int, ...]
     cameras: pose.Cameras
     points: Floats
@@ -87,9 +90,35 @@ class Frames:
         found = {name: getattr(self, name)[rows] for name in arrays}
         return replace(self, cameras=self.cameras.chosen(rows), **found)
 
+    def with_truth(self) -> Frames:
+        """Those that can teach and judge."""
+        known = np.flatnonzero(np.isfinite(self.truth).all(axis=(1, 2)))
+        if not len(known):
+            raise wb.InputError(f"{self.name}: no frame has a true pose (joints3d)")
+        return self.chosen(known)
+
+    def fitted(self, model: pose.Calibrated) -> Frames:
+        """The same for a model: joints and cameras that it knows and these frames lack are there, and see nothing."""
+        count, cameras = self.points.shape[:2]
+        if cameras > model.cameras:
+            raise wb.InputError(f"{self.name} has {cameras} cameras, the model is of {model.cameras} at most")
+        joints = [joint for joint in self.detected if joint in model.detected]
+        source = [self.detected.index(joint) for joint in joints]
+        target = [model.detected.index(joint) for joint in joints]
+        points = np.zeros((count, model.cameras, len(model.detected), 2))
+        visible = np.zeros(points.shape[:3])
+        points[:, :cameras, target], visible[:, :cameras, target] = (
+            self.points[:, :, source],
+            self.visible[:, :, source],
+        )
+        standing = np.minimum(np.arange(model.cameras), cameras - 1)
+        rigs = pose.Cameras(*(getattr(self.cameras, field.name)[:, standing] for field in fields(self.cameras)))
+        return replace(self, detected=model.detected, cameras=rigs, points=points, visible=visible)
+
     def features(self, model: pose.Calibrated) -> pose.Features:
         """What the energy reads."""
-        return pose_triangulation.features(model, self.cameras, self.points, self.visible, self.subject)
+        fitted = self.fitted(model)
+        return pose_triangulation.features(model, fitted.cameras, fitted.points, fitted.visible, fitted.subject)
 
 
 def cmu_frames(seed: int = 0) -> Frames:
@@ -101,27 +130,92 @@ def cmu_frames(seed: int = 0) -> Frames:
     rig = pose.Cameras(ring.rotation, ring.position, np.array(synthetic.FOCAL), np.array(synthetic.CENTRE))
     cameras = _of_every_frame(rig, np.zeros(len(truth), dtype=np.int64))
     arrays = (points[:, :, detected], visible[:, :, detected], truth)
-    return Frames("CMU", tuple(detected), cameras, *arrays, subject, action, names)
+    return Frames("CMU", "h36m", tuple(detected), cameras, *arrays, subject, action, names)
 
 
-def mocap_frames(path: Path) -> Frames:
-    """Frames of a file with det2d (MPII), seq, seq_subject, cameras of every subject, and joints3d if it is known."""
-    cameras = ("cam_R", "cam_T", "cam_f", "cam_c", "cam_k", "cam_p")
-    file = read(path, ("det2d", "seq", "seq_subject", "seq_action", "seq_names", "cam_subjects", *cameras))
-    points, visible = pose.to_joints(file["det2d"], "mpii")
-    detected = tuple(sorted(pose.MPII.values()))
-    number = file["seq"]
-    who = file["seq_subject"][number]
-    known = list(file["cam_subjects"])
-    if not set(who) <= set(known):
-        raise wb.InputError(f"{path}: cam_subjects has no cameras of subject {sorted(set(who) - set(known))[0]}")
-    rigs = pose.Cameras(*(np.asarray(file[name], dtype=np.float64) for name in cameras))
-    truth = np.asarray(file.get("joints3d", np.full((len(points), 17, 3), np.nan)), dtype=np.float64)
-    arrays = (points[:, :, list(detected)], visible[:, :, list(detected)], truth)
-    rig = np.array([known.index(k) for k in who], dtype=np.int64)
-    subject = np.array([f"S{k}" for k in who])
-    texts = (subject, file["seq_action"][number], file["seq_names"][number])
-    return Frames("Human3.6M", detected, rigs.chosen(rig), *arrays, *texts)
+CAMERAS = {"cam_R": (3, 3), "cam_T": (3,), "cam_f": (2,), "cam_c": (2,), "cam_k": (3,), "cam_p": (2,)}
+"""Arrays of cameras, as `pose.Cameras` takes them, and their shapes after (C,) or (S, C)."""
+
+
+def mocap_frames(path: Path, joints: str | None = None) -> Frames:
+    """Frames of a file; `joints` says which order 17 of them are in.
+
+    det2d             (N, C, K, 2) as for pose_frames.py; so visible and joints3d, if they are there
+    cam_R, cam_T      (C, ...) of one rig, or (S, C, ...) of those of S people, whom cam_subjects (S,) names; cam_f,
+                      cam_c, cam_k and cam_p alike
+    seq               (N,), if there are sequences: numbers in seq_subject, and in seq_action and seq_names if given
+    subject, action   (N,), if there are none; without either all frames show one person
+
+    Raises
+    ------
+    InputError
+        If arrays are missing, or what they hold does not fit.
+    """
+    file = read(path, ("det2d", *CAMERAS))
+    given = np.asarray(file["det2d"], dtype=np.float64)
+    if given.ndim != 4 or given.shape[1] == 0 or given.shape[2:] not in ((16, 2), (17, 2)):
+        raise wb.InputError(f"{path}: det2d must be (N, C, 16 or 17, 2); it is {given.shape}")
+    if joints is None and given.shape[2] == 17:
+        raise wb.InputError(f"{path}: 17 joints may be COCO's or Human3.6M's; say --joints coco or --joints h36m")
+    form, count = joints or "mpii", len(given)
+    points, visible = pose.to_joints(given, form, _fitting(path, file, "visible", given.shape[:3]))
+    there = np.flatnonzero(pose.to_joints(np.zeros(given.shape[2:]), form)[1])
+    truth = _fitting(path, file, "joints3d", (count, 17, 3))
+    truth = np.full((count, 17, 3), np.nan) if truth is None else truth
+    subject, action, sequence = _labels(path, file, count)
+    cameras = _cameras(path, file, given.shape[1], subject)
+    detected = tuple(int(joint) for joint in there)
+    arrays = (points[:, :, there], visible[:, :, there], truth)
+    return Frames(path.name, form, detected, cameras, *arrays, subject, action, sequence)
+
+
+def _labels(path: Path, file: Mapping[str, Any], count: int) -> tuple[Any, Any, Any]:
+    """Subject, action and sequence of each frame, as texts; "-" where nothing says."""
+    names = ("seq_subject", "seq_action", "seq_names") if "seq" in file else ("subject", "action", "")
+    number = np.asarray(file.get("seq", np.arange(count)))
+    found = []
+    for name in names:
+        if name not in file:
+            found.append(np.full(count, "-"))
+            continue
+        texts = _texts(file[name])
+        fits = number.shape == (count,) and number.dtype.kind in "iu" and ("seq" in file or len(texts) == count)
+        if not fits or (count and not 0 <= number.min() <= number.max() < len(texts)):
+            raise wb.InputError(
+                f"{path}: {'seq, ' if 'seq' in file else ''}subjects and actions do not fit {count} frames"
+            )
+        found.append(texts[number])
+    subject, action, sequence = found
+    return subject, action, sequence
+
+
+def _texts(labels: Any) -> NDArray[np.str_]:
+    """Texts as they are; of numbers of people, S and the number."""
+    given = np.ravel(labels)
+    return np.array([f"S{k}" for k in given] if given.dtype.kind in "iu" else given, dtype=np.str_)
+
+
+def _cameras(path: Path, file: Mapping[str, Any], cameras: int, subject: NDArray[np.str_]) -> pose.Cameras:
+    """The cameras of every frame: of its subject's rig, or of the only one."""
+    known = _texts(file.get("cam_subjects", ()))
+    several, rig = np.ndim(file["cam_R"]) == 4 and len(file["cam_R"]) > 1, np.zeros(len(subject), dtype=np.int64)
+    if several:
+        unknown = sorted(set(subject) - set(known))
+        if unknown:
+            whose = "frames without a subject" if unknown == ["-"] else ", ".join(unknown)
+            raise wb.InputError(f"{path}: cam_R is of {len(file['cam_R'])} rigs, cam_subjects has none of {whose}")
+        rig = np.array([np.flatnonzero(known == one)[0] for one in subject], dtype=np.int64)
+    arrays = []
+    for name, last in CAMERAS.items():
+        shape = (cameras, *last)
+        shapes = [(len(known), *shape)] if several else [shape, (1, *shape)]
+        array = np.reshape(_fitting(path, file, name, *shapes), (-1, *shape))[rig]
+        if not np.isfinite(array).all():
+            raise wb.InputError(f"{path}: {name} has NaN or infinite entries")
+        arrays.append(array)
+    if not np.abs(arrays[0] @ np.swapaxes(arrays[0], -1, -2) - np.eye(3)).max(initial=0.0) < 0.01:
+        raise wb.InputError(f"{path}: cam_R are no rotations")
+    return pose.Cameras(*arrays)
 
 
 def _of_every_frame(rig: pose.Cameras, rows: NDArray[np.int64]) -> pose.Cameras:
@@ -182,10 +276,6 @@ class Reconstruction:
 
         Covariances are those of joints about the mean of all joints, NaN unless `deviations`.
         """
-        if frames.detected != self.model.detected:
-            raise wb.InputError(
-                f"the model knows detections of joints {self.model.detected}, the frames have {frames.detected}"
-            )
         found, spread = np.full((len(frames), 17, 3), np.nan), np.full((len(frames), 17, 3, 3), np.nan)
         features = frames.features(self.model)
         status = features.status
@@ -234,7 +324,8 @@ GTOL = 1e-5
 
 
 def learn(frames: Frames, recipe: Recipe, path: Path | None = None, *, progress: bool = False) -> Reconstruction:
-    """Start in closed form and learn; PATH, if it is there, is gone on from."""
+    """Start in closed form and learn, from frames that have a truth; PATH, if it is there, is gone on from."""
+    frames = frames.with_truth()
     frames = frames.chosen(np.arange(0, len(frames), recipe.every))
     model = pose.Calibrated(frames.detected, recipe.components, frames.points.shape[1])
     features = frames.features(model)
@@ -274,6 +365,8 @@ def learn(frames: Frames, recipe: Recipe, path: Path | None = None, *, progress:
         with warnings.catch_warnings():  # with one component nothing depends on its prior
             warnings.simplefilter("ignore", wb.ZeroGradientWarning)
             learner.fit(batch, steps=steps - learner.steps, progress=progress, checkpoint=path)
+    elif path is not None and not path.exists():
+        learner.save(path)
     made.weights = dict(learner.weights)
     return made
 
@@ -304,7 +397,7 @@ def triangulated(frames: Frames, method: Any) -> Floats:
     rays = triangulation.Rays.of(frames.cameras, frames.points, frames.visible)
     found = np.full((len(frames), 17, 3), np.nan)
     found[:, list(frames.detected)] = method(rays)
-    if frames.name == "Human3.6M":
+    if frames.form == "mpii":
         found[:, 7] = np.nan  # MPII's thorax, a third of a metre above the spine
     return found
 
@@ -353,7 +446,9 @@ class Calibration:
 
     @classmethod
     def of(cls, found: Floats, truth: Floats, spread: Floats) -> Calibration:
-        """Of poses and truths (N, 17, 3) and covariances (N, 17, 3, 3) about the mean joint, mm^2."""
+        """Of poses and truths (N, 17, 3), covariances (N, 17, 3, 3) about the mean joint, mm^2; whole poses count."""
+        whole = np.isfinite(found).all(axis=(1, 2)) & np.isfinite(spread).all(axis=(1, 2, 3))
+        found, truth, spread = found[whole], truth[whole], spread[whole]
         off = (found - found.mean(axis=1, keepdims=True)) - (truth - truth.mean(axis=1, keepdims=True))
         squared = (off * np.linalg.solve(spread, off[..., None])[..., 0]).sum(axis=-1)
         predicted = np.sqrt(np.trace(spread, axis1=-2, axis2=-1)).ravel()
@@ -384,8 +479,11 @@ class Calibration:
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
-    every = _frames(options.file)
-    without = options.without or [TEST_SUBJECT[every.name]]
+    if options.solver != "huber":
+        raise wb.InputError(f"model b is robust; --solver {options.solver} is for model a")
+    checked_for_writing(options.model_out)
+    every = _frames(options).with_truth()
+    without = options.without or sorted({_test_subject(every)} & set(every.subject))
     asked = {field.name: getattr(options, field.name) for field in fields(Recipe)}
     recipe = Recipe(**{name: value for name, value in asked.items() if value is not None})
     learnt = every.without(*without)
@@ -395,31 +493,24 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def evaluate(options: argparse.Namespace) -> dict[str, Any]:
-    every = _frames(options.file)
-    subject = options.subject or TEST_SUBJECT[every.name]
+    every = _frames(options).with_truth()
+    subject = options.subject or _test_subject(every)
     model, frames = Reconstruction.load(Path(options.model)), every.of(subject)
     notes = wb.Learner.read_notes(options.model)
     if subject in notes["subjects"]:
         print(f"note: {options.model} was learnt from {subject}, too")
-    learnt = every.of(*notes["subjects"]).chosen
-    learnt = learnt(np.arange(0, len(every.of(*notes["subjects"])), notes["recipe"]["every"]))
-    features = learnt.features(model.model)
     found, status, spread = model.poses(frames, deviations=True)
-    start = Reconstruction(model.model, pose_start.start(model.model, learnt.truth, features))
-    named = Reconstruction(model.model, pose_start.identity_weights(model.model, learnt.truth, features))
+    good = status == pose.Frame.ENOUGH
+    if not good.any():
+        raise wb.InputError(f"no frame of {subject} has enough detections: {_listed(pose.counts(status))}")
     rows = {
         "linear triangulation, joints detected": triangulated(frames, pose_triangulation.linear),
         "robust triangulation, joints detected": triangulated(frames, pose_triangulation.robust),
-        "robust triangulation and ridge regression": ridge(learnt, frames),
-        "energy, untrained": named.poses(frames)[0],
-        "energy, L and o in closed form": start.poses(frames)[0],
+        **simpler(every, frames, model.model, notes),
         "energy, learnt": found,
         "energy, learnt; bones moved to medians": pose.steadied(found, frames.subject),
         "energy, learnt; bones of a person shared": model.poses_of_people(frames, options.stiffness),
     }
-    good = status == pose.Frame.ENOUGH
-    if not good.any():
-        raise wb.InputError(f"no frame of {subject} has six joints in two cameras")
     true_place = good & ~np.isin(frames.sequence, SHIFTED)
     print(f"{subject}: {good.sum():,} of {len(frames):,} frames have enough detections; mean errors in mm")
     print(f"  {'':<44} centred  root-relative  absolute")
@@ -427,7 +518,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     for name, poses in rows.items():
         errors = Errors.of(poses, frames.truth)
         own = [errors.centred[good], errors.root_relative[good], errors.absolute[true_place]]
-        table[name] = [float(np.nanmean(error)) for error in own]
+        table[name] = [float(_mean(error, axis=0)) for error in own]
         print(f"  {name:<44} {table[name][0]:7.2f} {table[name][1]:14.2f} {table[name][2]:9.2f}")
     *_, (best, poses) = rows.items()
     sure = Calibration.of(found[good], frames.truth[good], spread[good])
@@ -437,35 +528,80 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     for action in sorted(set(frames.action)):
         own = good & (frames.action == action)
         if own.any():
-            by_action[str(action)] = float(errors.centred[own].mean())
-            print(f"  {action:<44} {by_action[action]:7.2f} {errors.root_relative[own].mean():14.2f} {own.sum():9,}")
+            by_action[str(action)] = float(_mean(errors.centred[own], axis=0))
+            relative = float(_mean(errors.root_relative[own], axis=0))
+            print(f"  {action:<44} {by_action[action]:7.2f} {relative:14.2f} {own.sum():9,}")
     centred, relative, absolute = table[best]
-    return {
+    result = {
         "euclidean_mm": centred,
         "root_relative_mm": relative,
         "absolute_mm": absolute,
         "by_action": by_action,
         "frames": int(good.sum()),
+        "status": pose.counts(status),
         "coverage": sure.coverage,
         "uncertainty": asdict(sure),
         "table": table,
     }
+    return {name: _finite(value) for name, value in result.items()}
+
+
+def simpler(every: Frames, frames: Frames, model: pose.Calibrated, notes: Mapping[str, Any]) -> dict[str, Floats]:
+    """Poses (N, 17, 3) by what needs the frames that a model was learnt from, by name; none if these are not there."""
+    missing = sorted(set(notes["subjects"]) - set(every.subject))
+    if missing:
+        print(f"without ridge regression and closed forms: no frames of {', '.join(missing)}, whom they learn from")
+        return {}
+    learnt = every.of(*notes["subjects"])
+    learnt = learnt.chosen(np.arange(0, len(learnt), notes["recipe"]["every"]))
+    features = learnt.features(model)
+    try:
+        start = Reconstruction(model, pose_start.start(model, learnt.truth, features))
+        named = Reconstruction(model, pose_start.identity_weights(model, learnt.truth, features))
+    except wb.InputError as error:
+        print(f"without ridge regression and closed forms: {error}")
+        return {}
+    return {
+        "robust triangulation and ridge regression": ridge(learnt, frames),
+        "energy, untrained": named.poses(frames)[0],
+        "energy, L and o in closed form": start.poses(frames)[0],
+    }
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can say: None for numbers that are not known."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def reconstruct(options: argparse.Namespace) -> dict[str, Any]:
-    frames, model = _frames(options.file), Reconstruction.load(Path(options.model))
-    found, status, spread = model.poses(frames, deviations=True)
+    if options.solver != "huber":
+        raise wb.InputError(f"model b is robust; --solver {options.solver} is for model a")
+    checked_for_writing(options.out)
+    frames, model = _frames(options), Reconstruction.load(Path(options.model))
+    _, status, spread = model.poses(frames, deviations=True)
     found = model.poses_of_people(frames, options.stiffness)
     deviation = np.sqrt(np.trace(spread, axis1=-2, axis2=-1))
-    names = np.array([pose.Frame(s).name for s in status])
-    np.savez(options.out, pose_mm=found, status=names, deviation_mm=deviation, subject=frames.subject)
-    counts = {str(name): int((names == name).sum()) for name in sorted(set(names))}
-    print(f"{options.out}: {', '.join(f'{count:,} frames {name}' for name, count in counts.items())}")
+    names = np.array([member.name for member in pose.Frame])[status]
+    write(options.out, {"pose_mm": found, "status": names, "deviation_mm": deviation, "subject": frames.subject})
+    counts = pose.counts(status)
+    print(f"{options.out}: {_listed(counts) or 'no frames'}")
     return {"frames": len(frames), "status": counts}
 
 
-def _frames(path: Path | None) -> Frames:
-    return cmu_frames() if path is None else mocap_frames(path)
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} frames {name}" for name, count in counts.items())
+
+
+def _frames(options: argparse.Namespace) -> Frames:
+    return cmu_frames() if options.file is None else mocap_frames(options.file, options.joints)
+
+
+def _test_subject(frames: Frames) -> str:
+    return TEST_SUBJECT.get(frames.name, TEST_SUBJECT["Human3.6M"])
 
 
 def asked_for(arguments: Sequence[str]) -> bool:
@@ -504,6 +640,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     for command in (learning, many, new):
         command.add_argument("file", type=Path, nargs="?", metavar="DATA.npz")
         command.add_argument("--json", action="store_true", help="the result as the last line")
+        command.add_argument("--joints", choices=JOINTS, help="the order of 17 detected joints")
+    for command in (learning, new):
+        command.add_argument("--solver", choices=("huber", "l2"), default="huber", help="huber is what the model is")
     for command in (many, new):
         command.add_argument("--model", required=True, metavar="MODEL.npz")
         command.add_argument("--stiffness", type=float, default=pose.STIFFNESS, help="of a person's bones, 1/m^2")

@@ -9,6 +9,7 @@ as far again (over-relaxation): of an error e, that leaves e (1.5 S - .5), 0 <= 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,26 +48,40 @@ class SharedBones:
         """Of frames that are good for a pose: their features' data, and who each shows.
 
         People of less than `LEAST` frames are reconstructed as if alone.
+
+        Warns
+        -----
+        UnconvergedWarning
+            If lengths still move after `ROUNDS`, or minimisations of the last round did not converge.
         """
+        if not len(person):
+            return People(np.empty((0, 17, 3)), np.empty((0, len(pose.EDGES))), 0)
         label = np.unique(person, return_inverse=True)[1]
         count = np.bincount(label)
         held = np.where(count[label] < LEAST, 0.0, stiffness)
-        poses, own, minima = self._minimise(data, np.full((len(label), 16), 0.25), np.zeros(len(label)), None)
+        poses, own, minima, converged = self._minimise(
+            data, np.full((len(label), 16), 0.25), np.zeros(len(label)), None
+        )
         lengths = np.array([np.median(own[label == one], axis=0) for one in range(len(count))])
         rounds = 0
         while rounds < ROUNDS:
             rounds += 1
-            poses, own, minima = self._minimise(data, lengths[label], held, minima)
+            poses, own, minima, converged = self._minimise(data, lengths[label], held, minima)
             off = np.array([own[label == one].mean(axis=0) for one in range(len(count))]) - lengths
-            if np.abs(off[count >= LEAST]).max(initial=0.0) < STILL:
+            moving = (np.abs(off).max(axis=1) >= STILL) & (count >= LEAST)
+            if not moving.any():
                 break
             lengths = lengths + FURTHER * off
+        else:
+            _warn(f"lengths of bones of {moving.sum()} of {len(count)} people still move after {ROUNDS} rounds")
+        if not converged.all():
+            _warn(f"minimisations of {(~converged).sum():,} of {len(converged):,} frames did not converge")
         return People(poses, 1000.0 * np.asarray(data["size"])[:, None] * lengths[label], rounds)
 
     def _minimise(
         self, data: Mapping[str, Any], lengths: Floats, stiffness: Floats, start: Floats | None
-    ) -> tuple[Floats, Floats, Floats]:
-        """Poses, own lengths (N, 16) and minima (N, M, 17, 3), given the lengths of each frame's person."""
+    ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
+        """Poses, own lengths (N, 16), minima (N, M, 17, 3), convergence (N,); given lengths of each frame's person."""
         parts = []
         for begin in range(0, len(lengths), FRAMES):
             rows = slice(begin, begin + FRAMES)
@@ -74,6 +89,10 @@ class SharedBones:
             given |= self.model.bones(lengths[rows], stiffness[rows])
             options = {} if start is None else {"start": {"Y": start[rows]}}
             solution = wb.minimise(self.output, self.weights, given, gtol=self.gtol, **options)
-            parts.append((solution.outputs["pose"], solution.outputs["own"], solution.minima["Y"]))
-        poses, own, minima = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return poses, own, minima
+            parts.append((solution.outputs["pose"], solution.outputs["own"], solution.minima["Y"], solution.converged))
+        poses, own, minima, converged = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return poses, own, minima, converged
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"poses of people: {message}", wb.UnconvergedWarning, stacklevel=3)
