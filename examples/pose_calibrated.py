@@ -23,7 +23,7 @@ import pose_triangulation
 import wiberg as wb
 from numpy.typing import NDArray
 from pose_files import TEST_SUBJECT, answer, checked_for_writing, read, turned_poses, write
-from pose_frames import JOINTS, _fitting
+from pose_frames import JOINTS, fitting, numbers
 from pose_people import SharedBones
 from wiberg.energies import pose
 from wiberg.energies.pose import synthetic, triangulation
@@ -152,15 +152,15 @@ def mocap_frames(path: Path, joints: str | None = None) -> Frames:
         If arrays are missing, or what they hold does not fit.
     """
     file = read(path, ("det2d", *CAMERAS))
-    given = np.asarray(file["det2d"], dtype=np.float64)
+    given = numbers(path, file, "det2d")
     if given.ndim != 4 or given.shape[1] == 0 or given.shape[2:] not in ((16, 2), (17, 2)):
         raise wb.InputError(f"{path}: det2d must be (N, C, 16 or 17, 2); it is {given.shape}")
     if joints is None and given.shape[2] == 17:
         raise wb.InputError(f"{path}: 17 joints may be COCO's or Human3.6M's; say --joints coco or --joints h36m")
     form, count = joints or "mpii", len(given)
-    points, visible = pose.to_joints(given, form, _fitting(path, file, "visible", given.shape[:3]))
+    points, visible = pose.to_joints(given, form, fitting(path, file, "visible", given.shape[:3]))
     there = np.flatnonzero(pose.to_joints(np.zeros(given.shape[2:]), form)[1])
-    truth = _fitting(path, file, "joints3d", (count, 17, 3))
+    truth = fitting(path, file, "joints3d", (count, 17, 3))
     truth = np.full((count, 17, 3), np.nan) if truth is None else truth
     subject, action, sequence = _labels(path, file, count)
     cameras = _cameras(path, file, given.shape[1], subject)
@@ -209,7 +209,7 @@ def _cameras(path: Path, file: Mapping[str, Any], cameras: int, subject: NDArray
     for name, last in CAMERAS.items():
         shape = (cameras, *last)
         shapes = [(len(known), *shape)] if several else [shape, (1, *shape)]
-        array = np.reshape(_fitting(path, file, name, *shapes), (-1, *shape))[rig]
+        array = np.reshape(fitting(path, file, name, *shapes), (-1, *shape))[rig]
         if not np.isfinite(array).all():
             raise wb.InputError(f"{path}: {name} has NaN or infinite entries")
         arrays.append(array)

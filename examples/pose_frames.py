@@ -102,18 +102,18 @@ def read_frames(path: Path | None, joints: str | None = None) -> Frames:
     if path is None:
         return cmu_frames()
     file = read(path, ("det2d",))
-    given = _numbers(path, file, "det2d")
+    given = numbers(path, file, "det2d")
     if given.ndim != 4 or given.shape[2:] not in ((16, 2), (17, 2)):
         raise wb.InputError(f"{path}: det2d must be (N, C, 16 or 17, 2); it is {given.shape}")
     if joints is None and given.shape[2] == 17:
         raise wb.InputError(f"{path}: 17 joints may be COCO's or Human3.6M's; say --joints coco or --joints h36m")
-    points, visible = pose.to_joints(given, joints or "mpii", _fitting(path, file, "visible", given.shape[:3]))
+    points, visible = pose.to_joints(given, joints or "mpii", fitting(path, file, "visible", given.shape[:3]))
     count, cameras = given.shape[:2]
-    truth = _fitting(path, file, "joints3d", (count, 17, 3))
+    truth = fitting(path, file, "joints3d", (count, 17, 3))
     truth = np.full((count, 17, 3), np.nan) if truth is None else truth
     size = pose.limb_norm(truth)
     if "size" in file:
-        size = np.where(np.isfinite(size), size, np.broadcast_to(_fitting(path, file, "size", (count,), ()), count))
+        size = np.where(np.isfinite(size), size, np.broadcast_to(fitting(path, file, "size", (count,), ()), count))
     number = file.get("seq", np.arange(count))
     who, what = file.get("seq_subject", file.get("subject")), file.get("seq_action", file.get("action"))
     subject = np.full(count, "-") if who is None else np.array([f"S{k}" if k.dtype.kind in "iu" else k for k in who])
@@ -127,18 +127,18 @@ def read_frames(path: Path | None, joints: str | None = None) -> Frames:
     return Frames(path.name, points, visible, _average(path, file, cameras), truth, size, subject, action)
 
 
-def _numbers(path: Path, file: Mapping[str, Any], name: str) -> Floats:
+def numbers(path: Path, file: Mapping[str, Any], name: str) -> Floats:
     try:
         return np.asarray(file[name], dtype=np.float64)
     except (ValueError, TypeError) as error:
         raise wb.InputError(f"{path}: {name} is no array of numbers ({error})") from None
 
 
-def _fitting(path: Path, file: Mapping[str, Any], name: str, *shapes: tuple[int, ...]) -> Floats | None:
+def fitting(path: Path, file: Mapping[str, Any], name: str, *shapes: tuple[int, ...]) -> Floats | None:
     """An array of the file, if it is there, of one of these shapes."""
     if name not in file:
         return None
-    array = _numbers(path, file, name)
+    array = numbers(path, file, name)
     if array.shape not in shapes:
         raise wb.InputError(
             f"{path}: {name} must be {' or '.join(map(str, shapes))}, as det2d says; it is {array.shape}"
@@ -151,7 +151,7 @@ def _average(path: Path, file: Mapping[str, Any], cameras: int) -> Floats:
     name = "cam_R" if "cam_R" in file else "cameras"
     if name not in file:
         raise wb.InputError(f"{path}: has no rotations of cameras: cam_R (..., C, 3, 3) or cameras (C, 3, 3)")
-    turns = _numbers(path, file, name)
+    turns = numbers(path, file, name)
     if turns.ndim < 3 or turns.shape[-3:] != (cameras, 3, 3):
         raise wb.InputError(f"{path}: {name} must be (..., {cameras}, 3, 3), as det2d says; it is {turns.shape}")
     average = turns.reshape(-1, cameras, 3, 3).mean(axis=0)
