@@ -237,8 +237,9 @@ def test_training_says_where_it_saves_and_a_run_that_was_stopped_is_not_lost(
 # ---------------------------------------------------------------------------------------------- in a notebook
 
 
-def test_a_rig_of_ones_own_takes_ten_lines_in_a_notebook(program, monkeypatch, capsys):
+def test_a_rig_of_ones_own_takes_ten_lines_in_a_notebook(monkeypatch, capsys):
     """With every 20th rotation, which is enough for the errors below."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
     turns = pose.rotations(100, every=20)
     monkeypatch.setattr(pose, "MultiCamera", functools.partial(pose.MultiCamera, turns=turns))
     notebook = json.loads((EXAMPLES / "pose_rig.ipynb").read_text())
