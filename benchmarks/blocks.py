@@ -10,7 +10,6 @@ cameras and 50 or 200 points that all of them see, 30 + 3 x 50 and 30 + 3 x 200.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import wiberg as wb
-from timing import Row, compare
+from timing import Row, compare, print_rows
 from wiberg.runtime.algebra import blocks
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -76,8 +75,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     wb.set_threads(1)
     for work in WORK:
-        for found in rows(*work):
-            print(json.dumps(found.record()), flush=True)
+        print_rows(rows(*work))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ as a line of JSON for each.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 from speed import pin
-from timing import Row, compare
+from timing import Row, compare, print_rows
 
 MODELS, ROTATIONS, CAMERAS, JOINTS, BASES = 3, 100, 4, 17, 26
 SECTION = "families, one core"
@@ -145,8 +144,7 @@ def main() -> None:
     import wiberg as wb
 
     wb.set_threads(1)
-    for found in rows():
-        print(json.dumps(found.record()), flush=True)
+    print_rows(rows())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ time is measured, of all its threads. Prints a row for `run.py` as a line of JSO
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import timing
 from speed import difference, pin
-from timing import Row
+from timing import Row, print_rows
 
 SECTION = "pose, one core"
 SOLVERS = {"l2": "l2", "huber": "steps"}
@@ -164,8 +163,7 @@ def main() -> None:
     import wiberg as wb
 
     wb.set_threads(1)
-    for found in rows():
-        print(json.dumps(found.record()), flush=True)
+    print_rows(rows())
 
 
 if __name__ == "__main__":

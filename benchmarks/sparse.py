@@ -9,7 +9,6 @@ worth, and the milliseconds in which SuperLU factorises the last Hessian once.
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import numpy as np
 import sympy as sp
 import wiberg as wb
 from scipy.sparse.linalg import splu
-from timing import Row
+from timing import Row, print_rows
 from wiberg.runtime.algebra import direct
 
 n, m, k = sp.symbols("n m k", integer=True, positive=True)
@@ -274,7 +273,6 @@ def rows() -> Iterator[Row]:
 if __name__ == "__main__":
     wb.set_threads(1)
     if "--rows" in sys.argv:
-        for row in rows():
-            print(json.dumps(row.record()), flush=True)
+        print_rows(rows())
     else:
         table()

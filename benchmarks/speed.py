@@ -23,7 +23,7 @@ import compiling
 import numpy as np
 import timing
 from numpy.typing import NDArray
-from timing import Row
+from timing import Row, print_rows
 
 Floats = NDArray[np.float64]
 
@@ -267,8 +267,7 @@ def main() -> None:
     works = workloads.workloads()
     kernels = {name: wb.compile(energy()) for name, energy in declared.items()}
     if options.casadi:
-        for row in casadi_rows(works, kernels, clock):
-            print(json.dumps(row.record()), flush=True)
+        print_rows(casadi_rows(works, kernels, clock))
         return
     if options.solvers:
         for name, work in works.items():
@@ -283,8 +282,7 @@ def main() -> None:
     single = against_hand(workloads.one_of(works["W4"]), kernels["W4"], clock, section)
     print(json.dumps(single.record()), flush=True)
     for name, work in works.items():
-        for row in against_jax(work, kernels[name], clock, section, threads):
-            print(json.dumps(row.record()), flush=True)
+        print_rows(against_jax(work, kernels[name], clock, section, threads))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # before NumPy and SciPy load their LAPACK
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,7 +27,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 from scipy.linalg import lapack
-from timing import Row, compare
+from timing import Row, compare, print_rows
 from wiberg.compiler.machine_code.calling import shifted
 from wiberg.compiler.machine_code.native import compile_driver
 from wiberg.compiler.machine_code.signature import DoublePointer, IntegerPointer
@@ -222,11 +221,9 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     for n in SIZES:
-        for row in rows(n):
-            print(json.dumps(row.record()), flush=True)
+        print_rows(rows(n))
     for border, count in ARROWS:
-        for row in arrow_rows(border, count):
-            print(json.dumps(row.record()), flush=True)
+        print_rows(arrow_rows(border, count))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,6 +62,12 @@ class Row:
 
     def record(self) -> dict[str, Any]:
         return asdict(self) | {"verdict": self.verdict}
+
+
+def print_rows(rows: Iterable[Row]) -> None:
+    """One line of JSON each, as soon as it is there: what run.py reads of a script."""
+    for row in rows:
+        print(json.dumps(row.record()), flush=True)
 
 
 def skipped(section: str, work: str, reason: str) -> Row:

@@ -14,7 +14,6 @@ its threads.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import timing
 from speed import agree, pin
-from timing import Row
+from timing import Row, print_rows
 
 SECTION = "training, one core"
 BOUNDS = {"W1": 3.5, "W2": 6.0, "W3": 2.5}
@@ -152,8 +151,7 @@ def main() -> None:
     wb.set_threads(1)
     works = workloads.workloads()
     for name, energy in {"W1": energies.ransac, "W2": energies.fusion, "W3": energies.pose}.items():
-        for row in rows(works[name], wb.compile(energy())):
-            print(json.dumps(row.record()), flush=True)
+        print_rows(rows(works[name], wb.compile(energy())))
 
 
 if __name__ == "__main__":

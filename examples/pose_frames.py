@@ -102,29 +102,57 @@ def read_frames(path: Path | None, joints: str | None = None) -> Frames:
     if path is None:
         return cmu_frames()
     file = read(path, ("det2d",))
-    given = numbers(path, file, "det2d")
-    if given.ndim != 4 or given.shape[2:] not in ((16, 2), (17, 2)):
-        raise wb.InputError(f"{path}: det2d must be (N, C, 16 or 17, 2); it is {given.shape}")
-    if joints is None and given.shape[2] == 17:
-        raise wb.InputError(f"{path}: 17 joints may be COCO's or Human3.6M's; say --joints coco or --joints h36m")
-    points, visible = pose.to_joints(given, joints or "mpii", fitting(path, file, "visible", given.shape[:3]))
-    count, cameras = given.shape[:2]
-    truth = fitting(path, file, "joints3d", (count, 17, 3))
-    truth = np.full((count, 17, 3), np.nan) if truth is None else truth
+    _, points, visible = detections_of(path, file, joints)
+    count, cameras = points.shape[:2]
+    truth = truth_of(path, file, count)
     size = pose.limb_norm(truth)
     if "size" in file:
         size = np.where(np.isfinite(size), size, np.broadcast_to(fitting(path, file, "size", (count,), ()), count))
-    number = file.get("seq", np.arange(count))
-    who, what = file.get("seq_subject", file.get("subject")), file.get("seq_action", file.get("action"))
-    subject = np.full(count, "-") if who is None else np.array([f"S{k}" if k.dtype.kind in "iu" else k for k in who])
-    action = np.full(count, "-") if what is None else np.asarray(what)
-    try:
-        if np.min(number, initial=0) < 0:
-            raise IndexError
-        subject, action = subject[number], action[number]
-    except IndexError:
-        raise wb.InputError(f"{path}: seq, subjects and actions do not fit {count} frames") from None
+    subject, action, _ = labels(path, file, count)
     return Frames(path.name, points, visible, _average(path, file, cameras), truth, size, subject, action)
+
+
+def detections_of(path: Path, file: Mapping[str, Any], joints: str | None) -> tuple[str, Floats, Floats]:
+    """The order that joints are in, and detections (N, C, 17, 2) with what is seen of them (N, C, 17)."""
+    given = numbers(path, file, "det2d")
+    if given.ndim != 4 or given.shape[1] == 0 or given.shape[2:] not in ((16, 2), (17, 2)):
+        raise wb.InputError(f"{path}: det2d must be (N, C, 16 or 17, 2); it is {given.shape}")
+    if joints is None and given.shape[2] == 17:
+        raise wb.InputError(f"{path}: 17 joints may be COCO's or Human3.6M's; say --joints coco or --joints h36m")
+    form = joints or "mpii"
+    return form, *pose.to_joints(given, form, fitting(path, file, "visible", given.shape[:3]))
+
+
+def truth_of(path: Path, file: Mapping[str, Any], count: int) -> Floats:
+    """True poses (N, 17, 3) in mm, NaN where they are not known."""
+    truth = fitting(path, file, "joints3d", (count, 17, 3))
+    return np.full((count, 17, 3), np.nan) if truth is None else truth
+
+
+def labels(path: Path, file: Mapping[str, Any], count: int) -> tuple[Any, Any, Any]:
+    """Subject, action and sequence of each frame, as texts; "-" where nothing says."""
+    names = ("seq_subject", "seq_action", "seq_names") if "seq" in file else ("subject", "action", "")
+    number = np.asarray(file.get("seq", np.arange(count)))
+    found = []
+    for name in names:
+        if name not in file:
+            found.append(np.full(count, "-"))
+            continue
+        known = texts(file[name])
+        fits = number.shape == (count,) and number.dtype.kind in "iu" and ("seq" in file or len(known) == count)
+        if not fits or (count and not 0 <= number.min() <= number.max() < len(known)):
+            raise wb.InputError(
+                f"{path}: {'seq, ' if 'seq' in file else ''}subjects and actions do not fit {count} frames"
+            )
+        found.append(known[number])
+    subject, action, sequence = found
+    return subject, action, sequence
+
+
+def texts(labels: Any) -> NDArray[np.str_]:
+    """Texts as they are; of numbers of people, S and the number."""
+    given = np.ravel(labels)
+    return np.array([f"S{k}" for k in given] if given.dtype.kind in "iu" else given, dtype=np.str_)
 
 
 def numbers(path: Path, file: Mapping[str, Any], name: str) -> Floats:

@@ -25,7 +25,12 @@ def program() -> ModuleType:
     return importlib.import_module("pose_calibrated")
 
 
-def test_covariances_are_those_of_a_mixture_of_gaussians(program):
+@pytest.fixture(scope="module")
+def models(program) -> ModuleType:
+    return importlib.import_module("pose_calibrated_models")
+
+
+def test_covariances_are_those_of_a_mixture_of_gaussians(models, program):
     """H^-1 of each component, projected to joints about their mean, and what the components differ by, in the world."""
     frames = program.cmu_frames()
     model = pose.Calibrated(frames.detected, components=2)
@@ -54,7 +59,7 @@ def test_covariances_are_those_of_a_mixture_of_gaussians(program):
         for joint in (0, 5, 16):
             block = total[3 * joint : 3 * joint + 3, 3 * joint : 3 * joint + 3]
             turn = 1000 * data["size"] * data["turn"]
-            np.testing.assert_allclose(spread[n, joint], program.SPREAD * turn.T @ block @ turn, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(spread[n, joint], models.SPREAD * turn.T @ block @ turn, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("frames_of_each", [4, 3])
@@ -87,7 +92,7 @@ def test_people_keep_their_bones(program, monkeypatch, frames_of_each):
     assert own[label == "one"].std(axis=0).mean() < 0.8 * before[label == "one"].std(axis=0).mean()
 
 
-def test_errors_that_are_drawn_from_the_covariances_are_found_calibrated(program):
+def test_errors_that_are_drawn_from_the_covariances_are_found_calibrated(models, program):
     random = np.random.default_rng(0)
     root = random.normal(size=(400, 17, 3, 3)) * random.uniform(10, 40, size=(400, 17, 1, 1))
     truth = random.normal(scale=300, size=(400, 17, 3))
@@ -98,7 +103,7 @@ def test_errors_that_are_drawn_from_the_covariances_are_found_calibrated(program
     sure = program.Calibration.of(truth + off, truth, spread)
     for level, share in sure.coverage.items():
         assert abs(share - float(level)) < 0.04
-    assert abs(sure.factor / program.SPREAD - 1) < 0.15 and sure.rank > 0.4
+    assert abs(sure.factor / models.SPREAD - 1) < 0.15 and sure.rank > 0.4
     assert abs(sure.least_sure[0] / sure.least_sure[1] - 1) < 0.1
     wide = program.Calibration.of(truth + 2 * off, truth, spread)
     assert wide.coverage["0.5"] < 0.3 and abs(wide.factor / sure.factor / 4 - 1) < 1e-9
@@ -131,7 +136,10 @@ def arrays(program, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     det2d = np.full((4, 4, 17, 2), np.nan)
     det2d[:, :, list(frames.detected)] = np.where(frames.visible[..., None] > 0, frames.points, np.nan)
     names = ("rotation", "position", "focal", "centre", "radial", "tangential")
-    rig = {array: getattr(frames.cameras, name)[0] for array, name in zip(program.CAMERAS, names, strict=True)}
+    rig = {
+        array: getattr(frames.cameras, name)[0]
+        for array, name in zip(importlib.import_module("pose_calibrated_frames").CAMERAS, names, strict=True)
+    }
     return {"det2d": det2d, "joints3d": frames.truth, "subject": frames.subject, "visible": np.ones((4, 4, 17)), **rig}
 
 
@@ -200,10 +208,10 @@ def test_rigs_of_more_cameras_than_the_model_are_refused(program, model_file, ar
     assert "data.npz has 5 cameras, the model is of 4 at most" in capsys.readouterr().err
 
 
-def test_people_of_no_frames_are_empty_and_what_does_not_settle_is_said(program, model_file, arrays):
+def test_people_of_no_frames_are_empty_and_what_does_not_settle_is_said(models, program, model_file, arrays):
     people = importlib.import_module("pose_people")
     made = program.Reconstruction.load(Path(model_file))
-    bones = people.SharedBones(made.model, made.weights, program.GTOL)
+    bones = people.SharedBones(made.model, made.weights, models.GTOL)
     assert bones.people({}, np.array([])).poses.shape == (0, 17, 3)
     minimised = np.zeros((4, 17, 3)), np.ones((4, 16)), np.zeros((4, 1, 17, 3)), np.array([True, False, True, True])
     bones._minimise = lambda data, lengths, *rest: (minimised[0], lengths + 0.1, *minimised[2:])
