@@ -112,6 +112,45 @@ def test_each_camera_alone_has_a_status_of_its_own(program, tmp_path):
     np.testing.assert_allclose(found["weights"][good].sum(axis=(1, 2)), 1)
 
 
+def test_models_without_a_share_in_any_frame_are_left_out(program, monkeypatch):
+    models, frames = importlib.import_module("pose_models"), importlib.import_module("pose_frames").cmu_frames()
+    made = models.untrained(frames.truth, frames.average, "l2", 3)
+    shares = {"model_share": np.array([[1.0, 0.0, 1e-20], [0.4, 0.0, 0.6]])}  # of two frames; one model is dead
+    monkeypatch.setattr(models.Reconstruction, "_found", lambda self, output, frames, progress: (shares, None))
+    pruned = made.pruned(frames)
+    np.testing.assert_array_equal(pruned.model.bodies.mean, made.model.bodies.mean[[0, 2]])
+    assert pruned.weights["joint_weights"].shape == (2, 34)
+    shares["model_share"] = np.full((2, 3), 1 / 3)
+    assert made.pruned(frames) is made
+
+
+def test_files_that_are_none_and_models_of_the_other_kind_are_said_to_be(program, tmp_path, capsys):
+    models = importlib.import_module("pose_models")
+    truth, points = seen(60)
+    data = written(tmp_path / "data.npz", det2d=points, cameras=RING.rotation)
+    lacking = written(tmp_path / "lacking.npz", cameras=RING.rotation)
+    (tmp_path / "short.npz").write_bytes(Path(data).read_bytes()[:2000])
+    with open(tmp_path / "array.npz", "wb") as file:
+        np.save(file, truth)
+    made = models.untrained(truth, RING.rotation, "l2", 3)
+    several = tmp_path / "several.npz"
+    models.save_model(several, made.model, made.weights)
+    one = ("--cameras", "monocular", "--model", str(several))
+    for given, more, message in (
+        (lacking, (), "has no array det2d; see docs/pose.md"),
+        (tmp_path / "short.npz", (), "is no npz file of arrays"),
+        (tmp_path / "array.npz", (), "is no npz file of arrays"),
+        (data, one, "is a model of several cameras"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            program.main(
+                ["reconstruct", str(given), "--joints", "h36m", "--out", str(tmp_path / "o.npz"), *FAST, *more]
+            )
+        said = capsys.readouterr().err
+        assert left.value.code == 2 and message in said
+        assert ("is no npz" in said) == ("is no npz" in message)
+
+
 def test_what_was_learnt_of_cameras_is_for_the_same_rig_only(program):
     models = importlib.import_module("pose_models")
     truth, _ = seen(60)
