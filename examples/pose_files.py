@@ -28,7 +28,7 @@ def read(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
         If there is no such file, it is no npz file, or arrays are missing.
     """
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as stream, np.load(stream) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise wb.InputError(f"{path}: no such file") from None
