@@ -25,7 +25,7 @@ from wiberg.energies import pose
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
-from pose_files import TEST_SUBJECT
+from pose_files import test_subject
 from pose_frames import Frames, centred, read_frames
 from pose_models import load_model
 
@@ -89,7 +89,7 @@ def measured(task: Task, repeats: int) -> dict[str, Any]:
 
 def tasks(options: argparse.Namespace, solver: str, every: Frames, rows: Any) -> list[Task]:
     """All rows of one solver."""
-    frames = every.of(options.subject or TEST_SUBJECT[every.name]).chosen(rows)
+    frames = every.of(options.subject or test_subject(every.name)).chosen(rows)
     if options.bodies is None:
         bodies, file = pose.fit_bodies(every.without(*set(frames.subject)).truth), None
     else:

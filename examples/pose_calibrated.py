@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pose_calibrated_errors import Calibration, Errors, mean, ridge, triangulated
 from pose_calibrated_frames import Frames, cmu_frames, mocap_frames
 from pose_calibrated_models import Recipe, Reconstruction, learn
-from pose_files import TEST_SUBJECT, answer, checked_for_writing, write
+from pose_files import answer, checked_for_writing, test_subject, write
 from pose_frames import JOINTS
 from wiberg.energies import pose
 
@@ -39,7 +39,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         raise wb.InputError(f"model b is robust; --solver {options.solver} is for model a")
     checked_for_writing(options.model_out)
     every = _frames(options).with_truth()
-    without = options.without or sorted({_test_subject(every)} & set(every.subject))
+    without = options.without or sorted({test_subject(every.name)} & set(every.subject))
     asked = {field.name: getattr(options, field.name) for field in fields(Recipe)}
     recipe = Recipe(**{name: value for name, value in asked.items() if value is not None})
     learnt = every.without(*without)
@@ -50,7 +50,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 
 def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     every = _frames(options).with_truth()
-    subject = options.subject or _test_subject(every)
+    subject = options.subject or test_subject(every.name)
     model, frames = Reconstruction.load(Path(options.model)), every.of(subject)
     notes = wb.Learner.read_notes(options.model)
     if subject in notes["subjects"]:
@@ -154,10 +154,6 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 def _frames(options: argparse.Namespace) -> Frames:
     return cmu_frames() if options.file is None else mocap_frames(options.file, options.joints)
-
-
-def _test_subject(frames: Frames) -> str:
-    return TEST_SUBJECT.get(frames.name, TEST_SUBJECT["Human3.6M"])
 
 
 def asked_for(arguments: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import wiberg as wb
 from numpy.typing import NDArray
-from pose_files import TEST_SUBJECT, checked_for_writing, read, write
+from pose_files import TEST_SUBJECT, checked_for_writing, read, test_subject, write
 from pose_frames import Frames, centred, cmu_frames, read_frames
 from pose_models import (
     NAMED,
@@ -34,10 +34,6 @@ from wiberg.energies import pose
 Floats = NDArray[np.float64]
 
 INTERRUPTED = 130
-
-
-def test_subject(frames: Frames) -> str:
-    return TEST_SUBJECT.get(frames.name, TEST_SUBJECT["Human3.6M"])
 
 
 def model_of(options: argparse.Namespace, name: str, poses: Floats, average: Floats) -> Reconstruction:
@@ -102,7 +98,7 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
 
 def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     every = read_frames(options.file, options.joints).with_truth()
-    subject = options.subject or test_subject(every)
+    subject = options.subject or test_subject(every.name)
     frames, others = every.of(subject), every.without(subject)
     if options.model in REGRESSIONS:
         found = one_camera_by_regression(others, frames, options.model)
@@ -162,7 +158,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     if monocular and options.choice is not None:
         raise wb.InputError("--choice is for several cameras; of one, --loss says what is learnt from")
     recipe = _recipe(options, OF_ONE_CAMERA if monocular else RECIPES)
-    frames = every.without(*(options.without or [test_subject(every)]))
+    frames = every.without(*(options.without or [test_subject(every.name)]))
     bodies = bodies_of(options.bodies, frames.truth, options.mixture)
     model: Any
     if monocular:
@@ -252,7 +248,7 @@ def draw(options: argparse.Namespace) -> dict[str, Any]:
     if options.every < 1:
         raise wb.InputError(f"--every {options.every} must be above 0")
     every = read_frames(options.file, options.joints).with_truth()
-    subject = options.subject or test_subject(every)
+    subject = options.subject or test_subject(every.name)
     frames, others = every.of(subject), every.without(subject)
     frames = frames.chosen(np.arange(0, len(frames), options.every))
     variants, histories = {}, {}

@@ -19,6 +19,11 @@ CMU = Path(__file__).parent / "data" / "cmu_poses.npz"
 TEST_SUBJECT = {"CMU": "S2", "Human3.6M": "S9"}
 
 
+def test_subject(name: str) -> str:
+    """Who is judged of frames by that name: those of a file are Human3.6M's, unless one says another."""
+    return TEST_SUBJECT.get(name, TEST_SUBJECT["Human3.6M"])
+
+
 def read(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """All arrays of an npz file, which must have these.
 
