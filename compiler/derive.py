@@ -35,7 +35,7 @@ from .passes.stabilise import stabilise
 from .passes.support import cross_is_sparse, hessian_structure
 from .passes.user_functions import check_complete, legend
 from .program.expression import Affine, constant, name
-from .program.program import Program, Range, Statement, moved
+from .program.program import Program, Range, Statement, inputs_read, moved
 from .text import sizes
 from .text.emit import Emitted, emit
 from .text.function_text import Memory, Place
@@ -296,6 +296,7 @@ def _lands_by_member(program: Program, derivative: str) -> bool:
     return not names.isdisjoint(program.family)
 
 
+@lru_cache(maxsize=2)  # of a family two texts begin with it
 def derive(energy: Energy, kind: str) -> Program:
     """The simplified program of one kind."""
     program = _ALL[kind].build(energy)
@@ -335,7 +336,8 @@ def compile_text(energy: Energy, kind: str) -> Emitted:
     program, plan = scheduled(energy, kind)
     meaning = _ALL[kind.removeprefix(COMMON)].meaning
     title = f"{f'what members have in common, for {meaning}' if kind.startswith(COMMON) else meaning}; energy:"
-    return emit(plan, memory(energy, kind, program), out_size(kind, program), title, _legend(energy))
+    emitted = emit(plan, memory(energy, kind, program), out_size(kind, program), title, _legend(energy))
+    return replace(emitted, reads=inputs_read(derive(energy, kind.removeprefix(COMMON))))
 
 
 def _legend(energy: Energy) -> list[str]:

@@ -359,6 +359,10 @@ class Kernel:
             found = self._structures[derivative] = _structure(self.energy, derivative)
         return found
 
+    def place_of(self, name: str) -> int:
+        """Where among the arrays of bound inputs a weight or datum is, by generated name."""
+        return int(name[1:]) + (len(self.declaration.weights) if name[0] == "x" else 0)
+
     def pattern(self, derivative: str, inputs: Inputs, instance: int = 0) -> Pattern:
         """The entries of a sparse "hessian", "reweighted" or "cross" for bound inputs, worked out or remembered."""
         patterns = self._patterns.get(derivative)
@@ -366,10 +370,9 @@ class Kernel:
             support = self._structure(derivative).support
             assert support is not None
             patterns = self._patterns[derivative] = Patterns(support)
-        first = len(self.declaration.weights)
         integers = {}
         for name in patterns.support.gathered:
-            row = int(name[1:]) + (first if name[0] == "x" else 0)
+            row = self.place_of(name)
             array = inputs.arrays[row]
             own = inputs.instance(instance) if len(array) > 1 else 0
             integers[name] = array[own] if inputs.batched[row] else array
@@ -380,8 +383,7 @@ class Kernel:
         if not instances:
             return []
         pattern = self.pattern(derivative, inputs, instances.start)
-        first = len(self.declaration.weights)
-        rows = [int(n[1:]) + (first if n[0] == "x" else 0) for n in self._patterns[derivative].support.gathered]
+        rows = [self.place_of(name) for name in self._patterns[derivative].support.gathered]
         if not any(inputs.batched[row] and len(inputs.arrays[row]) > 1 for row in rows):
             return [(pattern, instances)]
         whose = [inputs.instance(k) for k in instances]

@@ -28,5 +28,5 @@ def find_curvatures(problem: Problem) -> None:
     if len(rows):
         part = problem.part(rows)
         part.seeds, part.y[:] = None, problem.y[rows]
-        run_driver(part, curvature_slice(), "value_gradient")
+        run_driver(part, curvature_slice())
         problem.reals[rows, 1] = part.reals[:, 1]

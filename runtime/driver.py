@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -44,13 +45,14 @@ from .descend import (
     minimise_slice,
     workspace_size,
 )
-from .minimum_norm import FACTORS, FACTORS_ROOM, KEPT
 from .problem import Problem
 from .seeding import Seeds
 
 _DOUBLE = struct.Struct("=d")
 
 MOST_PLANS = 1000
+
+NOTHING: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ def declared_seeds(kernel: Any, inputs: Any) -> Seeds:
     return Seeds(None, number, None)
 
 
-def _plan(kernel: Any, inputs: Any, seeds: Seeds | None, third: str | None) -> _Plan:
-    wanted = ["value_gradient_hessian", "value", third, None]
+def _plan(kernel: Any, inputs: Any, seeds: Seeds | None, first: str, third: str | None) -> _Plan:
+    wanted = [first, "value", third, None]
     number = 0
     if seeds is not None:
         wanted[3], number = "many_values", seeds.number
@@ -127,22 +129,29 @@ def _plan(kernel: Any, inputs: Any, seeds: Seeds | None, third: str | None) -> _
     return _Plan(tuple(kinds), fields, tuple(preparing), failures, prepared, scratch, (counted, layout), key)
 
 
-def run_driver(problem: Problem, drive: Native | None = None, third: str | None = None) -> None:
+def run_driver(
+    problem: Problem,
+    drive: Native | None = None,
+    first: str = "value_gradient_hessian",
+    third: str | None = None,
+    more: Mapping[int, int] = NOTHING,
+) -> None:
     """Minimise every instance of a batch, over slices on threads; `descend.descend` says what is written.
 
-    `drive` is another driver that reads the same problem, for `descend.minimise_slice`; the kernel that stands in the
-    place of declared candidates is then of the kind `third`.
+    `drive` is another driver that reads the same problem, for `descend.minimise_slice`; its kernel of derivatives is
+    then of the kind `first`, the one that stands in the place of declared candidates of the kind `third`, and `more`
+    has numbers for places of its problem.
     """
     kernel, inputs, seeds, y = problem.kernel, problem.inputs, problem.seeds, problem.y
     drive = drive or minimise_slice(inputs.m)
     number, points = (0, None) if seeds is None else (seeds.number, seeds.points)
     remembered = inputs.drivers
-    key = (kernel.entry("value_gradient_hessian").evaluate.address, number, points is None, third)
+    key = (kernel.entry(first).evaluate.address, number, points is None, third)
     plan: _Plan | None = remembered.get(key)
     if plan is None:
         if len(remembered) > MOST_PLANS:
             remembered.clear()
-        plan = remembered[key] = _plan(kernel, inputs, seeds, third)
+        plan = remembered[key] = _plan(kernel, inputs, seeds, first, third)
     if inputs.family:
         for entry in plan.kinds:
             ready(entry, inputs)
@@ -160,8 +169,8 @@ def run_driver(problem: Problem, drive: Native | None = None, third: str | None 
         fields[CANDIDATES], fields[CANDIDATES_STRIDE] = address_of(points), points[0].size if points.ndim == 3 else 0
     fields[VARIABLES], fields[ENERGIES] = address_of(y), address_of(problem.energies)
     fields[REALS], fields[INTEGERS] = address_of(problem.reals), address_of(problem.integers)
-    if problem.factors is not None:  # of quadratic energies, which rank no candidates here (minimum_norm.py)
-        fields[FACTORS], fields[KEPT], fields[FACTORS_ROOM] = address_of(problem.factors), *problem.factors.shape
+    for place, value in more.items():
+        fields[place] = value
     fields[MAX_ITERATIONS] = problem.max_iterations
     _DOUBLE.pack_into(fields, 8 * GTOL, problem.gtol)
     run_slices(

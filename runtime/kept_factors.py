@@ -1,7 +1,7 @@
 """Factors that a minimisation keeps, so that its derivative need not make them again.
 
-A row for each instance, of the first so many: the rest, and whatever does not fit in `MOST` bytes, is factorised again
-by the derivative, to the same bits.
+A row for each instance, of quadratic energies for each Hessian that instances share (systems.py), of the first so
+many: the rest, and whatever does not fit in `MOST` bytes, is factorised again by the derivative, to the same bits.
 
     quadratic energies       [1 or 0 | U]                                   of the Hessian, where its pivots are firm
     reweightings (irls.py)   [steps + 1 or 0 | U of the first system | y, what was added to the diagonal, U | ...]
@@ -47,7 +47,7 @@ def record_room(layout: IntegerPointer, n: int) -> int:
 
 
 def room_for(rows: int, numbers: int) -> Floats:
-    """A row of so many numbers for each instance, for as many as fit; what is kept where is not known yet."""
+    """So many rows of so many numbers, as far as they fit; what is kept where is not known yet."""
     count = min(rows, MOST // (8 * numbers))
     kept = empty((count, numbers))
     kept[:, 0] = 0.0

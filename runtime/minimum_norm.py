@@ -10,8 +10,9 @@ energies (`Kernel.quadratic`); the trust region sends them here. A second step i
 more of the gradient than gtol, and as long as steps make it smaller.
 
 More than three unknowns are factorised first: where all pivots are firm, H is finite and positive definite, and its
-spectrum is not looked at. The curvature is then left NaN, and found when it is asked for (`curvature_slice`). The
-gradient at the new point needs no Hessian.
+spectrum is not looked at. The curvature is then left NaN, and found when it is asked for (`curvature_slice`).
+Instances that have the same Hessian come one after the other, and firm factors serve all of them (systems.py).
+Gradients have a kernel of their own.
 
 Of an instance that is UNBOUNDED the point is far along a direction in which E falls, as descend.py leaves it.
 """
@@ -47,6 +48,7 @@ from .descend import (
     INTEGERS,
     LAYOUT,
     MAX_ITERATIONS,
+    RANKING,
     REALS,
     ROUNDING,
     SCRATCH,
@@ -95,7 +97,10 @@ GRADIENT = SEEDS
 """Where in the problem the kernel of value and gradient stands: no driver of this file ranks candidates."""
 
 FACTORS, KEPT, FACTORS_ROOM = CANDIDATES, CANDIDATES_STRIDE, COUNT
-"""In the same way: where the factors of the first KEPT instances are kept, a row of so many numbers for each."""
+"""In the same way: where the factors of the first KEPT Hessians are kept, a row of so many numbers for each."""
+
+ORDER, NUMBER = RANKING, RANKING + 1
+"""And what systems.py says: the rows, and which Hessian each has; 0 where each has its own."""
 
 CLOSED = 3
 """So many unknowns have a spectrum in closed form, or nearly."""
@@ -113,7 +118,7 @@ def is_firm(layout: IntegerPointer, h: DoublePointer, n: int, u: DoublePointer, 
 
 
 def solve_quadratic(
-    evaluate: int,
+    hessians: int,
     gradient: int,
     table: IntegerPointer,
     extents: IntegerPointer,
@@ -131,38 +136,45 @@ def solve_quadratic(
     integers: IntegerPointer,
     kept: DoublePointer,
     keeps: bool,
-) -> None:
+    known: bool,
+) -> bool:
     """Minimise one instance from y, which becomes the minimiser; `memory` has 3 n*n + 14 n numbers.
 
-    evaluate   writes the gradient and the Hessian
-    gradient   the gradient alone
+    Returns whether firm factors of its Hessian are left in `memory`.
+
+    hessians   the kernel that writes the Hessian
+    gradient   the one of the gradient
     layout     the blocks of the Hessian (factorisation.py)
     reals      <- gradient norm; lowest eigenvalue of the Hessian, 0 where its rank is not full, NaN where firm
     integers   <- iterations, evaluations, status
     kept       <- where `keeps`, 1 and the factors, if they are firm (kept_factors.py)
+    known      whether firm factors are in `memory` already
     """
     size = n + n * n
     here, there, space = memory, shifted(memory, size), shifted(memory, 2 * size)
     hessian, trial = shifted(here, n), shifted(space, n * n + 5 * n)
     coefficients, part = shifted(trial, n), shifted(trial, 2 * n)
     goes_on, energy, start_size = evaluate_first(
-        evaluate, table, extents, instance, prepared, scratch, n, n, y, here, reals, integers
+        gradient, table, extents, instance, prepared_gradient, scratch, n, n, y, here, reals, integers
     )
     if not goes_on:
-        return
+        return known
 
     gradient_size, hessian_size = largest(here, n), 0.0
-    firm = n > CLOSED and is_firm(layout, hessian, n, space, part)
+    firm = known
+    if not known:
+        call_evaluate(hessians, y, y, table, extents, instance, prepared, scratch, hessian)
+        firm = n > CLOSED and is_firm(layout, hessian, n, space, part)
     lowest, bounded, regular, rank = math.nan, True, True, n
     if not firm:
         if not dot(hessian, hessian, n * n) < math.inf:
-            return
+            return False
         hessian_size = _row_sum(hessian, n)
         lowest, bound = spectrum(layout, hessian, n, space)
         bounded = lowest >= -FLAT * bound
         regular = lowest > FLAT * bound and newton_step(layout, hessian, here, n, space, part)
     if firm:
-        if keeps:
+        if keeps and not known:
             kept[0] = 1.0
             copy(space, shifted(kept, HEAD), solving_size(layout, n))
     elif not bounded:
@@ -240,25 +252,34 @@ def solve_quadratic(
             break
     reals[0], reals[1] = gradient_size, lowest
     integers[0], integers[1], integers[2] = iterations, evaluations, status
+    return firm
 
 
 def _quadratic_slice(
     problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer
 ) -> int:
-    """Minimise the instances [begin, end) from VARIABLES; the problem is that of `descend.minimise_slice`."""
+    """Minimise the instances at the places [begin, end) of ORDER from VARIABLES.
+
+    The problem is that of `descend.minimise_slice`.
+    """
     table, extents, n = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS]), problem[UNKNOWNS]
     own_value = shifted(workspace, problem[DERIVATIVES + 3])
     own_gradient = shifted(own_value, problem[VALUE + 3])
     scratch = shifted(own_gradient, problem[GRADIENT + 3])
     memory = shifted(scratch, problem[SCRATCH])
     energies = double_pointer_at(problem[ENERGIES])
-    for instance in range(begin, end):
+    order, number = integer_pointer_at(problem[ORDER]), integer_pointer_at(problem[NUMBER])
+    known, last = False, -1
+    for place in range(begin, end):
         if stop[0] != 0:
-            return instance
+            return place
+        instance = system = place
+        if problem[ORDER] != 0:
+            instance, system = order[place], number[place]
         y = shifted(double_pointer_at(problem[VARIABLES]), instance * n)
-        kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
-        keeps = instance < problem[KEPT]
-        solve_quadratic(
+        kept = shifted(double_pointer_at(problem[FACTORS]), system * problem[FACTORS_ROOM])
+        keeps = system < problem[KEPT]
+        known = solve_quadratic(
             problem[DERIVATIVES],
             problem[GRADIENT],
             table,
@@ -277,7 +298,9 @@ def _quadratic_slice(
             shifted(integer_pointer_at(problem[INTEGERS]), instance * 3),
             kept,
             keeps,
+            known and system == last,
         )
+        last = system
         prepared = prepared_for(shifted(problem, VALUE), table, extents, instance, own_value)
         energies[instance] = call_evaluate(problem[VALUE], y, y, table, extents, instance, prepared, scratch, memory)
     return end
@@ -293,7 +316,7 @@ def _curvature_slice(
 ) -> int:
     """The lowest eigenvalue of the Hessians of the instances [begin, end), to REALS; the rest as above."""
     table, extents, n = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS]), problem[UNKNOWNS]
-    scratch = shifted(workspace, problem[DERIVATIVES + 3] + problem[VALUE + 3] + problem[GRADIENT + 3])
+    scratch = shifted(workspace, problem[DERIVATIVES + 3] + problem[VALUE + 3])
     memory = shifted(scratch, problem[SCRATCH])
     for instance in range(begin, end):
         if stop[0] != 0:

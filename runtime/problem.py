@@ -45,7 +45,7 @@ class Problem:
     keeps : bool
         Whether factors are to be kept for the derivative.
     factors : array or None
-        Those of the first instances (kept_factors.py), from methods that can keep them.
+        Those of the first rows (kept_factors.py), from methods that can keep them.
     began : (B, m) or None
         Where each instance began, from methods whose steps can be differentiated.
     factorised : (B,) bool

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiler.calls.arrays import address_of
 from ..compiler.calls.evaluate import run_one
 from .algebra.blocks import layout_of
 from .algebra.bordered import COUNT
@@ -17,10 +18,11 @@ from .algebra.linear_algebra import FLAT
 from .algebra.range_space import range_parts
 from .driver import run_driver
 from .kept_factors import HEAD, factors_room, room_for
-from .minimum_norm import longest_fall, quadratic_slice
+from .minimum_norm import CLOSED, FACTORS, FACTORS_ROOM, KEPT, NUMBER, ORDER, longest_fall, quadratic_slice
 from .problem import Problem
 from .sparse import minimise_sparse
 from .statuses import CONVERGED, FAR, ITERATION_LIMIT, STALLED, UNBOUNDED
+from .systems import shared_systems
 
 EXACT = ("trust-region", "l-bfgs")
 """The methods that come here."""
@@ -34,10 +36,19 @@ def minimise_quadratic(problem: Problem) -> None:
     seeds, problem.seeds = problem.seeds, None
     if seeds is not None:
         problem.rank(seeds)
-    layout = layout_of(problem.kernel, problem.inputs)
+    kernel, inputs, rows = problem.kernel, problem.inputs, len(problem.y)
+    layout, systems = layout_of(kernel, inputs), None
+    if inputs.m > CLOSED:
+        systems = shared_systems(kernel, kernel.entry("hessian"), inputs, rows)
     if problem.keeps and layout[COUNT] != 0:
-        problem.factors = room_for(len(problem.y), HEAD + factors_room(layout, problem.inputs.m))
-    run_driver(problem, quadratic_slice(), "value_gradient")
+        count = rows if systems is None else systems.count
+        problem.factors = room_for(count, HEAD + factors_room(layout, inputs.m))
+    more: dict[int, int] = {}
+    if systems is not None:
+        more[ORDER], more[NUMBER] = systems.fields
+    if problem.factors is not None:
+        more[FACTORS], more[KEPT], more[FACTORS_ROOM] = address_of(problem.factors), *problem.factors.shape
+    run_driver(problem, quadratic_slice(), "hessian", "value_gradient", more)
     problem.seeds = seeds
     if seeds is not None and seeds.number > 1:
         problem.integers[:, 1] += 1

@@ -178,6 +178,10 @@ class Inputs:
         chosen = np.arange(rows.stop)[rows] if isinstance(rows, slice) else np.array(rows, np.int64)
         return Inputs(self.arrays, self.plan, chosen if self._chosen is None else self._chosen[chosen], self._kept)
 
+    def chosen(self, rows: int) -> NDArray[np.int64]:
+        """The rows of the whole batch that the first so many are."""
+        return np.arange(rows) if self._chosen is None else self._chosen[:rows]
+
     def instance(self, row: int) -> int:
         """Which instance a row belongs to: itself, or of a family that whose member it is."""
         number = row if self._chosen is None else int(self._chosen[row])

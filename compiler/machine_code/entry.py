@@ -30,7 +30,8 @@ class Entry:
     """The two functions of a kernel, how much memory they need, and the text they were made from.
 
     `accumulate`: the kernel adds to `out`, which its caller has zeroed. `common` is the entry of what the members of a
-    family have in common, which `evaluate.ready` runs before (common.py).
+    family have in common, which `evaluate.ready` runs before (common.py). `reads`: the variables, weights and data on
+    which what it writes depends, by generated name.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Entry:
     source: str
     failures: list[Exception] = field(default_factory=list)  # what an interpreter could not raise through C
     common: Entry | None = None
+    reads: tuple[str, ...] = ()
 
     @property
     def accumulate(self) -> bool:
@@ -88,10 +90,13 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
     if parts is not None:
         evaluate, prepare = (load({p: parts[f"{f}.{p}"] for p in PARTS}, s) for f, s in FUNCTIONS.items())
         if evaluate is not None and prepare is not None:
-            *needs, reads_common = json.loads(parts["sizes"])
+            *needs, reads_common, reads = json.loads(parts["sizes"])
             prepared, scratch, out = map(sizes.from_json, needs)
             common = compiled_entry(energy, COMMON + kind) if reads_common else None
-            return Entry(kind, evaluate, prepare, prepared, scratch, out, parts["source"].decode(), common=common)
+            source = parts["source"].decode()
+            return Entry(
+                kind, evaluate, prepare, prepared, scratch, out, source, common=common, reads=tuple(reads)
+            )  # fmt: skip
     from ..derive import compile_text  # here, as all passes: what is in the cache does not need them
 
     emitted = compile_text(energy, kind)
@@ -99,7 +104,11 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
     stored: dict[str, bytes] = {
         "source": emitted.source.encode(),
         "sizes": json.dumps(
-            [*map(sizes.to_json, (emitted.prepared, emitted.scratch, emitted.out)), emitted.reads_common]
+            [
+                *map(sizes.to_json, (emitted.prepared, emitted.scratch, emitted.out)),
+                emitted.reads_common,
+                emitted.reads,
+            ]
         ).encode(),
     }
     made: dict[str, Native] = {}
@@ -110,7 +119,7 @@ def compiled_entry(energy: Energy, kind: str) -> Entry:
         write_folder(key, stored)
     return Entry(
         kind, made["evaluate"], made["prepare"], emitted.prepared, emitted.scratch, emitted.out, emitted.source,
-        common=compiled_entry(energy, COMMON + kind) if emitted.reads_common else None,
+        common=compiled_entry(energy, COMMON + kind) if emitted.reads_common else None, reads=emitted.reads,
     )  # fmt: skip
 
 
@@ -146,6 +155,7 @@ def compiler_sources() -> tuple[str, ...]:
 def reference_entry(energy: Energy, kind: str) -> Entry:
     """The entry of an energy run by the interpreter: slow, and needs no compiler."""
     from ..derive import out_size
+    from ..program.program import inputs_read
 
     interpreter = Interpreter(energy, kind)
     failures: list[Exception] = []
@@ -166,6 +176,7 @@ def reference_entry(energy: Energy, kind: str) -> Entry:
         out_size(kind, interpreter.program),
         str(interpreter.program),
         failures,
+        reads=inputs_read(interpreter.program),
     )
 
 

@@ -153,6 +153,12 @@ def arrays_read(program: Program, statement: Statement) -> frozenset[str]:
     return statement.arrays.union(*(program.ranges[i].gathers for i in statement.loops if i in program.ranges))
 
 
+def inputs_read(program: Program) -> tuple[str, ...]:
+    """Names of the variables, weights and data that statements read, sorted."""
+    read = frozenset[str]().union(*(arrays_read(program, statement) for statement in program.statements))
+    return tuple(sorted(n for n in read if program.arrays[n].role in ("variable", "weight", "data")))
+
+
 def moved(statement: Statement, move: Move) -> Statement:
     """The statement with all that it reads and gathers through moved; its target stays."""
     subscripts = tuple(s.relocated(move) for s in statement.subscripts)

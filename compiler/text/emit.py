@@ -28,13 +28,17 @@ from .schedule import Schedule
 
 @dataclass(frozen=True)
 class Emitted:
-    """The text of a kernel, and how much memory it needs, as polynomials in the extents."""
+    """The text of a kernel, how much memory it needs, as polynomials in the extents, and what it reads.
+
+    reads   variables, weights and data on which what it writes depends, by generated name, sorted
+    """
 
     source: str
     prepared: sizes.Size
     scratch: sizes.Size
     out: sizes.Size
     reads_common: bool = False
+    reads: tuple[str, ...] = ()
 
 
 def emit(plan: Schedule, memory: Memory, out: sizes.Size, title: str, legend: Iterable[str]) -> Emitted:

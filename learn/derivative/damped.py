@@ -257,6 +257,46 @@ def solve_two(h: DoublePointer, damping: float, c: DoublePointer, p: int, space:
     return code
 
 
+# How the factors that `factor_for` makes are used: none are there; by blocks; U'U = A; or there is no U.
+NO_FACTORS, BLOCKS, TRIANGLE, ELIMINATION = range(4)
+
+
+def factor_for(
+    layout: IntegerPointer, h: DoublePointer, n: int, damping: float, curvature: float, space: DoublePointer
+) -> tuple[int, int]:
+    """Factor A into `space` for n > 2, or n = 2 and d = 0: what becomes of the instance, and how `solve_by` goes on.
+
+    Parameters as for `solve_damped`.
+    """
+    size = row_sum(h, n)
+    if not size < math.inf:
+        return NOT_FINITE, NO_FACTORS
+    if layout[COUNT] != 0:
+        code = factor_in_blocks(layout, h, n, damping, size, curvature, space)
+        if code != UNDECIDED:
+            return code, BLOCKS
+    code = factor_damped(h, n, damping, size, curvature, space)
+    if code == INDEFINITE:
+        return USED, ELIMINATION
+    return code, NO_FACTORS if code == SINGULAR else TRIANGLE
+
+
+def solve_by(
+    way: int, layout: IntegerPointer, h: DoublePointer, n: int, space: DoublePointer, c: DoublePointer, p: int
+) -> None:
+    """c <- A^-1 c by what `factor_for` has left in `space`, or in h, which ELIMINATION overwrites."""
+    if way == BLOCKS and p == 1:
+        solve(layout, space, n, c)
+    elif way == BLOCKS:
+        solve_rows_in_blocks(layout, space, n, c, p)
+    elif way == ELIMINATION:
+        eliminate(h, n, c, p)
+    elif way == TRIANGLE and p == 1:
+        cholesky_solve(space, n, c)
+    elif way == TRIANGLE:
+        solve_rows(space, n, c, p)
+
+
 def solve_damped(
     layout: IntegerPointer,
     h: DoublePointer,
@@ -277,28 +317,16 @@ def solve_damped(
     elif n == 2 and damping > 0.0:
         code = solve_two(h, damping, c, p, space)
     else:
-        size = row_sum(h, n)
-        if not size < math.inf:
-            return NOT_FINITE
-        code = UNDECIDED
-        if layout[COUNT] != 0:
-            code = factor_in_blocks(layout, h, n, damping, size, curvature, space)
-        in_blocks = code != UNDECIDED
-        if not in_blocks:
-            code = factor_damped(h, n, damping, size, curvature, space)
-        if in_blocks and p == 1:
-            solve(layout, space, n, c)
-        elif in_blocks:
-            solve_rows_in_blocks(layout, space, n, c, p)
-        elif code == INDEFINITE:
-            eliminate(h, n, c, p)
-            code = USED
-        elif code != SINGULAR:
-            if p == 1:
-                cholesky_solve(space, n, c)
-            else:
-                solve_rows(space, n, c, p)
-    if code != SINGULAR and not is_finite(c, n * p):
+        code, way = factor_for(layout, h, n, damping, curvature, space)
+        if code == NOT_FINITE:
+            return code
+        solve_by(way, layout, h, n, space, c, p)
+    return checked(code, c, n * p, damping)
+
+
+def checked(code: int, c: DoublePointer, size: int, damping: float) -> int:
+    """What became of an instance whose solution is c."""
+    if code != SINGULAR and not is_finite(c, size):
         return SINGULAR if damping == 0.0 else NOT_FINITE
     return code
 
@@ -344,14 +372,15 @@ def _pack_free(h: DoublePointer, n: int, c: DoublePointer, p: int, active: Integ
     return free
 
 
-# What the drivers read from their problem: two kernels, of which the first writes gradient and Hessian, each as
-# (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its own); then
-# addresses and sizes. DAMPING is a float64; ACTIVE is 0 where there are no bounds.
+# What the drivers read from their problem: two kernels, of which the first writes the Hessian from the number AT on,
+# each as (address of evaluate, of prepare, of shared prepared numbers or 0, how many an instance needs of its own);
+# then addresses and sizes. DAMPING is a float64; ACTIVE is 0 where there are no bounds, ORDER and NUMBER where no
+# instances share a Hessian (runtime/systems.py).
 HESSIAN, SECOND = 0, 4
 TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH, DAMPING = range(8, 14)
 Y, Y_STRIDE, CURVATURE, CODES, OUT = range(14, 19)
 DIRECTIONS, TOTAL, EACH_ROW, ACTIVE, LAYOUT, LARGEST = range(19, 25)
-FACTORS, KEPT, FACTORS_ROOM, FIRST_BLOCK = range(25, 29)
+FACTORS, KEPT, FACTORS_ROOM, AT, ORDER, NUMBER, FIRST_BLOCK = range(25, 32)
 
 
 def _prepared(problem: IntegerPointer, kernel: int, instance: int, own: DoublePointer) -> DoublePointer:
@@ -380,32 +409,45 @@ def _evaluate(
 
 
 def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
-    """direction <- A^-1 direction for the instances [begin, end) of DIRECTIONS, (TOTAL, UNKNOWNS): minus dl/dy first.
+    """direction <- A^-1 direction for the instances at the places [begin, end) of ORDER.
 
+    DIRECTIONS         (TOTAL, UNKNOWNS): minus dl/dy first
     Y                  (TOTAL, UNKNOWNS), or (1, UNKNOWNS) with Y_STRIDE 0: the minima
     CURVATURE          (TOTAL, 2), second column: the lowest eigenvalue of the Hessian, or NaN where it is not known
     CODES              (TOTAL,): USED or LEFT_OUT on the way in, what became of the instance on the way out
     ACTIVE             (TOTAL, UNKNOWNS): 1 for each variable that a bound holds, else 0; or none
     FACTORS            (KEPT, FACTORS_ROOM): factors that the minimisation has kept (kept_factors.py), undamped
+    NUMBER             which Hessian the instance at a place of ORDER has: factors serve all that stand together
     """
     n, damping, layout = problem[UNKNOWNS], doubles(problem)[DAMPING], integer_pointer_at(problem[LAYOUT])
     scratch = shifted(workspace, problem[HESSIAN + 3])
     work = shifted(scratch, problem[SCRATCH])
-    h, space = shifted(work, n), shifted(work, n + n * n)
+    h, space = shifted(work, problem[AT]), shifted(work, n + n * n)
     directions, codes = double_pointer_at(problem[DIRECTIONS]), integer_pointer_at(problem[CODES])
     curvature = double_pointer_at(problem[CURVATURE])
-    for instance in range(begin, end):
+    order, number = integer_pointer_at(problem[ORDER]), integer_pointer_at(problem[NUMBER])
+    shares, last, code, way = problem[ORDER] != 0 and problem[ACTIVE] == 0, -1, USED, NO_FACTORS
+    for place in range(begin, end):
         if stop[0] != 0:
-            return instance
+            return place
+        instance = system = place
+        if problem[ORDER] != 0:
+            instance, system = order[place], number[place]
         if codes[instance] == LEFT_OUT:
             continue
         direction = shifted(directions, instance * n)
-        if instance < problem[KEPT]:
-            kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
+        if system == last:
+            solve_by(way, layout, h, n, space, direction, 1)
+            codes[instance] = checked(code, direction, n, damping)
+            continue
+        if system < problem[KEPT]:
+            kept = shifted(double_pointer_at(problem[FACTORS]), system * problem[FACTORS_ROOM])
             if kept[0] != 0.0:
                 vectors.copy(shifted(kept, HEAD), space, solving_size(layout, n))
                 solve(layout, space, n, direction)
-                codes[instance] = USED if is_finite(direction, n) else SINGULAR
+                codes[instance] = checked(USED, direction, n, 0.0)
+                if shares:
+                    last, code, way = system, USED, BLOCKS
                 continue
         lowest = curvature[2 * instance + 1]
         if n == 1 and abs(lowest) < math.inf:
@@ -415,6 +457,13 @@ def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
         if problem[ACTIVE] != 0:
             active = shifted(integer_pointer_at(problem[ACTIVE]), instance * n)
             codes[instance] = solve_free(layout, h, n, damping, lowest, direction, 1, space, active)
+        elif shares and n > 2:
+            code, way = factor_for(layout, h, n, damping, lowest, space)
+            codes[instance] = code
+            if code != NOT_FINITE:
+                solve_by(way, layout, h, n, space, direction, 1)
+                codes[instance] = checked(code, direction, n, damping)
+                last = -1 if way == ELIMINATION or way == NO_FACTORS else system  # noqa: SIM109 (numba)
         else:
             codes[instance] = solve_damped(layout, h, n, damping, lowest, direction, 1, space)
     return end
@@ -486,7 +535,7 @@ def _jacobian_slice(
     own_hessian, own_cross = workspace, shifted(workspace, problem[HESSIAN + 3])
     scratch = shifted(own_cross, problem[SECOND + 3])
     work = shifted(scratch, problem[SCRATCH])
-    h, space = shifted(work, n), shifted(work, n + n * n)
+    h, space = shifted(work, problem[AT]), shifted(work, n + n * n)
     curvature, codes = double_pointer_at(problem[CURVATURE]), integer_pointer_at(problem[CODES])
     for instance in range(begin, end):
         if stop[0] != 0:

@@ -38,6 +38,7 @@ from ...energies.errors import InputError, InputTypeError, NameMissingError, Num
 from ...runtime.algebra.blocks import NONE, layout_of
 from ...runtime.solution import Solution, Status
 from ...runtime.sparse import is_coupled, is_sparse
+from ...runtime.systems import shared_systems
 from .blocks import block_sums, by_instances, in_order
 from .damped import (
     DAMPING,
@@ -189,8 +190,7 @@ def implicit_jacobian(kernel: Kernel | Output, solution: Solution | OutputSoluti
         kernel.refuse_too_large(inputs)
     except InputError as error:
         raise InputError(f"implicit_jacobian: {error}; implicit_gradient does without it") from None
-    hessian, cross = kernel.entry("value_gradient_hessian"), kernel.entry("cross")
-    pair = _Pair(hessian, cross, solution, strength, codes, out)
+    pair = _Pair(_hessian(kernel), kernel.entry("cross"), solution, strength, codes, out)
     pair.run(jacobian_slice(), count)
     some = ill_posed(solution, codes)
     if some is not None:
@@ -283,7 +283,7 @@ def _by_factors(
     """Of a Hessian that is not; `collected` sums what the pair of drivers writes, and, `sized`, the sizes of it."""
     inputs, packed = solution.inputs, solution.y
     count, p = len(packed), inputs.p
-    hessian, adjoint = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint")
+    hessian, adjoint = _hessian(kernel), kernel.entry("cross_adjoint")
     rows = np.empty((count if weights_batched(kernel, inputs) else min(-(-count // BLOCK), _AT_ONCE), p))
     directions = -slopes
     sizes = np.zeros(len(rows)) if sized else None
@@ -311,7 +311,7 @@ def _with_null_spaces(
     rows: Floats,
 ) -> Floats:
     """What `collected` sums of solved directions, and of what null spaces add (minimum_norm.py)."""
-    hessian, adjoint, count = kernel.entry("value_gradient_hessian"), kernel.entry("cross_adjoint"), len(solution.y)
+    hessian, adjoint, count = _hessian(kernel), kernel.entry("cross_adjoint"), len(solution.y)
     some = ill_posed(solution, codes)
     if some is None:
         return collected(pair, rows, count)
@@ -344,7 +344,7 @@ def damped_directions(
 
         directions = products_directions(kernel, solution, slopes, damping, codes)
     else:
-        hessian, directions = kernel.entry("value_gradient_hessian"), -slopes
+        hessian, directions = _hessian(kernel), -slopes
         pair = _Pair(hessian, hessian, solution, damping, codes, directions, directions)
         pair.run(solve_slice(), len(packed))
         some = ill_posed(solution, codes)
@@ -397,6 +397,11 @@ def unpacked(kernel: Kernel, inputs: Any, gradient: Floats) -> dict[str, Any]:
     return unpack_adjoint(kernel.weights, gradient, batched, inputs)
 
 
+def _hessian(kernel: Kernel) -> Entry:
+    """The entry that writes Hessians, last of all that it writes: the one that a minimisation has compiled."""
+    return kernel.entry("hessian" if kernel.quadratic else "value_gradient_hessian")
+
+
 class _Pair:
     """Two entries of a kernel at the minima of a solution: the problem of the drivers of damped.py."""
 
@@ -420,7 +425,10 @@ class _Pair:
         self._key = (second.evaluate.address, inputs.extents.tobytes())
         layout = layout_of(solution.kernel, inputs) if solution.held is None else NONE
         self.sizes = np.empty(0) if sizes is None else sizes
-        self._keep: tuple[Any, ...] = packed, solution, codes, out, directions, layout
+        systems = None
+        if solution.kernel.quadratic and inputs.m > 2:
+            systems = shared_systems(solution.kernel, first, inputs, count)
+        self._keep: tuple[Any, ...] = packed, solution, codes, out, directions, layout, systems
         self._fields = (
             *self._prepared[0].fields,
             *self._prepared[1].fields,
@@ -442,6 +450,8 @@ class _Pair:
             address_of(layout),
             0 if sizes is None else address_of(sizes),
             *self._kept_factors(solution, damping),
+            max(0, first.needs(inputs)[2] - inputs.m**2),
+            *((0, 0) if systems is None else systems.fields),
         )
 
     def _kept_factors(self, solution: Solution, damping: float) -> tuple[int, int, int]:

@@ -171,6 +171,23 @@ def gradient(
     return value
 
 
+def hessian(
+    y: DoublePointer,
+    v: DoublePointer,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    out: DoublePointer,
+) -> float:
+    m = extents[0]
+    call_evaluate(ADDRESS, y, v, table, extents, instance, prepared, scratch, scratch)
+    for i in range(m * m):
+        out[i] = scratch[m + i]
+    return 0.0
+
+
 def product(
     y: DoublePointer,
     v: DoublePointer,
@@ -192,7 +209,7 @@ def product(
 
 
 def compile_around(kernel, address):
-    """A kernel that calls the one at an address: `many`, `gradient` or `product`."""
+    """A kernel that calls the one at an address: `many`, `gradient`, `hessian` or `product`."""
     function = types.FunctionType(kernel.__code__, {**globals(), "ADDRESS": address})
     function.__annotations__ = kernel.__annotations__
     return compile_driver(function, kernel.__name__)[0]
@@ -215,8 +232,9 @@ class Layout:
 
 class Entry:
     accumulate, failures, common = False, (), None
+    reads = ("y0",)  # what else is not known: nothing is shared
 
-    def __init__(self, evaluate, prepare, written=2):
+    def __init__(self, evaluate, prepare, written=(1, 2)):
         self.evaluate, self.prepare, self.written = evaluate, prepare, written
 
     def needs(self, inputs):
@@ -229,7 +247,7 @@ class Entry:
         return inputs.m + inputs.m**2
 
     def out_size(self, inputs):
-        return inputs.m + inputs.m**2 if self.written == 2 else inputs.m
+        return sum(inputs.m**power for power in self.written)
 
 
 @dataclasses.dataclass
@@ -291,8 +309,9 @@ class HandKernel:
         self.entries = {
             "value": Entry(evaluate, prepare),
             "value_gradient_hessian": Entry(evaluate, prepare),
-            "value_gradient": Entry(compile_around(gradient, evaluate.address), prepare, 1),
-            "hvp": Entry(compile_around(product, evaluate.address), prepare, 1),
+            "value_gradient": Entry(compile_around(gradient, evaluate.address), prepare, (1,)),
+            "hessian": Entry(compile_around(hessian, evaluate.address), prepare, (2,)),
+            "hvp": Entry(compile_around(product, evaluate.address), prepare, (1,)),
             "many_values": Entry(compile_around(many, evaluate.address), prepare),
         }
 
