@@ -163,8 +163,12 @@ def _first_system(energy: Energy) -> Program:
 
 def _gradient_first(energy: Energy) -> Program:
     program = _first_system(energy)
-    variables = _variables(program)
-    return second(gradient(program, variables), variables, variables, prefix="hessian")
+    return gradient(program, _variables(program))
+
+
+def _hessian_first(energy: Energy) -> Program:
+    program = _first_system(energy)
+    return second(program, _variables(program), _variables(program), prefix="hessian")
 
 
 def _first_adjoint(energy: Energy) -> Program:
@@ -244,10 +248,9 @@ REWEIGHTING: dict[str, Kind] = {
         lambda e: slot_product(*_sparse_reweighted(e)), ("hvp",), "that sparse Hessian times v, y being its numbers"
     ),
     "value_gradient_first": Kind(
-        _gradient_first,
-        ("value", "gradient", "hessian"),
-        "the energy of the first system (held.py), its gradient and its Hessian",
+        _gradient_first, ("value", "gradient"), "the energy of the first system (held.py) and its gradient"
     ),
+    "hessian_first": Kind(_hessian_first, ("hessian",), "the Hessian of the first system"),
     "first_adjoint": Kind(
         _first_adjoint, ("first_adjoint",), "d/dw (v . gradient of the first system)", accumulate=True
     ),

@@ -49,6 +49,7 @@ from .kept_factors import HEAD, factors_room, kept_fields, padded, record_room, 
 from .problem import Problem
 from .sparse import is_sparse
 from .statuses import ABYSS, CONVERGED, FAR, ITERATION_LIMIT, SADDLE, STALLED, UNBOUNDED
+from .systems import shared_systems
 
 FIRST_SHIFT, SHIFTS = 1e-8, 12
 """Parts of the diagonal that are added to a matrix that is not positive definite, 100 times more each time."""
@@ -286,8 +287,8 @@ def descend(
     return status != ITERATION_LIMIT and status != UNBOUNDED
 
 
-def solve_first(
-    evaluate: int,
+def factor_first(
+    hessian: int,
     table: IntegerPointer,
     extents: IntegerPointer,
     instance: int,
@@ -296,19 +297,41 @@ def solve_first(
     n: int,
     layout: IntegerPointer,
     y: DoublePointer,
+    factors: DoublePointer,
     memory: DoublePointer,
 ) -> bool:
-    """y <- the minimiser of the first system, of which the kernel gives gradient and Hessian; False: there is none.
+    """Factors of the first system (`FIRST_ROOM` numbers), of which the kernel gives the Hessian; False: there are none.
 
-    The factors stay in `memory` + n + n*n, and behind them what was added to the diagonal. `memory` has 2 n*n + 5 n
-    numbers.
+    `memory` has n*n numbers.
     """
-    space, step = shifted(memory, n + n * n), shifted(memory, n + n * n + space_for(n))
-    energy = call_evaluate(evaluate, y, y, table, extents, instance, prepared, scratch, memory)
+    call_evaluate(hessian, y, y, table, extents, instance, prepared, scratch, memory)
+    return factorise(layout, memory, n, factors, shifted(factors, n * n))
+
+
+def solve_first(
+    gradient: int,
+    table: IntegerPointer,
+    extents: IntegerPointer,
+    instance: int,
+    prepared: DoublePointer,
+    scratch: DoublePointer,
+    n: int,
+    layout: IntegerPointer,
+    y: DoublePointer,
+    factors: DoublePointer,
+    memory: DoublePointer,
+) -> bool:
+    """y <- the minimiser of the first system, of which there are factors; False where the gradient is not finite.
+
+    `memory` has 2 n numbers.
+    """
+    step = shifted(memory, n)
+    energy = call_evaluate(gradient, y, y, table, extents, instance, prepared, scratch, memory)
     if not (energy < math.inf and dot(memory, memory, n) < math.inf):
         return False
-    if not solve_reweighted(layout, memory, n, space, step):
-        return False
+    for i in range(n):
+        step[i] = -memory[i]
+    solve(layout, factors, n, step)
     for i in range(n):
         y[i] += step[i]
     return True
@@ -316,13 +339,19 @@ def solve_first(
 
 # ---------------------------------------------------------------------------------------------- the slice
 
-# What the driver reads from its problem; GTOL is a float64. Five kernels come first, each as (address of evaluate, of
-# prepare, of shared prepared numbers or 0, how many an instance needs of its own); the last two are 0 where nothing is
-# held.
-REWEIGHTED, DERIVATIVES, VALUE, FIRST, GRADIENT = 0, 4, 8, 12, 16
-TABLE, EXTENTS, UNKNOWNS, SCRATCH = 20, 21, 22, 23
-VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT, LAYOUT, BEGAN = 24, 25, 26, 27, 28, 29, 30, 31
-FACTORS, KEPT, FACTORS_ROOM, GTOL = 32, 33, 34, 35
+# What the driver reads from its problem; GTOL is a float64. Six kernels come first, each as (address of evaluate, of
+# prepare, of shared prepared numbers or 0, how many an instance needs of its own); the last three are 0 where nothing
+# is held: two of the first system, and the gradient. ORDER and NUMBER say which instances share the first system, and
+# are 0 where none do (systems.py).
+REWEIGHTED, DERIVATIVES, VALUE, FIRST, FIRST_GRADIENT, GRADIENT = 0, 4, 8, 12, 16, 20
+TABLE, EXTENTS, UNKNOWNS, SCRATCH = 24, 25, 26, 27
+VARIABLES, ENERGIES, REALS, INTEGERS, LEAST, LIMIT, LAYOUT, BEGAN = 28, 29, 30, 31, 32, 33, 34, 35
+FACTORS, KEPT, FACTORS_ROOM, ORDER, NUMBER, GTOL = 36, 37, 38, 39, 40, 41
+
+
+def first_room(n: int) -> int:
+    """Numbers for the factors of the first system while they are used: they are solved with in place."""
+    return n * n + 5 * n
 
 
 def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
@@ -331,27 +360,44 @@ def _irls_slice(problem: IntegerPointer, begin: int, end: int, workspace: Double
     own_derivatives = shifted(workspace, problem[REWEIGHTED + 3])
     own_value = shifted(own_derivatives, problem[DERIVATIVES + 3])
     own_first = shifted(own_value, problem[VALUE + 3])
-    own_gradient = shifted(own_first, problem[FIRST + 3])
+    own_first_gradient = shifted(own_first, problem[FIRST + 3])
+    own_gradient = shifted(own_first_gradient, problem[FIRST_GRADIENT + 3])
     scratch = shifted(own_gradient, problem[GRADIENT + 3])
-    memory = shifted(scratch, problem[SCRATCH])
+    factors = shifted(scratch, problem[SCRATCH])
+    memory = shifted(factors, first_room(n) if problem[FIRST] != 0 else 0)
     held = problem[FIRST] != 0
     energies, gtol = double_pointer_at(problem[ENERGIES]), doubles(problem)[GTOL]
     layout = integer_pointer_at(problem[LAYOUT])
-    for instance in range(begin, end):
+    order, number = integer_pointer_at(problem[ORDER]), integer_pointer_at(problem[NUMBER])
+    solvable, last = False, -1
+    for place in range(begin, end):
         if stop[0] != 0:
-            return instance
+            return place
+        instance = system = place
+        if problem[ORDER] != 0:
+            instance, system = order[place], number[place]
         y = shifted(double_pointer_at(problem[VARIABLES]), instance * n)
         reals = shifted(double_pointer_at(problem[REALS]), instance * 2)
         integers = shifted(integer_pointer_at(problem[INTEGERS]), instance * 3)
         kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
         records, room = HEAD, record_room(layout, n) if instance < problem[KEPT] else 0
         if held:
-            prepared = prepared_for(shifted(problem, FIRST), table, extents, instance, own_first)
-            if not solve_first(problem[FIRST], table, extents, instance, prepared, scratch, n, layout, y, memory):
+            if system != last:
+                prepared = prepared_for(shifted(problem, FIRST), table, extents, instance, own_first)
+                solvable = factor_first(
+                    problem[FIRST], table, extents, instance, prepared, scratch, n, layout, y, factors, memory
+                )
+                last = system
+            prepared = prepared_for(shifted(problem, FIRST_GRADIENT), table, extents, instance, own_first_gradient)
+            solved = solvable and solve_first(
+                problem[FIRST_GRADIENT], table, extents, instance, prepared, scratch, n, layout, y, factors, memory
+            )
+            if not solved:
                 room = 0
-            if room > 0:
-                copy(shifted(memory, n + n * n), shifted(kept, HEAD), solving_size(layout, n))
-            records += factors_room(layout, n)
+            if problem[ORDER] == 0:
+                if room > 0:
+                    copy(factors, shifted(kept, HEAD), solving_size(layout, n))
+                records += factors_room(layout, n)
             began = shifted(double_pointer_at(problem[BEGAN]), instance * n)
             for i in range(n):
                 began[i] = y[i]
@@ -429,8 +475,10 @@ def minimise_irls(problem: Problem) -> None:
         minimise_sparse_irls(problem)
         return
     kinds = ["value_gradient_reweighted", "value_gradient_hessian", "value"]
+    systems = None
     if kernel.holds:
-        kinds += ["value_gradient_first", "value_gradient"]
+        kinds += ["hessian_first", "value_gradient_first", "value_gradient"]
+        systems = shared_systems(kernel, kernel.entry("hessian_first"), inputs, len(y))
     entries = [kernel.entry(kind) for kind in kinds]
     kernel.refuse_too_large(inputs)
     if problem.seeds is not None:
@@ -442,7 +490,7 @@ def minimise_irls(problem: Problem) -> None:
     if problem.reweightings is not None:
         least = limit = problem.reweightings
         if problem.keeps and layout[COUNT] != 0:
-            first = factors_room(layout, inputs.m) if kernel.holds else 0
+            first = factors_room(layout, inputs.m) if kernel.holds and systems is None else 0
             problem.factors = room_for(len(y), HEAD + first + limit * record_room(layout, inputs.m))
     kept, kept_rows, kept_room = kept_fields(problem.factors)
     packed = struct.pack(
@@ -464,11 +512,13 @@ def minimise_irls(problem: Problem) -> None:
         0 if kept is None else address_of(kept),
         kept_rows,
         kept_room,
+        *((0, 0) if systems is None else systems.fields),
         problem.gtol,
     )
     numbers = array("q", packed)
     n = inputs.m
     workspace = sum(p.own for p in prepared) + scratch + 2 * (n + n * n) + max(space_for(n), n * n + 5 * n)
+    workspace += first_room(n) if kernel.holds else 0
     key = ("irls", entries[0].evaluate.address, inputs.extents.tobytes())
     run_slices(irls_slice(), numbers.buffer_info()[0], len(y), key=key, workspace=workspace)
     if problem.seeds is not None and problem.seeds.number > 1:

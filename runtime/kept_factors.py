@@ -7,8 +7,8 @@ many: the rest, and whatever does not fit in `MOST` bytes, is factorised again b
     reweightings (irls.py)   [steps + 1 or 0 | U of the first system | y, what was added to the diagonal, U | ...]
 
 U is what `factorisation.solve` reads. The first number is 0 where nothing was kept: the Hessian was not firm, or a step
-was shortened. The first system is there where parts are held (`wb.held`), then a record for each step. Every part is
-padded to whole cache lines.
+was shortened. The first system is there where parts are held (`wb.held`), unless instances share it; then a record for
+each step. Every part is padded to whole cache lines.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ KIND_NAMES = (
     "value", "gradient", "hessian", "value_gradient", "value_gradient_hessian", "cross", "hvp", "cross_adjoint",
     "data_adjoint", "many_values", "sparse_hessian", "value_gradient_sparse_hessian", "sparse_cross", "sparse_hvp",
     "candidates", "weight_gradient", "gradients", "value_gradient_reweighted", "reweighting_adjoint",
-    "value_gradient_sparse_reweighted", "sparse_reweighted_product", "value_gradient_first", "first_adjoint",
+    "value_gradient_sparse_reweighted", "sparse_reweighted_product", "value_gradient_first", "hessian_first",
+    "first_adjoint",
 )  # fmt: skip
 """All kinds of kernels."""
 

@@ -127,7 +127,7 @@ class Lowering:
         self.statements: list[Statement] = []
         self.whole: set[str] = set()  # locals that are defined on all of their axes
         self.array_names: dict[str, str] = {}
-        self.lets: dict[tuple[str, tuple[int | None, ...]], str] = {}
+        self.lets: dict[tuple[str, tuple[Affine | None, ...]], str] = {}
         self.definitions = {_base_name(key): (key, value) for key, value in energy.where.items()}
         roles: tuple[tuple[Role, str, Sequence[Any]], ...] = (
             ("variable", "y", energy.variables),
@@ -297,15 +297,16 @@ class Lowering:
     def let(self, base: str, subscripts: Sequence[Affine]) -> Op:
         key, value = self.definitions[base]
         indices = list(key.indices) if isinstance(key, sp.Indexed) else []
-        short = [_is_short(i) and s.is_constant for i, s in zip(indices, subscripts, strict=True)]
-        chosen = tuple(s.constant if is_short else None for s, is_short in zip(subscripts, short, strict=True))
+        members = set(self.family.values())
+        fixed = [s in members or (_is_short(i) and s.is_constant) for i, s in zip(indices, subscripts, strict=True)]
+        chosen = tuple(s if is_fixed else None for s, is_fixed in zip(subscripts, fixed, strict=True))
         if (base, chosen) not in self.lets:
             own = set(map(str, indices))
             scope: dict[Any, Affine] = {i: place for i, place in self.family.items() if str(i) not in own}
             loops: list[str] = []
             for i, place in zip(indices, chosen, strict=True):
                 if place is not None:
-                    scope[i] = constant(place)
+                    scope[i] = place
                 else:
                     loops.append(self.index(Range(self.subscript(i.lower, {}), self.subscript(i.upper, {}) + 1)))
                     scope[i] = name(loops[-1])
@@ -313,7 +314,7 @@ class Lowering:
             target = self.local(loops, origin=ascii(base)[1:-1])
             self.statements.append(Statement(target, tuple(map(name, loops)), tuple(loops), body, note="intermediate"))
             self.lets[base, chosen] = target
-        kept = [s for s, is_short in zip(subscripts, short, strict=True) if not is_short]
+        kept = [s for s, is_fixed in zip(subscripts, fixed, strict=True) if not is_fixed]
         return read(self.lets[base, chosen], kept)
 
     # ------------------------------------------------------------------------------------ integers

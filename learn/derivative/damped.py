@@ -44,7 +44,7 @@ from ...compiler.machine_code.signature import DoublePointer, IntegerPointer, ve
 from ...runtime.algebra import vectors
 from ...runtime.algebra.block_factors import FIRM
 from ...runtime.algebra.bordered import COUNT
-from ...runtime.algebra.factorisation import factor_shifted, solve, solving_size, spectrum, squared_pivots
+from ...runtime.algebra.factorisation import factor_shifted, solve, solve_apart, spectrum, squared_pivots
 from ...runtime.algebra.factorisation import solve_rows as solve_rows_in_blocks
 from ...runtime.algebra.linear_algebra import EPSILON, TINY, cholesky, cholesky_solve
 from ...runtime.algebra.trust_region import spectrum as dense_spectrum
@@ -443,11 +443,8 @@ def _solve_slice(problem: IntegerPointer, begin: int, end: int, workspace: Doubl
         if system < problem[KEPT]:
             kept = shifted(double_pointer_at(problem[FACTORS]), system * problem[FACTORS_ROOM])
             if kept[0] != 0.0:
-                vectors.copy(shifted(kept, HEAD), space, solving_size(layout, n))
-                solve(layout, space, n, direction)
+                solve_apart(layout, shifted(kept, HEAD), n, direction, space)
                 codes[instance] = checked(USED, direction, n, 0.0)
-                if shares:
-                    last, code, way = system, USED, BLOCKS
                 continue
         lowest = curvature[2 * instance + 1]
         if n == 1 and abs(lowest) < math.inf:
@@ -492,6 +489,7 @@ def _adjoint_blocks(
         last = min(problem[TOTAL], first + BLOCK)
         looking, largest = apart, 0.0
         total = shifted(rows, place * p)
+        vectors.zero(trial, p)
         while True:
             if problem[EACH_ROW] == 0:
                 for k in range(p):
@@ -500,7 +498,7 @@ def _adjoint_blocks(
                 if stop[0] != 0:
                     return place
                 own = shifted(rows, instance * p) if problem[EACH_ROW] != 0 else (trial if looking else total)
-                if looking:
+                if problem[EACH_ROW] != 0:
                     vectors.zero(own, p)
                 if codes[instance] != USED and codes[instance] != SHIFTED:
                     continue
@@ -514,7 +512,7 @@ def _adjoint_blocks(
                         continue
                     largest = max(largest, size)
                     if problem[EACH_ROW] == 0:
-                        vectors.add_scaled(1.0, own, total, p)
+                        vectors.move(own, total, p)
             if looking or is_finite(total, p):
                 break
             looking = True

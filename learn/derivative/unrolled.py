@@ -38,12 +38,13 @@ from ...compiler.machine_code.native import Native, native
 from ...compiler.machine_code.signature import DoublePointer, IntegerPointer
 from ...energies.errors import InputError
 from ...runtime.algebra.blocks import layout_of
-from ...runtime.algebra.factorisation import solve, solving_size
+from ...runtime.algebra.factorisation import solve_apart, solving_size
 from ...runtime.algebra.linear_algebra import dot
-from ...runtime.algebra.vectors import copy
-from ...runtime.irls import reweight, solve_reweighted, space_for
+from ...runtime.algebra.vectors import copy, move, zero
+from ...runtime.irls import factor_first, first_room, reweight, solve_reweighted, space_for
 from ...runtime.kept_factors import HEAD, factors_room, kept_fields, padded, record_room
 from ...runtime.solution import Solution
+from ...runtime.systems import shared_systems
 from .blocks import by_instances
 from .damped import LEFT_OUT, NOT_FINITE, USED, is_finite
 from .idle import idle_members
@@ -200,17 +201,17 @@ def unrolled_blocks(
     kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.int64], largest: list[float], *, members: int
 ) -> Floats:
     """What each block of 64 instances adds to dl/dw through all steps, (K, p), as `implicit.damped_blocks`."""
-    rows, sizes = _run(kernel, solution, slopes.copy(), codes, ALL)
+    rows, sizes = _run(kernel, solution, slopes.copy(), codes, ALL, sized=True)
     largest.append(math.sqrt(sizes.max(initial=0.0)))
     return by_instances(rows, members)
 
 
 def _run(
-    kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.int64], last: int
+    kernel: Kernel, solution: Solution, slopes: Floats, codes: NDArray[np.int64], last: int, *, sized: bool = False
 ) -> tuple[Floats, Floats]:
     """Walk every instance back; slopes becomes dl/dstart, 0 of members that add nothing.
 
-    Returns dl/dw, and the largest |dl/dw|^2 of one instance in each row of it.
+    Returns dl/dw, and `sized` the largest |dl/dw|^2 of one instance in each row of it.
     """
     inputs, starts, count = solution.inputs, solution.problem.began, len(slopes)
     idle = idle_members(slopes, inputs)
@@ -220,7 +221,7 @@ def _run(
     assert starts is not None
     kinds = ["value_gradient_reweighted", "reweighting_adjoint"]
     if kernel.holds:
-        kinds += ["value_gradient_first", "first_adjoint"]
+        kinds += ["hessian_first", "first_adjoint"]
     entries = [kernel.entry(kind) for kind in kinds]
     prepared = [Prepared(entry, inputs) for entry in entries]
     scratch, layout = max(entry.needs(inputs)[1] for entry in entries), layout_of(kernel, inputs)
@@ -231,6 +232,7 @@ def _run(
     longest = int(steps.max(initial=0))
     own = solution.y is solution.problem.y
     kept, kept_rows, kept_room = kept_fields(solution.problem.factors if own else None)
+    first = _shared_first(kernel, inputs, count, layout) if kernel.holds else ()
     packed = struct.pack(
         f"={FIELDS}q",
         *(number for p in prepared for number in p.fields),
@@ -250,24 +252,41 @@ def _run(
         each,
         count,
         address_of(layout),
-        address_of(sizes),
+        address_of(sizes) if sized else 0,
         address_of(solution.y),
         0 if kept is None else address_of(kept),
         kept_rows,
         kept_room,
+        *(map(address_of, first) if first else (0, 0, 0)),
+        first[-1].shape[1] if first else 0,
     )
     numbers = array("q", packed)
     n, p = inputs.m, inputs.p
-    workspace = sum(q.own for q in prepared) + scratch + 2 * (n + n * n) + space_for(n) + 5 * n + p
+    if first:
+        room = prepared[2].own + scratch + first_room(n) + n * n
+        key = ("first factors", entries[2].evaluate.address, inputs.extents.tobytes())
+        run_slices(factor_slice(), numbers.buffer_info()[0], len(first[1]), key=key, workspace=room)
+    workspace = sum(q.own for q in prepared) + scratch + 2 * (n + n * n) + space_for(n) + 5 * n + 2 * p
+    workspace += (1 + BLOCK) * n
     workspace += (longest + 1) * (n + 1) + (longest * (n * n + n) if kernel.holds else 0)
-    key = ("unrolled", entries[1].evaluate.address, inputs.extents.tobytes(), longest)
-    run_slices(unrolled_slice(), numbers.buffer_info()[0], blocks, key=key, workspace=workspace)
+    steps_key = ("unrolled", entries[1].evaluate.address, inputs.extents.tobytes(), longest)
+    run_slices(unrolled_slice(), numbers.buffer_info()[0], blocks, key=steps_key, workspace=workspace)
     for entry in entries:
         if entry.failures:
             raise entry.failures.pop()
     if idle is not None:
         codes[idle] = USED
     return rows, sizes
+
+
+def _shared_first(kernel: Kernel, inputs: Any, rows: int, layout: Any) -> tuple[Any, ...]:
+    """Where rows share the first system: which one each has, an owner of each, and room for factors."""
+    systems = shared_systems(kernel, kernel.entry("hessian_first"), inputs, rows)
+    if systems is None:
+        return ()
+    number, owners = np.empty(rows, np.int64), np.empty(systems.count, np.int64)
+    number[systems.order], owners[systems.number] = systems.number, systems.order
+    return number, owners, np.empty((systems.count, factors_room(layout, inputs.m)))
 
 
 # ---------------------------------------------------------------------------------------------- compiled
@@ -277,8 +296,8 @@ def _run(
 REWEIGHTED, ADJOINT, FIRST, FIRST_ADJOINT = 0, 4, 8, 12
 TABLE, EXTENTS, UNKNOWNS, WEIGHTS, SCRATCH = range(16, 21)
 STARTS, STEPS, LONGEST, LAST, SLOPES, CODES, OUT, EACH_ROW, TOTAL, LAYOUT, SIZES = range(21, 32)
-ENDS, FACTORS, KEPT, FACTORS_ROOM = range(32, 36)
-FIELDS = 36
+ENDS, FACTORS, KEPT, FACTORS_ROOM, SYSTEMS, OWNERS, FIRST_FACTORS, FIRST_ROOM = range(32, 40)
+FIELDS = 40
 
 
 def make_steps(
@@ -360,21 +379,20 @@ def walk_back(
         y, scale = shifted(path, step * n), scales[step]
         if scale == 0.0:
             continue
+        u, added = space, shifted(space, n * n)
         if room > 0:
-            copy(shifted(records, step * room + 2 * padded(n)), space, solving_size(layout, n))
-            copy(shifted(records, step * room + padded(n)), shifted(space, n * n), n)
+            u, added = shifted(records, step * room + 2 * padded(n)), shifted(records, step * room + padded(n))
         elif held:
-            space = shifted(factors, step * (n * n + n))
+            u, added = shifted(factors, step * (n * n + n)), shifted(factors, step * (n * n + n) + n * n)
         else:
             call_evaluate(reweighted, y, y, table, extents, instance, prepared, scratch, here)
             solve_reweighted(layout, here, n, space, newton)
-        added = shifted(space, n * n)
         for i in range(n):
             full[i] = y[n + i] if held or room > 0 else y[i] + newton[i]
             pair[i] = -scale * slope[i]
             pair[n + i] = y[i]
             out[i] = 0.0
-        solve(layout, space, n, pair)
+        solve_apart(layout, u, n, pair, here)
         call_evaluate(adjoint, full, pair, table, extents, instance, prepared_adjoint, scratch, out)
         for i in range(n):
             slope[i] = (1.0 - scale) * slope[i] + out[i] - added[i] * pair[i]
@@ -396,19 +414,42 @@ def back_to_first(
     out: DoublePointer,
     memory: DoublePointer,
     factors: DoublePointer,
-    kept: bool,
+    known: bool,
 ) -> None:
-    """Add to `out` what dl/dy at y, the minimiser of the first system, is by the weights; its `factors` may be kept."""
-    space, u = shifted(memory, n + n * n), shifted(memory, 2 * (n + n * n) + 3 * n)
-    if kept:
-        copy(factors, space, solving_size(layout, n))
-    else:
-        call_evaluate(first, y, y, table, extents, instance, prepared, scratch, memory)
-        solve_reweighted(layout, memory, n, space, u)
+    """Add to `out` what dl/dy at y, the minimiser of the first system, is by the weights; its factors may be known."""
+    space, direction = shifted(memory, n + n * n), shifted(memory, 2 * (n + n * n) + 3 * n)
+    u, found = factors, True
+    if not known:
+        u = space
+        found = factor_first(first, table, extents, instance, prepared, scratch, n, layout, y, u, memory)
     for i in range(n):
-        u[i] = -slope[i]
-    solve(layout, space, n, u)
-    call_evaluate(adjoint, y, u, table, extents, instance, prepared_adjoint, scratch, out)
+        direction[i] = -slope[i] if found else math.nan
+    solve_apart(layout, u, n, direction, memory)
+    call_evaluate(adjoint, y, direction, table, extents, instance, prepared_adjoint, scratch, out)
+
+
+def _factor_slice(problem: IntegerPointer, begin: int, end: int, workspace: DoublePointer, stop: IntegerPointer) -> int:
+    """Factors of the first systems [begin, end), FIRST_ROOM numbers each at FIRST_FACTORS; NaN where there are none.
+
+    OWNERS   of each system an instance that has it
+    """
+    table, extents, n = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS]), problem[UNKNOWNS]
+    layout, owners = integer_pointer_at(problem[LAYOUT]), integer_pointer_at(problem[OWNERS])
+    scratch = shifted(workspace, problem[FIRST + 3])
+    space = shifted(scratch, problem[SCRATCH])
+    memory, y = shifted(space, first_room(n)), double_pointer_at(problem[STARTS])
+    for system in range(begin, end):
+        if stop[0] != 0:
+            return system
+        prepared = prepared_for(shifted(problem, FIRST), table, extents, owners[system], workspace)
+        kept = shifted(double_pointer_at(problem[FIRST_FACTORS]), system * problem[FIRST_ROOM])
+        found = factor_first(
+            problem[FIRST], table, extents, owners[system], prepared, scratch, n, layout, y, space, memory
+        )
+        copy(space, kept, solving_size(layout, n))
+        for i in range(0 if found else solving_size(layout, n)):
+            kept[i] = math.nan
+    return end
 
 
 def _unrolled_slice(
@@ -420,9 +461,10 @@ def _unrolled_slice(
     SLOPES             (TOTAL, UNKNOWNS): dl/dy, becomes dl/dstart
     CODES              (TOTAL,): USED, or left out; NOT_FINITE where that comes out
     OUT                (blocks, WEIGHTS) or (TOTAL, WEIGHTS), zeros
-    SIZES              (blocks,) or (TOTAL,), zeros: the largest |dl/dw|^2 of an instance
+    SIZES              (blocks,) or (TOTAL,), zeros: the largest |dl/dw|^2 of an instance; or none
     ENDS               (TOTAL, UNKNOWNS): the last points
     FACTORS            (KEPT, FACTORS_ROOM): what the minimisation has kept (kept_factors.py)
+    SYSTEMS            (TOTAL,): which of FIRST_FACTORS an instance has; 0 where none are shared
     """
     table, extents = integer_pointer_at(problem[TABLE]), integer_pointer_at(problem[EXTENTS])
     n, p, longest = problem[UNKNOWNS], problem[WEIGHTS], problem[LONGEST]
@@ -431,84 +473,66 @@ def _unrolled_slice(
     own_first_adjoint = shifted(own_first, problem[FIRST + 3])
     scratch = shifted(own_first_adjoint, problem[FIRST_ADJOINT + 3])
     held, layout = problem[FIRST] != 0, integer_pointer_at(problem[LAYOUT])
-    records = HEAD + factors_room(layout, n) if held else HEAD
+    systems = integer_pointer_at(problem[SYSTEMS])
+    records = HEAD + factors_room(layout, n) if held and problem[SYSTEMS] == 0 else HEAD
     path = shifted(scratch, problem[SCRATCH])
     scales = shifted(path, (longest + 1) * n)
     out = shifted(scales, longest)
-    factors = shifted(out, n + p)
+    total = shifted(out, n + p)
+    before = shifted(total, n + p)
+    factors = shifted(before, BLOCK * n)
     memory = shifted(factors, longest * (n * n + n) if held else 0)
+    apart = problem[EACH_ROW] != 0 or problem[SIZES] != 0  # else instances are added where they are computed
     starts, steps = double_pointer_at(problem[STARTS]), integer_pointer_at(problem[STEPS])
     codes = integer_pointer_at(problem[CODES])
     for block in range(begin, end):
-        for instance in range(block * BLOCK, min(problem[TOTAL], (block + 1) * BLOCK)):
-            if stop[0] != 0:
-                return block
-            if codes[instance] != USED:
-                continue
-            slope = shifted(double_pointer_at(problem[SLOPES]), instance * n)
-            for i in range(n):
-                path[i] = starts[instance * n + i]
-            for k in range(n + p):
-                out[k] = 0.0
-            prepared = prepared_for(shifted(problem, REWEIGHTED), table, extents, instance, workspace)
-            prepared_adjoint = prepared_for(shifted(problem, ADJOINT), table, extents, instance, own_adjoint)
-            made, room = steps[instance], 0
-            kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
-            if instance < problem[KEPT] and kept[0] == 1.0 + made:
-                room = record_room(layout, n)
-            if room > 0:
-                for k in range(made):
-                    copy(shifted(kept, records + k * room), shifted(path, k * n), n)
-                    scales[k] = 1.0
-                copy(shifted(double_pointer_at(problem[ENDS]), instance * n), shifted(path, made * n), n)
-            else:
-                make_steps(
+        first, last = block * BLOCK, min(problem[TOTAL], (block + 1) * BLOCK)
+        slopes, row = shifted(double_pointer_at(problem[SLOPES]), first * n), double_pointer_at(problem[OUT])
+        looking, finite = apart, True
+        zero(out, n + p)
+        zero(total, n + p)
+        copy(slopes, before, (last - first) * n)
+        while True:
+            for instance in range(first, last):
+                if stop[0] != 0:
+                    return block
+                if codes[instance] != USED:
+                    continue
+                own = out if looking else total
+                slope = shifted(double_pointer_at(problem[SLOPES]), instance * n)
+                for i in range(n):
+                    path[i] = starts[instance * n + i]
+                prepared = prepared_for(shifted(problem, REWEIGHTED), table, extents, instance, workspace)
+                prepared_adjoint = prepared_for(shifted(problem, ADJOINT), table, extents, instance, own_adjoint)
+                made, room = steps[instance], 0
+                kept = shifted(double_pointer_at(problem[FACTORS]), instance * problem[FACTORS_ROOM])
+                if instance < problem[KEPT] and kept[0] == 1.0 + made:
+                    room = record_room(layout, n)
+                if room > 0:
+                    for k in range(made):
+                        copy(shifted(kept, records + k * room), shifted(path, k * n), n)
+                        scales[k] = 1.0
+                    copy(shifted(double_pointer_at(problem[ENDS]), instance * n), shifted(path, made * n), n)
+                else:
+                    make_steps(
+                        problem[REWEIGHTED],
+                        table,
+                        extents,
+                        instance,
+                        prepared,
+                        scratch,
+                        n,
+                        layout,
+                        made,
+                        held,
+                        path,
+                        scales,
+                        factors,
+                        memory,
+                    )
+                walk_back(
                     problem[REWEIGHTED],
-                    table,
-                    extents,
-                    instance,
-                    prepared,
-                    scratch,
-                    n,
-                    layout,
-                    made,
-                    held,
-                    path,
-                    scales,
-                    factors,
-                    memory,
-                )
-            walk_back(
-                problem[REWEIGHTED],
-                problem[ADJOINT],
-                table,
-                extents,
-                instance,
-                prepared,
-                prepared_adjoint,
-                scratch,
-                n,
-                layout,
-                made,
-                max(0, made - problem[LAST]),
-                held,
-                path,
-                scales,
-                factors,
-                slope,
-                out,
-                memory,
-                shifted(kept, records),
-                room,
-            )
-            if held and made <= problem[LAST]:
-                prepared = prepared_for(shifted(problem, FIRST), table, extents, instance, own_first)
-                prepared_adjoint = prepared_for(
-                    shifted(problem, FIRST_ADJOINT), table, extents, instance, own_first_adjoint
-                )
-                back_to_first(
-                    problem[FIRST],
-                    problem[FIRST_ADJOINT],
+                    problem[ADJOINT],
                     table,
                     extents,
                     instance,
@@ -517,22 +541,70 @@ def _unrolled_slice(
                     scratch,
                     n,
                     layout,
+                    made,
+                    max(0, made - problem[LAST]),
+                    held,
                     path,
+                    scales,
+                    factors,
                     slope,
-                    shifted(out, n),
+                    own,
                     memory,
-                    shifted(kept, HEAD),
-                    room > 0,
+                    shifted(kept, records),
+                    room,
                 )
-            if not (is_finite(shifted(out, n), p) and is_finite(slope, n)):
-                codes[instance] = NOT_FINITE
-                continue
-            place = instance if problem[EACH_ROW] != 0 else block
-            row, sizes = shifted(double_pointer_at(problem[OUT]), place * p), double_pointer_at(problem[SIZES])
-            sizes[place] = max(sizes[place], dot(shifted(out, n), shifted(out, n), p))
-            for k in range(p):
-                row[k] += out[n + k]
+                first_factors = shifted(kept, HEAD)
+                if problem[SYSTEMS] != 0:
+                    shared = double_pointer_at(problem[FIRST_FACTORS])
+                    first_factors = shifted(shared, systems[instance] * problem[FIRST_ROOM])
+                if held and made <= problem[LAST]:
+                    prepared = prepared_for(shifted(problem, FIRST), table, extents, instance, own_first)
+                    prepared_adjoint = prepared_for(
+                        shifted(problem, FIRST_ADJOINT), table, extents, instance, own_first_adjoint
+                    )
+                    back_to_first(
+                        problem[FIRST],
+                        problem[FIRST_ADJOINT],
+                        table,
+                        extents,
+                        instance,
+                        prepared,
+                        prepared_adjoint,
+                        scratch,
+                        n,
+                        layout,
+                        path,
+                        slope,
+                        shifted(own, n),
+                        memory,
+                        first_factors,
+                        room > 0 or problem[SYSTEMS] != 0,
+                    )
+                if not looking:
+                    finite = finite and is_finite(slope, n)
+                    continue
+                if not (is_finite(shifted(own, n), p) and is_finite(slope, n)):
+                    codes[instance] = NOT_FINITE
+                    zero(own, n + p)
+                    continue
+                place = instance if problem[EACH_ROW] != 0 else block
+                if problem[SIZES] != 0:
+                    sizes = double_pointer_at(problem[SIZES])
+                    sizes[place] = max(sizes[place], dot(shifted(own, n), shifted(own, n), p))
+                move(shifted(own, n), shifted(row, place * p), p)
+            if looking:
+                break
+            if finite and is_finite(shifted(total, n), p):
+                copy(shifted(total, n), shifted(row, block * p), p)
+                break
+            copy(before, slopes, (last - first) * n)
+            looking = True
     return end
+
+
+def factor_slice() -> Native:
+    """The compiled `_factor_slice`."""
+    return native(_factor_slice)
 
 
 def unrolled_slice() -> Native:

@@ -263,9 +263,8 @@ def scatter(layout: IntegerPointer, factor: float, x: DoublePointer, a: DoublePo
         a[places[i]] = factor * x[height + i]
 
 
-def solve_vector(layout: IntegerPointer, f: DoublePointer, b: DoublePointer) -> None:
-    """b <- (U'U)^-1 b in the order of H."""
-    x = shifted(f, factor_size(layout))
+def solve_vector(layout: IntegerPointer, f: DoublePointer, b: DoublePointer, x: DoublePointer) -> None:
+    """b <- (U'U)^-1 b in the order of H; x has HEIGHT + WIDTH numbers."""
     gather(layout, 1.0, b, x)
     solve(layout, f, x)
     scatter(layout, 1.0, x, b)
@@ -518,7 +517,7 @@ def _eliminate(
     if task == FACTOR:
         return 1.0 if factor(layout, h, n, number, space) else 0.0
     if task == SOLVE:
-        solve_vector(layout, space, p)
+        solve_vector(layout, h, p, space)
     elif task == SOLVE_ROWS:
         solve_rows(layout, space, p, count)
     elif task == PIVOTS:

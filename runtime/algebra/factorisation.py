@@ -6,7 +6,7 @@ is 0 says that there are no blocks; then one comparison is all that is added.
 
 from __future__ import annotations
 
-from ...compiler.machine_code.calling import call_blocks
+from ...compiler.machine_code.calling import call_blocks, shifted
 from ...compiler.machine_code.signature import DoublePointer, IntegerPointer
 from . import bordered, trust_region
 from .bordered import BOUNDARY, COUNT, ENTRY, FACTOR, LOWEST, NEWTON, PIVOTS, SOLVE, SOLVE_ROWS, SPECTRUM, bounds_at
@@ -26,11 +26,16 @@ def factor_shifted(layout: IntegerPointer, h: DoublePointer, n: int, shift: floa
 
 
 def solve(layout: IntegerPointer, u: DoublePointer, n: int, b: DoublePointer) -> None:
-    """b <- (U'U)^-1 b."""
+    """b <- (U'U)^-1 b; what is behind U is overwritten."""
+    solve_apart(layout, u, n, b, u if layout[COUNT] == 0 else shifted(u, bordered.factor_size(layout)))
+
+
+def solve_apart(layout: IntegerPointer, u: DoublePointer, n: int, b: DoublePointer, space: DoublePointer) -> None:
+    """The same where U alone is read; `space` has n + 8 numbers."""
     if layout[COUNT] == 0:
         cholesky_solve(u, n, b)
     else:
-        call_blocks(layout[ENTRY], SOLVE, layout, u, n, 0.0, 0.0, 0.0, u, u, b, 1)
+        call_blocks(layout[ENTRY], SOLVE, layout, u, n, 0.0, 0.0, 0.0, u, space, b, 1)
 
 
 def solving_size(layout: IntegerPointer, n: int) -> int:

@@ -13,6 +13,14 @@ def zero(out: DoublePointer, n: int) -> None:
 
 
 @streaming
+def move(a: DoublePointer, total: DoublePointer, n: int) -> None:
+    """total <- total + a;  a <- 0."""
+    for i in range(n):
+        total[i] += a[i]
+        a[i] = 0.0
+
+
+@streaming
 def copy(a: DoublePointer, out: DoublePointer, n: int) -> None:
     """out <- a."""
     for i in range(n):

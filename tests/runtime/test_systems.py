@@ -1,5 +1,7 @@
 """Instances with the same Hessian share its factors, and compute what each computes by itself, to the bit."""
 
+import warnings
+
 import numpy as np
 import pytest
 import sympy as sp
@@ -178,3 +180,44 @@ def test_instances_that_are_not_finite_leave_the_others_their_factors():
     fine = np.delete(np.arange(9), [0, 4])
     np.testing.assert_array_equal(some.variables["y"][fine], whole.variables["y"][fine])
     assert (some.status[[0, 4]] == wb.Status.NOT_FINITE).all()
+
+
+# ---------------------------------------------------------------------------------------------- the first system
+
+
+def _held():
+    residual = a * sp.Sum(W[i, j] * y[j], j) - x[i]
+    penalty = wb.held(1 / sp.sqrt(1 + residual**2), 1) * residual**2 / 2
+    return wb.Energy(
+        sp.Sum(v[i] * penalty, i) + sp.Sum(y[j] ** 2, j) / 20, variables=[y], weights=[a], data=[W, x, v], name="held"
+    )
+
+
+HELD = wb.compile(_held())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(16, 30), st.integers(2, 9), st.booleans(), st.booleans())
+def test_the_first_of_reweighted_systems_is_shared_to_the_same_bits(seed, unknowns, batch, keeps, broken):
+    random = np.random.default_rng(seed)
+    rows = unknowns + 3
+    data = arrays(random, batch, rows, unknowns, [np.ones(rows), random.integers(0, 2, rows)], HELD)
+    if broken:
+        data["x"][random.integers(batch)] = np.nan
+    options = {"start": {"y": np.zeros(unknowns)}, "method": "irls", "reweightings": 2, "check": False}
+    whole = wb.minimise(HELD, {"a": 1.5}, data, keep_factors=keeps, **options)
+    apart = wb.minimise(HELD, {"a": np.full(batch, 1.5)}, data, **options)
+    slope = random.normal(size=(batch, unknowns))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", wb.UnconvergedWarning)
+        gradient = wb.unrolled_gradient(HELD, apart, {"y": slope})["a"]
+        total = wb.unrolled_gradient(HELD, whole, {"y": slope})["a"]
+        for k in range(batch):
+            one = wb.minimise(HELD, {"a": 1.5}, each(data, k), **options)
+            np.testing.assert_array_equal(one.variables["y"], whole.variables["y"][k])
+            np.testing.assert_array_equal(one.status, whole.status[k])
+            assert wb.unrolled_gradient(HELD, one, {"y": slope[k]})["a"] == gradient[k]
+    assert np.isfinite(total)
+    assert total == pytest.approx(gradient.sum(), rel=1e-12, abs=1e-12 * abs(gradient).sum())
+    entry = HELD.entry("hessian_first")
+    assert entry.reads == ("w0", "x0", "x2")
