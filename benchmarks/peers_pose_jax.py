@@ -158,24 +158,27 @@ def frame_pose(w: Mapping[str, Array], x: Mapping[str, Any], frame: Mapping[str,
     return mixed / limb_norm(mixed) * w["scaling_coefficient"] * frame["size"]
 
 
-class Peer:
-    """Loss and gradients of a batch of frames, which are on the device."""
+OF_FRAMES = ("detections", "visible", "size")
 
-    def __init__(self, data: Mapping[str, Any], truth: NDArray[np.float64]) -> None:
-        own = ("detections", "visible", "size")
-        self.x = {name: jnp.asarray(array) for name, array in data.items() if name not in (*own, "edges")}
-        self.frames = {name: jnp.asarray(data[name]) for name in own} | {"truth": jnp.asarray(truth)}
+Call = Callable[[Mapping[str, Array], Mapping[str, Array]], Any]
 
-    def value_and_gradient(self, solver: str, way: str, count: int) -> Callable[[Mapping[str, Any]], Any]:
-        """A call that gives the sum of mean joint distances of the first `count` frames, and its gradients by w."""
 
-        def loss(w: Any, x: Any, frames: Any) -> Array:
-            found = jax.vmap(lambda frame: frame_pose(w, x, frame, solver, way))(frames)
-            return jnp.sqrt(((found - frames["truth"]) ** 2).sum(-1)).mean(-1).sum()
+def value_and_gradient(data: Mapping[str, Any], solver: str, way: str) -> Call:
+    """A call that gives the sum of mean joint distances of frames, and its gradients by w."""
+    x = {name: jnp.asarray(array) for name, array in data.items() if name not in (*OF_FRAMES, "edges")}
 
-        call = jax.jit(jax.value_and_grad(loss))
-        frames = {name: array[:count] for name, array in self.frames.items()}
-        return lambda w: jax.block_until_ready(call(w, self.x, frames))
+    def loss(w: Any, x: Any, frames: Any) -> Array:
+        found = jax.vmap(lambda frame: frame_pose(w, x, frame, solver, way))(frames)
+        return jnp.sqrt(((found - frames["truth"]) ** 2).sum(-1)).mean(-1).sum()
+
+    call = jax.jit(jax.value_and_grad(loss))
+    return lambda w, frames: jax.block_until_ready(call(w, x, frames))
+
+
+def frames_on_device(data: Mapping[str, Any], truth: NDArray[np.float64], count: int) -> dict[str, Array]:
+    """The first so many frames."""
+    return {name: jnp.asarray(array[:count]) for name, array in {**data, "truth": truth}.items()
+            if name in (*OF_FRAMES, "truth")}  # fmt: skip
 
 
 def on_device(weights: Mapping[str, Any]) -> dict[str, Array]:

@@ -2,13 +2,15 @@
 
     python benchmarks/pose_peers.py
 
-Frames are of the CMU sample that comes with examples/pose.py, weights those before learning, and the same with
-`lambda_scale` at 0.5, where learning starts and most of the 300 members of a frame count. Ours: `wb.minimise` of the
-300 systems of each frame with the output, then `wb.implicit_gradient` (l2) or `wb.unrolled_gradient` (huber: least
-squares and three reweightings). JAX's: `jax.jit(jax.value_and_grad(...))` through the same solver (peers_pose_jax.py),
-with the dense systems of 80 unknowns that the model's authors have and with the free pose eliminated, each at its
-fastest size of batches. Losses and gradients are compared before times are. The process is pinned to a core; its CPU
-time is measured, of all its threads. Prints a row for `run.py` as a line of JSON for each.
+Frames are of the CMU sample that comes with examples/pose.py. All joints that the detector knows are found, as in
+Human3.6M: then frames share the systems of least squares (docs/pose.md). Or one in 25 is not, and none do. Weights
+are those before learning, or with `lambda_scale` at 0.5, where learning starts and most of the 300 members of a frame
+count. Ours: `wb.minimise` of the 300 systems of each frame with the output, then `wb.implicit_gradient` (l2) or
+`wb.unrolled_gradient` (huber: least squares and three reweightings). JAX's: `jax.jit(jax.value_and_grad(...))` through
+the same solver (peers_pose_jax.py), with the dense systems of 80 unknowns that the model's authors have and with the
+free pose eliminated, each at its fastest size of batches. Losses and gradients are compared before times are. The
+process is pinned to a core; its CPU time is measured, of all its threads. Prints a row for `run.py` as a line of JSON
+for each.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ BOUNDS = {"l2": 50.0, "huber": 30.0}
 
 SIZES = {"dense": (1, 2, 4), "cholesky": (1, 2, 4), "eliminated": (1, 2, 4, 8)}
 FRAMES = 8
-SETTINGS = {"untrained": None, "learning starts": 0.5}
-"""And what `lambda_scale` then is."""
+SETTINGS = {"untrained": (None, False), "learning starts": (0.5, False), "learning starts, joints missing": (0.5, True)}
+"""What `lambda_scale` then is, and whether joints are missing."""
 
 TOLERANCE = 1e-6
 """Of gradients, relative to the largest entry of each weight's."""
@@ -42,7 +44,7 @@ NOTHING = 1e-9
 """Gradients below this part of the largest of all are rounding."""
 
 
-def frames_of_sample(count: int) -> tuple[Any, Any, Any, Any]:
+def frames_of_sample(count: int, missing: bool) -> tuple[Any, Any, Any, Any]:
     """Body models, average cameras, detections with their visibility, and centred truths of the CMU sample."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
     from pose_files import TEST_SUBJECT, turned_poses
@@ -54,6 +56,8 @@ def frames_of_sample(count: int) -> tuple[Any, Any, Any, Any]:
     rows = np.flatnonzero(subject == TEST_SUBJECT["CMU"])
     rows = rows[:: len(rows) // count][:count]
     points, visible = synthetic.detect(truth, ring, seed=0)
+    if not missing:
+        visible[:] = visible.max(axis=(0, 1))  # what is ever seen of a joint
     bodies = pose.fit_bodies(truth[subject != TEST_SUBJECT["CMU"]])
     centred = truth[rows] - truth[rows].mean(axis=1, keepdims=True)
     return bodies, ring.rotation, (points[rows], visible[rows]), centred
@@ -62,12 +66,12 @@ def frames_of_sample(count: int) -> tuple[Any, Any, Any, Any]:
 class Ours:
     """A model, its weights and frames: loss and gradients as a user gets them."""
 
-    def __init__(self, solver: str, count: int, lambda_scale: float | None = None) -> None:
+    def __init__(self, solver: str, count: int, lambda_scale: float | None, missing: bool) -> None:
         import sympy as sp
         import wiberg as wb
         from wiberg.energies import pose
 
-        bodies, average, seen, self.truth = frames_of_sample(count)
+        bodies, average, seen, self.truth = frames_of_sample(count, missing)
         self.model = pose.MultiCamera(bodies, average, solver=SOLVERS[solver])
         self.weights = self.model.weights()
         if lambda_scale is not None:
@@ -104,35 +108,34 @@ def agree(ours: tuple[float, dict[str, Any]], theirs: tuple[Any, dict[str, Any]]
 
 def rows(solvers: tuple[str, ...] = tuple(SOLVERS), *, repeats: int = 7) -> Iterator[Row]:
     try:
-        from peers_pose_jax import WAYS, Peer, on_device
+        from peers_pose_jax import WAYS, frames_on_device, on_device, value_and_gradient
     except ModuleNotFoundError as missing:
         yield timing.skipped(SECTION, "pose against JAX", f"{missing.name} is not installed: make bench-setup")
         return
     for solver in solvers:
-        settings = {setting: Ours(solver, FRAMES, scale) for setting, scale in SETTINGS.items()}
+        settings = {setting: Ours(solver, FRAMES, *how) for setting, how in SETTINGS.items()}
         ours = settings["untrained"]
-        peer = Peer(ours.data, ours.truth)
         for way in WAYS:
-            every = peer.value_and_gradient(SOLVERS[solver], way, FRAMES)
-            size, call = fastest(
-                {count: peer.value_and_gradient(SOLVERS[solver], way, count) for count in SIZES[way]},
-                on_device(ours.weights),
-            )
+            call = value_and_gradient(ours.data, SOLVERS[solver], way)
+            size = fastest(call, ours, SIZES[way])
             for setting, ours in settings.items():
                 w = on_device(ours.weights)
-                off = agree(ours.value_and_gradient(), every(w), f"{solver}, {setting}, {way}")
-                times = interleaved(ours.value_and_gradient, partial(call, w), size, repeats)
+                every, few = (frames_on_device(ours.data, ours.truth, count) for count in (FRAMES, size))
+                off = agree(ours.value_and_gradient(), call(w, every), f"{solver}, {setting}, {way}")
+                times = interleaved(ours.value_and_gradient, partial(call, w, few), size, repeats)
                 yield row(solver, setting, way, *times, f"batches of {size}; gradients agree to {off:.0e}")
 
 
-def fastest(calls: dict[int, Callable[[Any], Any]], w: Any) -> tuple[int, Callable[[Any], Any]]:
+def fastest(call: Callable[..., Any], ours: Ours, sizes: tuple[int, ...]) -> int:
     """The size of batches at which a frame takes least CPU time."""
-    found = {}
-    for size, call in calls.items():
-        call(w)
-        found[size] = min(seconds(partial(call, w)) for _ in range(3)) / size
-    best = min(found, key=lambda size: found[size])
-    return best, calls[best]
+    from peers_pose_jax import frames_on_device, on_device
+
+    found, w = {}, on_device(ours.weights)
+    for size in sizes:
+        frames = frames_on_device(ours.data, ours.truth, size)
+        call(w, frames)
+        found[size] = min(seconds(partial(call, w, frames)) for _ in range(3)) / size
+    return min(found, key=lambda size: found[size])
 
 
 def seconds(call: Callable[[], Any]) -> float:

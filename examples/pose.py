@@ -72,9 +72,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             "--choice", choices=pose.CHOICES, help="what a pose is of the minima; the model's by default"
         )
     for command in (one, many, learning, new):
-        command.add_argument("--solver", choices=tuple(SOLVERS), default="huber")
+        command.add_argument("--solver", choices=tuple(SOLVERS), help=f"{pose_commands.SOLVER} by default")
     for command in (one, many, learning, new, figures):
-        command.add_argument("--mixture", type=int, choices=pose.MIXTURES, default=3)
+        command.add_argument(
+            "--mixture", type=int, choices=pose.MIXTURES, help=f"{pose_commands.MIXTURE} body models by default"
+        )
         command.add_argument("--json", action="store_true", help="the result as the last line")
     return answer(parser, arguments)
 

@@ -35,7 +35,7 @@ SHIFTED = ("S9/Greeting", "S9/SittingDown 1", "S9/Waiting 1")
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
-    if options.solver != "huber":
+    if options.solver not in (None, "huber"):
         raise wb.InputError(f"model b is robust; --solver {options.solver} is for model a")
     checked_for_writing(options.model_out)
     every = _frames(options).with_truth()
@@ -134,7 +134,7 @@ def _finite(value: Any) -> Any:
 
 
 def reconstruct(options: argparse.Namespace) -> dict[str, Any]:
-    if options.solver != "huber":
+    if options.solver not in (None, "huber"):
         raise wb.InputError(f"model b is robust; --solver {options.solver} is for model a")
     checked_for_writing(options.out)
     frames, model = _frames(options), Reconstruction.load(Path(options.model))

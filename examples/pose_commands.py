@@ -35,11 +35,23 @@ Floats = NDArray[np.float64]
 
 INTERRUPTED = 130
 
+SOLVER, MIXTURE = "huber", 3
+"""Of models that are not in a file, where the command line does not say."""
+
+
+def chosen(options: argparse.Namespace) -> tuple[str, int]:
+    """Solver and mixture."""
+    return options.solver or SOLVER, options.mixture or MIXTURE
+
 
 def model_of(options: argparse.Namespace, name: str, poses: Floats, average: Floats) -> Reconstruction:
     """The model that a command asks for, by name or file, for a rig; untrained, its bodies are of poses or --bodies."""
+    solver, mixture = chosen(options)
     if name not in NAMED:
         model = load_model(Path(name))
+        unused = [o for o in ("solver", "mixture", "bodies") if options.command != "draw" and getattr(options, o)]
+        for option in unused:
+            print(f"pose.py {options.command}: --{option} has no effect, {name} says what it is", file=sys.stderr)
         if options.cameras == "monocular" and not isinstance(model, OneCamera):
             raise wb.InputError(f"--cameras monocular: {name} is a model of several cameras; leave it out")
     elif name != "untrained":
@@ -47,11 +59,11 @@ def model_of(options: argparse.Namespace, name: str, poses: Floats, average: Flo
             raise wb.InputError(f"--model {name} of the authors is of several cameras")
         if options.bodies is None:
             raise wb.InputError(f"--model {name} is in the authors' file: give --bodies POSE_DATA.npz")
-        model = of_authors(options.bodies, name, options.solver, options.mixture)
+        model = of_authors(options.bodies, name, solver, mixture)
     elif options.cameras == "monocular":
-        model = untrained_of_one(poses, average, options.mixture, options.bodies)
+        model = untrained_of_one(poses, average, mixture, options.bodies)
     else:
-        model = untrained(poses, average, options.solver, options.mixture, options.bodies)
+        model = untrained(poses, average, solver, mixture, options.bodies)
     if options.lambda_scale is not None:
         if name != "untrained" or not options.lambda_scale > 0:
             raise wb.InputError(f"--lambda-scale {options.lambda_scale} is a number above 0 for --model untrained")
@@ -71,14 +83,14 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
             raise wb.InputError(f"--parameters {options.parameters} are in the authors' file: give POSE_DATA.npz")
         every, subject = cmu_frames(), TEST_SUBJECT["CMU"]
         frames = every.of(subject).chosen([0])
-        model = untrained(every.without(subject).truth, every.average, options.solver, options.mixture)
+        model = untrained(every.without(subject).truth, every.average, *chosen(options))
     else:
         file = read(options.file, ("sample_poses2d", "sample_pose3d", "sample_joint_visible", "cameras"))
         visible = np.broadcast_to(file["sample_joint_visible"].astype(float), file["sample_poses2d"].shape[:2])
         truth, nobody = file["sample_pose3d"][None], np.array(["-"])
         seen = file["sample_poses2d"][None], visible[None]
         frames = Frames("sample", *seen, file["cameras"], truth, pose.limb_norm(truth), nobody, nobody)
-        model = of_authors(options.file, options.parameters, options.solver, options.mixture)
+        model = of_authors(options.file, options.parameters, *chosen(options))
     solution = model.minimise(frames, (0,))
     truth, found = centred(frames.truth[0]), solution.outputs["pose"]
     errors = [float(e) for e in (*pose.procrustes(found, truth), pose.euclidean(found, truth))]
@@ -159,12 +171,13 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         raise wb.InputError("--choice is for several cameras; of one, --loss says what is learnt from")
     recipe = _recipe(options, OF_ONE_CAMERA if monocular else RECIPES)
     frames = every.without(*(options.without or [test_subject(every.name)]))
-    bodies = bodies_of(options.bodies, frames.truth, options.mixture)
+    solver, mixture = chosen(options)
+    bodies = bodies_of(options.bodies, frames.truth, mixture)
     model: Any
     if monocular:
         model = pose.Monocular(bodies, every.average)
     else:
-        solver = "huber" if options.solver.startswith("huber") else options.solver
+        solver = "huber" if solver.startswith("huber") else solver
         model = pose.MultiCamera(bodies, every.average, solver=solver, choice=options.choice or "soft")
     frames = frames.chosen(np.arange(0, len(frames), recipe.every))
     examples = Examples.of_frames(model, frames)

@@ -210,6 +210,29 @@ def test_evaluation_counts_the_status_of_frames_and_takes_another_choice(program
     assert lowest["euclidean_mm"] == pytest.approx(np.nanmean(found["error_mm"]))
 
 
+def test_options_that_the_file_of_a_model_settles_are_said_to_have_no_effect(program, judged, tmp_path, capsys):
+    models = importlib.import_module("pose_models")
+    made = models.untrained(seen(60)[0], RING.rotation, "l2", 3)
+    file = tmp_path / "model.npz"
+    models.save_model(file, made.model, made.weights)
+    arguments = [
+        "evaluate",
+        judged,
+        "--subject",
+        "b",
+        "--joints",
+        "h36m",
+        "--every-rotation",
+        "50",
+        "--model",
+        str(file),
+    ]
+    plain = program.main(arguments)
+    assert "no effect" not in capsys.readouterr().err
+    assert program.main([*arguments, "--solver", "huber"]) == plain
+    assert f"--solver has no effect, {file} says what it is" in capsys.readouterr().err
+
+
 def test_figures_are_drawn_also_with_frames_that_have_no_pose(program, judged, tmp_path):
     figures, frames = (importlib.import_module(name) for name in ("pose_figures", "pose_frames"))
     some = frames.read_frames(Path(judged), "h36m").of("b")
