@@ -153,9 +153,9 @@ def _traffic(program: Program, statements: Sequence[Statement], inner: str) -> f
                 seen.add(item)
                 cost += _read_cost(program.arrays[item.args[0]], item, inner, program)
         if inner in statement.kept:
-            last = statement.subscripts[-1]
-            ours = program.arrays[statement.target].role != "output"
-            cost += 0.3 if ours or (inner, 1) in last.terms else 3.0
+            array = program.arrays[statement.target]
+            stride = _stride(array, statement.subscripts, inner) if array.role == "output" else 1
+            cost += 3.0 if stride is None else min(3.0, 0.3 * abs(stride))
     return cost
 
 
@@ -166,7 +166,7 @@ def _declared_last(statements: Sequence[Statement], inner: str) -> int:
 
 
 def _read_cost(array: Array, item: Op, inner: str, program: Program) -> float:
-    stride = _stride(array, item, inner)
+    stride = _stride(array, item.args[1], inner)
     if array.role in ("local", "prepared") or stride == 1:
         return 0.15
     if stride is not None:
@@ -174,10 +174,10 @@ def _read_cost(array: Array, item: Op, inner: str, program: Program) -> float:
     return 0.2 if array.role == "weight" else 2.0
 
 
-def _stride(array: Array, item: Op, inner: str) -> int | None:
+def _stride(array: Array, subscripts: Sequence[Affine], inner: str) -> int | None:
     """The distance in memory between neighbours along `inner`, if it is known and short."""
     stride = 1
-    for axis, subscript in zip(reversed(array.axes), reversed(item.args[1]), strict=True):
+    for axis, subscript in zip(reversed(array.axes), reversed(subscripts), strict=True):
         if inner in subscript.names:
             counts = [c for n, c in subscript.terms if n == inner]
             return stride * counts[0] if len(counts) == 1 else None
@@ -204,7 +204,7 @@ def _copy_strided_weights(
             for item in statement.expression.reads:
                 array = arrays[item.args[0]]
                 inner = nest.loops[-1] if nest.loops else ""
-                if array.role != "weight" or inner not in item.indices or _stride(array, item, inner) == 1:
+                if array.role != "weight" or inner not in item.indices or _stride(array, item.args[1], inner) == 1:
                     continue
                 singles = [s.single for s in item.args[1] if not s.is_constant]
                 if None in singles or len(set(singles)) != len(singles) or not set(singles) <= set(nest.loops):
