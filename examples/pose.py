@@ -24,7 +24,7 @@ from pose_files import answer
 from pose_frames import JOINTS
 from pose_models import NAMED, SOLVERS
 from pose_regression import REGRESSIONS
-from pose_training import JUDGED, RATES, RECIPES
+from pose_training import JUDGED, RATES, RECIPES, THROUGH
 from wiberg.energies import pose
 
 
@@ -100,6 +100,7 @@ def _add_training(learning: argparse.ArgumentParser) -> None:
     learning.add_argument("--batch", type=int, help="so many examples in each step")
     learning.add_argument("--rate", type=float, help=f"the learning rate at first; {rates}")
     learning.add_argument("--lambda-scale", type=float, help="where the weight of the reprojection starts")
+    learning.add_argument("--through", choices=THROUGH, help="of huber: what is differentiated")
     learning.add_argument("--optimiser", choices=tuple(RATES), default="adam")
     learning.add_argument("--seed", type=int, default=0)
     learning.add_argument("--damping", type=float, default=0.0)

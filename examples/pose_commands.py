@@ -177,7 +177,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     if monocular:
         model = pose.Monocular(bodies, every.average)
     else:
-        solver = "huber" if solver.startswith("huber") else solver
+        if solver.startswith("huber"):
+            solver = "steps" if recipe.through == "steps" else "huber"
         model = pose.MultiCamera(bodies, every.average, solver=solver, choice=options.choice or "soft")
     frames = frames.chosen(np.arange(0, len(frames), recipe.every))
     examples = Examples.of_frames(model, frames)
@@ -217,6 +218,8 @@ def _recipe(options: argparse.Namespace, recipes: Any) -> Recipe:
     recipe: Recipe = recipes[options.recipe]
     if options.optimiser != recipe.optimiser:
         recipe = replace(recipe, rate=None)  # rates are those of one optimiser
+    if options.through is not None:
+        given["through"] = options.through
     fixed = {"seed": options.seed, "optimiser": options.optimiser, "damping": options.damping, "judged": options.loss}
     recipe = replace(recipe, only=tuple(options.only or ()), **(fixed | given))
     return recipe if recipe.rate is not None else replace(recipe, rate=RATES[recipe.optimiser])

@@ -296,6 +296,21 @@ def test_training_says_where_it_saves_and_a_run_that_was_stopped_is_not_lost(
     assert running.read_text() == "whole"
 
 
+def test_hubers_penalty_is_learnt_at_its_minimum_or_through_the_authors_steps(program, judged, tmp_path, monkeypatch):
+    asked: list[str] = []
+
+    def learn(made: Any, examples: Any, recipe: Any, *, checkpoint: Path) -> Any:
+        asked.append(made.solver)
+        raise wb.InputError("enough")
+
+    monkeypatch.setattr(importlib.import_module("pose_commands"), "learn", learn)
+    train = ["train", judged, "--joints", "h36m", "--without", "b", "--model-out", str(tmp_path / "model")]
+    for more in ((), ("--through", "steps"), ("--recipe", "paper"), ("--recipe", "paper", "--through", "minimum")):
+        with pytest.raises(SystemExit):
+            program.main([*train, *more])
+    assert asked == ["huber", "steps", "steps", "huber"]
+
+
 # ---------------------------------------------------------------------------------------------- in a notebook
 
 

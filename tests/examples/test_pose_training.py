@@ -100,6 +100,7 @@ def test_the_recipe_of_the_paper_is_that_of_the_authors_code(training):
         return commands._recipe(asked[-1], training.RECIPES)
 
     paper = recipe_of("--recipe", "paper")
+    assert paper.through == "steps" and recipe_of().through == "minimum"
     assert (paper.optimiser, paper.rate, paper.falling, paper.batch, paper.epochs) == ("adam", 0.05, False, 4, 20)
     assert (paper.every, paper.every_rotation, paper.lambda_scale) == (5, 1, 10.0)
     changed = recipe_of("--recipe", "paper", "--epochs", "2", "--rate", "0.01", "--lambda-scale", "0.5")
