@@ -54,6 +54,8 @@ class Systems:
 def shared_systems(kernel: Any, entry: Any, inputs: Any, rows: int) -> Systems | None:
     """Which of so many rows of bound inputs share what the entry writes; None where none do, or it is not looked for.
 
+    Rows may be more than the instances that are bound: then these differ in where they start alone.
+
     Examples
     --------
     >>> import sympy as sp, wiberg as wb
@@ -66,33 +68,29 @@ def shared_systems(kernel: Any, entry: Any, inputs: Any, rows: int) -> Systems |
     1
     """
     members = inputs.members
-    if rows <= 1 or inputs.batch in (None, 1):
-        return None
-    if any(name.startswith("y") for name in entry.reads):
-        return None
-    whose = _alike(kernel, entry, inputs, worth=members * inputs.m**2 >= WORTH_LOOKING)
-    if whose is None:
+    if rows <= members or any(name.startswith("y") for name in entry.reads):
         return None
     chosen = inputs.chosen(rows)
-    keys = whose[chosen // members] * members + chosen % members
+    keys = chosen % members
+    places = [kernel.place_of(name) for name in entry.reads]
+    own = [inputs.arrays[k] for k in places if inputs.batched[k] and len(inputs.arrays[k]) != 1]
+    if own:
+        whose = _alike(own) if members * inputs.m**2 >= WORTH_LOOKING else None
+        if whose is None:
+            return None
+        keys += whose[chosen // members] * members
     order = np.argsort(keys, kind="stable")
     number = np.concatenate([[0], np.cumsum(np.diff(keys[order]) != 0)])
     count = int(number[-1]) + 1
     return None if count == rows else Systems(order, number, count)
 
 
-def _alike(kernel: Any, entry: Any, inputs: Any, *, worth: bool) -> Integers | None:
-    """A number for each instance, the same where all that the entry reads has the same bits."""
-    places = [kernel.place_of(name) for name in entry.reads]
-    own = [inputs.arrays[k] for k in places if inputs.batched[k] and len(inputs.arrays[k]) != 1]
-    if not own:
-        return np.zeros(inputs.batch, np.int64)
-    if not worth:
-        return None
+def _alike(arrays: list[Any]) -> Integers | None:
+    """A number for each instance, the same where all of these have the same bits; None where none seem to."""
     known: dict[bytes, int] = {}
-    found = np.empty(inputs.batch, np.int64)
-    for instance in range(inputs.batch):
-        bits = b"".join([array[instance].tobytes() for array in own])
+    found = np.empty(len(arrays[0]), np.int64)
+    for instance in range(len(found)):
+        bits = b"".join([array[instance].tobytes() for array in arrays])
         found[instance] = known.setdefault(bits, len(known))
         if instance == ENOUGH and len(known) > ENOUGH:
             return None

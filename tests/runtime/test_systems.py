@@ -158,6 +158,19 @@ def test_who_shares():
     assert systems(PLAIN, {name: array[:1] if name != "W" else array for name, array in data.items()}) is None
 
 
+def test_starts_alone_make_no_systems():
+    random = np.random.default_rng(6)
+    data = each(arrays(random, 2, 11, 8, [np.ones(11)], FAMILY), 0)
+    inputs = FAMILY.bind({"a": 1.5}, data)
+    assert shared_systems(FAMILY, FAMILY.entry("hessian"), inputs, 2) is None  # two members of one instance
+    assert shared_systems(FAMILY, FAMILY.entry("hessian"), inputs, 6).count == 2
+    start = random.normal(size=(3, 2, 8))
+    found = wb.minimise(FAMILY, {"a": 1.5}, data, start={"y": start})
+    for k in range(3):
+        one = wb.minimise(FAMILY, {"a": 1.5}, data, start={"y": start[k]})
+        np.testing.assert_array_equal(one.variables["y"], found.variables["y"][k])
+
+
 def test_arrays_of_few_unknowns_are_not_compared():
     random = np.random.default_rng(3)
     assert systems(PLAIN, arrays(random, 6, 7, 4, [np.ones(7)], PLAIN)) is None
