@@ -134,7 +134,7 @@ PEERS_AGREE = """
 import jax, numpy as np, pose_peers, peers_pose_jax as peers
 from wiberg.energies import pose
 import pose_in_numpy
-bodies, average, seen, truth = pose_peers.frames_of_sample(1)
+bodies, average, seen, truth = pose_peers.frames_of_sample(1, missing=True)
 for solver, ways in (("l2", peers.WAYS), ("steps", ["eliminated"])):
     model = pose.MultiCamera(bodies, average, solver=solver, turns=pose.rotations(100, every=25))
     weights, data = model.weights(), model.data(*seen, truth)
