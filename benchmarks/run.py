@@ -72,6 +72,7 @@ def rows(parts: list[str]) -> Iterator[Row]:
     if "step" in parts:
         yield from script("step", "step.py")
         yield from script("blocks", "blocks.py")
+        yield from script("shared systems", "shared_systems.py")
     if "scaling" in parts:
         yield from script("scaling", "scaling.py")
     if "streaming" in parts:

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sympy as sp
+import wiberg as wb
 from energies_table import TABLE, draw, generated
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -138,6 +140,18 @@ def test_scheduling_preserves_meaning_on_the_table(name, kind, energies):
 def test_scheduling_preserves_meaning_on_random_energies(energy, kind):
     assume(applies(energy, kind))
     assert_schedule_preserves(energy, kind)
+
+
+def test_a_block_of_the_hessian_is_written_along_its_rows():
+    """q[j, p] meets q[j, p] alone: the zeros of all other entries go along the second joint, which lies closer."""
+    j, k, p = sp.Idx("j", 17), sp.Idx("k", 17), sp.Idx("p", 3)
+    q, b = sp.IndexedBase("q", shape=(17, 3)), sp.IndexedBase("b", shape=(17,))
+    energy = wb.Energy(sp.Sum(b[j] * q[j, p] ** 2, j, p) + sp.Sum(b[k] * q[k, 0] * q[k, 1], k), variables=[q], data=[b])
+    _, plan = scheduled(energy, "hessian")
+    over_pairs = [(s, nest.loops) for nest in plan.evaluate for s in nest.statements if len(s.loops) == 2]
+    assert over_pairs
+    for statement, loops in over_pairs:
+        assert [str(s.single) for s in statement.subscripts if s.single] == list(loops)
 
 
 # ---------------------------------------------------------------------------------------------- freeze

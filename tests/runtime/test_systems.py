@@ -158,6 +158,23 @@ def test_who_shares():
     assert systems(PLAIN, {name: array[:1] if name != "W" else array for name, array in data.items()}) is None
 
 
+def test_index_data_and_gathered_arrays_are_read():
+    to, u, z = (
+        sp.IndexedBase("to", shape=(n,), integer=True),
+        sp.IndexedBase("u", shape=(m,)),
+        sp.Symbol("z", real=True),
+    )
+    kernel = wb.compile(wb.Energy(sp.Sum(u[to[j]] * (y[j] - z) ** 2, j), variables=[y], data=[to, u, z]))
+    assert kernel.entry("hessian").reads == ("x0", "x1")
+    assert kernel.entry("value_gradient").reads == ("x0", "x1", "x2", "y0")
+    data = {"to": np.array([np.arange(16)] * 3), "u": np.arange(1.0, 17.0), "z": np.arange(3.0)}
+    inputs = kernel.bind({}, data)
+    assert shared_systems(kernel, kernel.entry("hessian"), inputs, 3).count == 1
+    data["to"][1] = 0
+    inputs = kernel.bind({}, data)
+    assert shared_systems(kernel, kernel.entry("hessian"), inputs, 3).number.tolist() == [0, 0, 1]
+
+
 def test_starts_alone_make_no_systems():
     random = np.random.default_rng(6)
     data = each(arrays(random, 2, 11, 8, [np.ones(11)], FAMILY), 0)
