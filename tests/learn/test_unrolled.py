@@ -305,3 +305,26 @@ def test_loss_gradients_are_checked(kernels):
         wb.unrolled_gradient(kernels["cauchy"], solution, {"z": np.ones(2)})
     with pytest.raises(wb.InputError, match=r"unrolled_gradient: .* shape \(2,\)"):
         wb.unrolled_gradient(kernels["cauchy"], solution, {"y": np.ones(3)})
+
+
+def test_an_instance_without_a_derivative_leaves_the_sum_of_the_others():
+    """That of b (w - 1) overflows for b near the largest number, though every step is made at w = 1."""
+    t, w, b, x = sp.symbols("t w b x", real=True)
+    energy = wb.Energy(
+        (1 + b * (w - 1)) * wb.pseudo_huber((x - t) ** 2, 1) + t**2,
+        variables=[t], weights=[w], data=[b, x],
+    )  # fmt: skip
+    kernel = wb.compile(energy)
+    steps = {"start": {"t": 0.3}, "method": "irls", "reweightings": 2}
+    data = {"b": np.array([1.0, 2.0, 1.7e308, 3.0, 0.5]), "x": np.array([1.0, -2.0, 30.0, 4.0, 0.5])}
+    slope, fine = np.array([1.0, 2.0, 300.0, -1.0, 0.5]), [0, 1, 3, 4]
+    whole = wb.minimise(kernel, {"w": 1.0}, data, **steps)
+    others = wb.minimise(kernel, {"w": 1.0}, {name: array[fine] for name, array in data.items()}, **steps)
+    with pytest.warns(wb.UnconvergedWarning, match="1 of 5"):
+        found = wb.unrolled_gradient(kernel, whole, {"t": slope})["w"]
+    expected = wb.unrolled_gradient(kernel, others, {"t": slope[fine]})["w"]
+    assert abs(expected) > 0.1 and found == pytest.approx(float(expected), rel=1e-13)
+    with pytest.warns(wb.UnconvergedWarning, match="1 of 5"):
+        start = wb.unrolled_start_gradient(kernel, whole, {"t": slope})["t"]
+    np.testing.assert_array_equal(start[fine], wb.unrolled_start_gradient(kernel, others, {"t": slope[fine]})["t"])
+    assert start[2] == 0.0
